@@ -1,0 +1,84 @@
+"""What travels from a file to the loss: the sample, the batch, and the kinds of depth."""
+
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class DepthKind(IntEnum):
+    """What the numbers of a ground truth mean. A data set declares it once; loss and protocol read it."""
+
+    METRES = 0
+    UP_TO_SCALE = 1
+    """Depth times an unknown factor, as structure from motion gives it."""
+    DISPARITY = 2
+    """a / depth + b with unknown a > 0 and b, as uncalibrated stereo and Depth Anything give it."""
+
+
+class DepthSample(NamedTuple):
+    """One image with its ground truth, as NumPy arrays."""
+
+    image: np.ndarray
+    """(h, w, 3) RGB: uint8, or float32 in [0, 1]. Once transformed for evaluation, smaller than the target."""
+    target: np.ndarray
+    """(h, w) float32, in what `kind` says; 0 where unknown."""
+    mask: np.ndarray
+    """(h, w) bool, True where the target is valid."""
+    kind: DepthKind
+    id: str
+    """Names the image in reports: its path below the data set's root."""
+    scene: str = ""
+    """Frames of one scene are not independent; empty where scenes are not known."""
+
+
+class DepthBatch(NamedTuple):
+    """Samples of one size, stacked, as tensors."""
+
+    image: Tensor
+    """(b, 3, h, w) RGB: uint8, or float32 in [0, 1]; not yet ImageNet-normalised."""
+    target: Tensor
+    """(b, h, w) float32, in what `kind` says; 0 where unknown."""
+    mask: Tensor
+    """(b, h, w) bool."""
+    kind: Tensor
+    """(b,) int64, values of `DepthKind`."""
+    id: tuple[str, ...]
+    scene: tuple[str, ...]
+
+
+class DepthDataset(Protocol):
+    """What the data module wants of a data set: a length, and samples as they are on disk."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> DepthSample:
+        """The image as (h, w, 3) uint8 RGB and its target, untransformed; files are opened here, in the worker."""
+        ...
+
+
+def collate(samples: Sequence[DepthSample]) -> DepthBatch:
+    """Stack samples into a batch.
+
+    Raises:
+        ValueError: the images or the targets differ in size; the message lists the sizes with their ids.
+    """
+    for field in ("image", "target"):
+        shapes = {getattr(sample, field).shape for sample in samples}
+        if len(shapes) > 1:
+            found = ", ".join(f"{sample.id} {getattr(sample, field).shape}" for sample in samples[:4])
+            raise ValueError(
+                f"A batch needs {field}s of one size, found {found}. Set a data.crop for training, "
+                "or data.eval_batch_size=1 for evaluation."
+            )
+    return DepthBatch(
+        image=torch.stack([torch.from_numpy(np.ascontiguousarray(s.image.transpose(2, 0, 1))) for s in samples]),
+        target=torch.stack([torch.from_numpy(np.ascontiguousarray(s.target)) for s in samples]),
+        mask=torch.stack([torch.from_numpy(np.ascontiguousarray(s.mask)) for s in samples]),
+        kind=torch.tensor([int(s.kind) for s in samples]),
+        id=tuple(s.id for s in samples),
+        scene=tuple(s.scene for s in samples),
+    )
