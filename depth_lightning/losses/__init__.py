@@ -1,0 +1,6 @@
+"""Training losses: called as loss(prediction, target, mask), with (b, h, w) tensors, and return a scalar."""
+
+from depth_lightning.losses.affine_invariant import AffineInvariantLoss
+from depth_lightning.losses.silog import SiLogLoss
+
+__all__ = ["AffineInvariantLoss", "SiLogLoss"]

@@ -1,0 +1,48 @@
+"""Scale-invariant logarithmic loss (Eigen, Puhrsch and Fergus, 2014), in the form that Depth Anything V2 trains with."""
+
+import torch
+from torch import Tensor, nn
+
+
+class SiLogLoss(nn.Module):
+    """√(E[d²] − λ·E[d]²) with d = log target − log prediction, over all valid pixels of the batch together.
+
+    λ = 0 is the root mean square log error, λ = 1 ignores a common factor of the prediction altogether, and the
+    usual λ = 0.5 lies between. Computed in float32 under any autocast. With no valid pixel, or with a
+    prediction that is exact, both the loss and its gradient are 0.
+
+    Args:
+        variance_focus: λ, in [0, 1].
+
+    Raises:
+        ValueError: λ is outside [0, 1].
+
+    >>> depth_m = torch.tensor([[[1.0, 2.0], [4.0, 0.0]]])
+    >>> loss = SiLogLoss(variance_focus=1.0)
+    >>> loss(1.1 * depth_m + (depth_m == 0), depth_m, depth_m > 0).item() < 1e-3
+    True
+    """
+
+    def __init__(self, variance_focus: float = 0.5) -> None:
+        super().__init__()
+        if not 0 <= variance_focus <= 1:
+            raise ValueError(f"loss.variance_focus is λ of SILog and lies in [0, 1], found {variance_focus}.")
+        self.variance_focus = variance_focus
+
+    def forward(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+        """Loss of (b, h, w) positive predictions against positive targets, where mask is True."""
+        with torch.autocast(prediction.device.type, enabled=False):
+            # Filling instead of indexing keeps shapes static: no host sync, and a graph that compiles.
+            one = prediction.new_ones((), dtype=torch.float32)
+            difference = torch.where(mask, target, one).log() - torch.where(mask, prediction.float(), one).log()
+            count = mask.sum().clamp(min=1)
+            mean = difference.sum() / count
+            # E[d²] − E[d]² as a sum of squares: the difference of two close numbers would lose its digits at λ = 1.
+            variance = torch.where(mask, (difference - mean).square(), 0).sum() / count
+            return _root(variance + (1 - self.variance_focus) * mean.square())
+
+
+def _root(square: Tensor) -> Tensor:
+    """√x with a gradient of 0, not infinity, at 0."""
+    positive = square > 1e-12
+    return torch.where(positive, square, 1).sqrt() * positive
