@@ -1,4 +1,4 @@
-"""Scale-invariant logarithmic loss (Eigen, Puhrsch and Fergus, 2014), in the form that Depth Anything V2 trains with."""
+"""Scale-invariant logarithmic loss (Eigen, Puhrsch and Fergus, 2014), in the form Depth Anything V2 trains with."""
 
 import torch
 from torch import Tensor, nn

@@ -51,7 +51,9 @@ def test_silog_equals_numpy(variance_focus):
 
 
 @pytest.mark.parametrize("loss", [SiLogLoss(0.5), SiLogLoss(1.0), AffineInvariantLoss(), AffineInvariantLoss(trim=0.1)])
-@pytest.mark.parametrize("case", ["no valid pixel", "one valid pixel", "exact", "constant prediction", "constant target"])
+@pytest.mark.parametrize(
+    "case", ["no valid pixel", "one valid pixel", "exact", "constant prediction", "constant target"]
+)
 def test_degenerate_inputs_give_finite_loss_and_gradient(loss, case):
     prediction = torch.rand(2, 16, 16) + 0.5
     target = torch.rand(2, 16, 16) + 0.5
@@ -97,7 +99,9 @@ def test_affine_invariant_loss_ignores_scale_and_shift(a, b):
     prediction, target = torch.rand(2, 2, 32, 32, dtype=torch.float32)
     mask = torch.rand(2, 32, 32) < 0.5
     loss = AffineInvariantLoss(trim=0.1)
-    assert loss(a * prediction + b, target, mask).item() == pytest.approx(loss(prediction, target, mask).item(), rel=2e-3)
+    assert loss(a * prediction + b, target, mask).item() == pytest.approx(
+        loss(prediction, target, mask).item(), rel=2e-3
+    )
 
 
 def test_negated_disparity_is_not_forgiven():

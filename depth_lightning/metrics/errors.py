@@ -1,0 +1,96 @@
+"""The errors of monocular depth (Eigen et al., 2014, and the names used since), one pure function each.
+
+All take positive (b, h, w) prediction and target in one unit and a bool mask that is True where both count, and
+return one value per image, (b,). An image without a valid pixel gives NaN: it has no error, not an error of 0.
+
+>>> target = torch.tensor([[[1.0, 2.0], [4.0, 9.0]]])
+>>> abs_rel(1.1 * target, target, target < 5)
+tensor([0.1000])
+"""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+ErrorFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def _mean(values: Tensor, mask: Tensor) -> Tensor:
+    """(b,) mean of (b, h, w) values where mask is True."""
+    return torch.where(mask, values, 0).sum(dim=(1, 2)) / mask.sum(dim=(1, 2))
+
+
+def abs_rel(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """E[|p − t| / t]."""
+    return _mean((prediction - target).abs() / target, mask)
+
+
+def sq_rel(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """E[(p − t)² / t], in the unit of the target."""
+    return _mean((prediction - target).square() / target, mask)
+
+
+def mae(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """E[|p − t|], in the unit of the target."""
+    return _mean((prediction - target).abs(), mask)
+
+
+def rmse(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """√E[(p − t)²], in the unit of the target."""
+    return _mean((prediction - target).square(), mask).sqrt()
+
+
+def rmse_log(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """√E[(ln p − ln t)²]."""
+    return _mean((prediction.log() - target.log()).square(), mask).sqrt()
+
+
+def log10(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """E[|log₁₀ p − log₁₀ t|]."""
+    return _mean((prediction.log10() - target.log10()).abs(), mask)
+
+
+def silog(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """√(E[d²] − ½ E[d]²) with d = ln t − ln p: what Depth Anything V2 reports under this name."""
+    difference = target.log() - prediction.log()
+    mean = _mean(difference, mask)
+    return (_log_variance(difference, mean, mask) + 0.5 * mean.square()).sqrt()
+
+
+def silog_100(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """100 · √(E[d²] − E[d]²): what KITTI, BTS and ZoeDepth report as silog."""
+    difference = target.log() - prediction.log()
+    return 100 * _log_variance(difference, _mean(difference, mask), mask).sqrt()
+
+
+def _log_variance(difference: Tensor, mean: Tensor, mask: Tensor) -> Tensor:
+    return _mean((difference - mean[:, None, None]).square(), mask)
+
+
+def delta1(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Share of pixels with max(p/t, t/p) < 1.25."""
+    return _within(1.25, prediction, target, mask)
+
+
+def delta2(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Share of pixels with max(p/t, t/p) < 1.25²."""
+    return _within(1.25**2, prediction, target, mask)
+
+
+def delta3(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Share of pixels with max(p/t, t/p) < 1.25³."""
+    return _within(1.25**3, prediction, target, mask)
+
+
+def _within(threshold: float, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    return _mean((torch.maximum(prediction / target, target / prediction) < threshold).float(), mask)
+
+
+ERRORS: Mapping[str, ErrorFunction] = {
+    function.__name__: function
+    for function in (
+        abs_rel, sq_rel, rmse, rmse_log, log10, mae, silog, silog_100, delta1, delta2, delta3,
+    )
+}  # fmt: skip
+"""Every error by the name it is reported under, in the order of the table."""
