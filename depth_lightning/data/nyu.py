@@ -1,15 +1,192 @@
-"""NYU Depth V2 as it is found on disks: the h5 release, the labelled .mat, and the PNG release with a list file.
+"""NYU Depth V2 as it lies on disks: the h5 release, the labelled .mat, and the PNG release with a list file.
 
-Silberman et al., Indoor Segmentation and Support Inference from RGBD Images, ECCV 2012.
+Silberman et al., Indoor Segmentation and Support Inference from RGBD Images, ECCV 2012. The test split is the
+one of Eigen et al., Depth Map Prediction from a Single Image using a Multi-Scale Deep Network, NeurIPS 2014.
 """
 
+import logging
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Literal, NamedTuple
 
+import cv2
 import h5py
 import numpy as np
+import scipy.io
+
+from depth_lightning.sample import DepthKind, DepthSample
+
+log = logging.getLogger(__name__)
+
+Layout = Literal["h5", "labelled", "png"]
+RGBD = tuple[np.ndarray, np.ndarray]
+
+LABELLED_NAME = "nyu_depth_v2_labeled.mat"
+SPLITS_URL = "http://horatio.cs.nyu.edu/mit/silberman/indoor_seg_sup/splits.mat"
+LAYOUTS = (
+    "'h5' (train/<scene>/<n>.h5 and val/<scene>/<n>.h5), "
+    f"'labelled' ({LABELLED_NAME} with splits.mat beside it) or "
+    "'png' (a list file for each split, *train*.txt and *val*.txt or *test*.txt, of lines 'image depth [focal]')"
+)
 
 
-def read_h5(path: Path) -> tuple[np.ndarray, np.ndarray]:
+class _Frame(NamedTuple):
+    id: str
+    scene: str
+    read: Callable[[], RGBD]
+
+
+class NYUDepthV2:
+    """NYU Depth V2: depth in metres, 0 in holes.
+
+    Args:
+        root: the folder of a release, or the labelled .mat itself.
+        split: "train", or "val": Eigen's 654 test images in the labelled set, the test list in the PNG release.
+        layout: which of the releases `root` holds; None to tell from its files.
+
+    A sample's id is its path below `root`, or "labelled/<n>" with n counted from 1 as splits.mat does.
+
+    Raises:
+        FileNotFoundError: no `root`, or no splits.mat.
+        ValueError: none or several of the layouts in `root`, an empty split; for a sample, see the readers, and
+            a depth that is all holes, not finite, negative, or larger than metres can be.
+    """
+
+    def __init__(self, root: str | Path, split: Literal["train", "val"], layout: Layout | None = None) -> None:
+        root = Path(root).expanduser()
+        if split not in ("train", "val"):
+            raise ValueError(f"split must be 'train' or 'val', found {split!r}.")
+        if not root.exists():
+            raise FileNotFoundError(
+                f"No NYU Depth V2 at {root.absolute()}. Set the environment variable NYU_ROOT, or data.root=…, "
+                f"to a folder with {LAYOUTS}."
+            )
+        list_frames = {"h5": _h5_frames, "labelled": _labelled_frames, "png": _png_frames}
+        self._frames = list_frames[layout or detect_layout(root)](root, split)
+        if not self._frames:
+            raise ValueError(f"The {split} split of {root} is empty: expected one of {LAYOUTS}.")
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def __getitem__(self, index: int) -> DepthSample:
+        """Sample `index` as stored: image (h, w, 3) uint8 RGB, target (h, w) in metres."""
+        frame = self._frames[index]
+        image, depth = frame.read()
+        mask = depth > 0
+        _check_metres(frame.id, depth, mask)
+        return DepthSample(image, depth, mask, DepthKind.METRES, frame.id, frame.scene)
+
+
+def detect_layout(root: Path) -> Layout:
+    """Tell the layout from the files in `root`, or from `root` itself where it is a .mat file.
+
+    Raises:
+        ValueError: none of the layouts is there, or several.
+    """
+    if root.is_file():
+        if root.suffix != ".mat":
+            raise ValueError(f"{root}: expected a folder or the labelled .mat file. NYU comes as {LAYOUTS}.")
+        return "labelled"
+    found: list[Layout] = []
+    if any(next((root / split).rglob("*.h5"), None) for split in ("train", "val")):
+        found.append("h5")
+    if (root / LABELLED_NAME).is_file():
+        found.append("labelled")
+    if _list_files(root, "train") or _list_files(root, "val"):
+        found.append("png")
+    if not found:
+        names = sorted(path.name for path in root.iterdir())
+        raise ValueError(
+            f"{root} holds no layout of NYU Depth V2. Expected {LAYOUTS}; found {names[:8] or 'an empty folder'}. "
+            "Point data.root=… (or NYU_ROOT) at one of them."
+        )
+    if len(found) > 1:
+        raise ValueError(f"{root} holds several layouts of NYU Depth V2: {found}. Choose one with data.layout=….")
+    return found[0]
+
+
+def _h5_frames(root: Path, split: str) -> list[_Frame]:
+    paths = sorted((root / split).rglob("*.h5"))
+    return [
+        _Frame(path.relative_to(root).as_posix(), _scene(path.relative_to(root / split)), partial(read_h5, path))
+        for path in paths
+    ]
+
+
+def _scene(path: Path) -> str:
+    # The h5 release puts the test images of all scenes into one folder of this name.
+    return "" if path.parent.name == "official" else path.parent.name
+
+
+def _labelled_frames(root: Path, split: str) -> list[_Frame]:
+    path = root if root.is_file() else root / LABELLED_NAME
+    splits_path = path.with_name("splits.mat")
+    if not splits_path.is_file():
+        raise FileNotFoundError(
+            f"No {splits_path}, which says which of the labelled images are Eigen's 654 test images. "
+            f"Get it from {SPLITS_URL} and put it beside {path.name}."
+        )
+    splits, key = scipy.io.loadmat(splits_path), {"train": "trainNdxs", "val": "testNdxs"}[split]
+    if key not in splits:
+        raise ValueError(f"{splits_path}: expected {key!r}, found {sorted(splits)}. Get it from {SPLITS_URL}.")
+    numbers = [int(number) for number in splits[key].ravel()]
+    with h5py.File(path, "r") as file:
+        missing = [name for name in ("images", "rawDepths") if name not in file]
+        if missing:
+            raise ValueError(f"{path}: expected 'images' and 'rawDepths', found {sorted(file)}.")
+        images, depths = file["images"], file["rawDepths"]
+        if images.ndim != 4 or images.shape[1] != 3 or images.dtype != np.uint8:
+            raise ValueError(f"{path}: expected 'images' as (n, 3, w, h) uint8, found {images.shape} {images.dtype}.")
+        if depths.shape != (images.shape[0], *images.shape[2:]) or not np.issubdtype(depths.dtype, np.floating):
+            raise ValueError(
+                f"{path}: expected 'rawDepths' as (n, w, h) float32 beside 'images' {images.shape}, "
+                f"found {depths.shape} {depths.dtype}."
+            )
+        if numbers and not 1 <= min(numbers) <= max(numbers) <= len(images):
+            raise ValueError(
+                f"{splits_path}: expected numbers from 1 to {len(images)}, the images in {path.name}, "
+                f"found {min(numbers)} to {max(numbers)}."
+            )
+        scenes = [""] * len(images)
+        if "scenes" in file:
+            scenes = [bytes(file[name][()].astype(np.uint8)).decode() for name in file["scenes"][()].ravel()]
+    return [
+        _Frame(f"labelled/{number}", scenes[number - 1], partial(read_labelled, path, number)) for number in numbers
+    ]
+
+
+def _list_files(root: Path, split: str) -> list[Path]:
+    patterns = {"train": ["*train*.txt"], "val": ["*val*.txt", "*test*.txt"]}[split]
+    return sorted({path for pattern in patterns for path in root.glob(pattern)})
+
+
+def _png_frames(root: Path, split: str) -> list[_Frame]:
+    lists = _list_files(root, split)
+    if len(lists) != 1:
+        raise ValueError(
+            f"{root}: expected one list file for the {split} split, found {[path.name for path in lists]}. "
+            "Each line names an image, its depth, and optionally a focal length."
+        )
+    frames, skipped = [], 0
+    for number, line in enumerate(lists[0].read_text().splitlines(), start=1):
+        fields = line.split()
+        if not fields:
+            continue
+        if len(fields) not in (2, 3):
+            raise ValueError(f"{lists[0]}, line {number}: expected 'image depth [focal]', found {line!r}.")
+        if fields[1] == "None":
+            skipped += 1
+            continue
+        image, depth = (Path(field.lstrip("/")) for field in fields[:2])
+        frames.append(_Frame(image.as_posix(), image.parent.name, partial(read_png, root / image, root / depth)))
+    if skipped:
+        log.warning("%s: skipped %d of %d images, which have no depth.", lists[0], skipped, skipped + len(frames))
+    return frames
+
+
+def read_h5(path: Path) -> RGBD:
     """Read one frame of the h5 release: `rgb` (3, h, w) uint8 and `depth` (h, w) floating point.
 
     Returns:
@@ -23,8 +200,7 @@ def read_h5(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise FileNotFoundError(f"No h5 file at {path}.")
     try:
         with h5py.File(path, "r") as file:
-            missing = [name for name in ("rgb", "depth") if name not in file]
-            if missing:
+            if not {"rgb", "depth"} <= set(file):
                 raise ValueError(
                     f"{path}: expected the data sets 'rgb' and 'depth', found {sorted(file)}. "
                     "Is this a file of the NYU Depth V2 h5 release?"
@@ -39,11 +215,64 @@ def read_h5(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if rgb.ndim != 3 or rgb.shape[0] != 3 or rgb.dtype != np.uint8:
         raise ValueError(f"{path}: expected 'rgb' as (3, h, w) uint8, found {rgb.shape} {rgb.dtype}.")
     if depth.ndim != 2 or not np.issubdtype(depth.dtype, np.floating):
-        raise ValueError(
-            f"{path}: expected 'depth' as (h, w) float32 in metres, found {depth.shape} {depth.dtype}."
-        )
+        raise ValueError(f"{path}: expected 'depth' as (h, w) float32 in metres, found {depth.shape} {depth.dtype}.")
     if rgb.shape[1:] != depth.shape:
-        raise ValueError(
-            f"{path}: expected image and depth of one size (h, w), found {rgb.shape[1:]} and {depth.shape}."
-        )
+        raise ValueError(_sizes_differ(path, rgb.shape[1:], depth.shape))
     return np.ascontiguousarray(rgb.transpose(1, 2, 0)), depth.astype(np.float32, copy=False)
+
+
+def read_labelled(path: Path, number: int) -> RGBD:
+    """Read image `number`, counted from 1, of the labelled set, with its raw depth: the filled one is invented.
+
+    The file is opened for every image, so that no handle crosses into a worker.
+    """
+    with h5py.File(path, "r") as file:
+        image, depth = file["images"][number - 1], file["rawDepths"][number - 1]
+    # MATLAB stores columns first.
+    return np.ascontiguousarray(image.transpose(2, 1, 0)), np.ascontiguousarray(depth.T, np.float32)
+
+
+def read_png(image_path: Path, depth_path: Path) -> RGBD:
+    """Read an image and its 16-bit depth PNG in millimetres, as (h, w, 3) uint8 and (h, w) float32 metres.
+
+    Raises:
+        FileNotFoundError: one of the files is missing.
+        ValueError: one of the files is no image, the depth is not 16-bit, or the sizes differ.
+    """
+    bgr = _read_image(image_path, cv2.IMREAD_COLOR)
+    depth = _read_image(depth_path, cv2.IMREAD_UNCHANGED)
+    if depth.ndim != 2 or depth.dtype != np.uint16:
+        raise ValueError(
+            f"{depth_path}: expected a 16-bit PNG with one channel, depth in millimetres, found "
+            f"{depth.shape} {depth.dtype}. An 8-bit picture of a depth map cannot be turned back into metres."
+        )
+    if bgr.shape[:2] != depth.shape:
+        raise ValueError(_sizes_differ(depth_path, bgr.shape[:2], depth.shape))
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), depth.astype(np.float32) / 1000
+
+
+def _read_image(path: Path, flags: int) -> np.ndarray:
+    if not path.is_file():
+        raise FileNotFoundError(f"No image at {path}. The paths of a list file are taken from data.root.")
+    image: np.ndarray | None = cv2.imread(str(path), flags)
+    if image is None:
+        raise ValueError(f"{path}: expected an image, found a file that OpenCV cannot decode. Copy it again.")
+    return image
+
+
+def _sizes_differ(path: Path, image: tuple[int, ...], depth: tuple[int, ...]) -> str:
+    return f"{path}: expected image and depth of one size, found {image} and {depth} (h, w)."
+
+
+def _check_metres(name: str, depth: np.ndarray, mask: np.ndarray) -> None:
+    if not np.isfinite(depth).all() or depth.min() < 0:
+        raise ValueError(f"{name}: expected depth in metres with 0 in holes, found NaN, infinite or negative values.")
+    valid = depth[mask]
+    if not valid.size:
+        raise ValueError(f"{name}: expected some depth, found nothing but holes (0). Remove it from the split.")
+    median = np.median(valid[:: max(1, valid.size // 4096)])
+    if median > 100:
+        raise ValueError(
+            f"{name}: expected depth in metres, found a median of {median:.0f}. "
+            "These look like millimetres: divide them by 1000."
+        )

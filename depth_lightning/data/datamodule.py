@@ -1,0 +1,109 @@
+"""Batches for training and validation, the same ones for the same seed on any number of workers."""
+
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from depth_lightning.data.sampling import Draw, EvaluationSampler, TrainSampler, draw
+from depth_lightning.sample import DepthDataset, DepthSample, collate
+
+
+class DepthDataModule(LightningDataModule):
+    """Loaders over the two splits of a data set.
+
+    Training drops the last incomplete global batch (devices × `batch_size` × accumulated batches); validation drops
+    and pads nothing.
+
+    Args:
+        dataset: called with split="train" or split="val".
+        train_transform: (sample, seed) → a sample of one size for all.
+        eval_transform: sample → sample; its target keeps its size, so sizes may differ and `eval_batch_size` is 1.
+        batch_size: per device.
+        num_workers: processes that read and transform, per loader and device; 0 for none.
+        seed: with epoch and index, decides order, crops and augmentations.
+        pin_memory: faster copies to a GPU; without one it does nothing.
+    """
+
+    def __init__(
+        self,
+        dataset: Callable[..., DepthDataset],
+        train_transform: Callable[[DepthSample, int], DepthSample],
+        eval_transform: Callable[[DepthSample], DepthSample],
+        batch_size: int,
+        eval_batch_size: int = 1,
+        num_workers: int = 0,
+        seed: int = 0,
+        pin_memory: bool = True,
+    ) -> None:
+        super().__init__()
+        self.dataset = dataset
+        self.train_transform, self.eval_transform = train_transform, eval_transform
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.num_workers, self.seed, self.pin_memory = num_workers, seed, pin_memory
+
+    def setup(self, stage: str) -> None:
+        """Open the splits that `stage` needs: both for "fit", the validation split otherwise."""
+        if stage == "fit":
+            self.train_data = _TrainData(self.dataset(split="train"), self.train_transform, self.seed)
+        self.val_data = _EvaluationData(self.dataset(split="val"), self.eval_transform)
+
+    def train_dataloader(self) -> DataLoader[DepthSample]:
+        """Batches in the order of `TrainSampler`, which Lightning tells the epoch."""
+        rank, world_size = self._process()
+        accumulated = self.trainer.accumulate_grad_batches if self.trainer else 1
+        global_batch_size = self.batch_size * world_size * accumulated
+        sampler = TrainSampler(len(self.train_data), self.seed, global_batch_size, rank, world_size)
+        return self._loader(self.train_data, sampler, self.batch_size)
+
+    def val_dataloader(self) -> DataLoader[DepthSample]:
+        """Batches in the order of `EvaluationSampler`."""
+        sampler = EvaluationSampler(len(self.val_data), *self._process())
+        return self._loader(self.val_data, sampler, self.eval_batch_size)
+
+    def _process(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _loader(self, data: Dataset[DepthSample], sampler: Sampler[Any], batch_size: int) -> DataLoader[DepthSample]:
+        return DataLoader(
+            data,
+            batch_size=batch_size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            collate_fn=collate,
+            pin_memory=self.pin_memory and torch.cuda.is_available(),
+            worker_init_fn=_one_thread,
+            persistent_workers=self.num_workers > 0,
+        )
+
+
+class _TrainData(Dataset[DepthSample]):
+    def __init__(self, dataset: DepthDataset, transform: Callable[[DepthSample, int], DepthSample], seed: int) -> None:
+        self.dataset, self.transform, self.seed = dataset, transform, seed
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, item: Draw | int) -> DepthSample:
+        # Lightning's overfit_batches puts a sampler of plain indices in the place of ours.
+        drawn = item if isinstance(item, Draw) else draw(self.seed, 0, item)
+        return self.transform(self.dataset[drawn.index], drawn.seed)
+
+
+class _EvaluationData(Dataset[DepthSample]):
+    def __init__(self, dataset: DepthDataset, transform: Callable[[DepthSample], DepthSample]) -> None:
+        self.dataset, self.transform = dataset, transform
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> DepthSample:
+        return self.transform(self.dataset[index])
+
+
+def _one_thread(worker: int) -> None:
+    # OpenCV would start a thread for every core in every worker; torch already keeps to one there.
+    cv2.setNumThreads(1)

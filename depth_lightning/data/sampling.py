@@ -1,0 +1,84 @@
+"""Which sample comes when, and with which randomness: decided by (seed, epoch, index) and by nothing else.
+
+The order is elastic, as in MosaicML Streaming: a step sees the same global batch on any number of devices.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from torch.utils.data import DistributedSampler
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """A sample to train on, and the seed of its random transforms."""
+
+    index: int
+    seed: int
+
+
+def draw(seed: int, epoch: int, index: int) -> Draw:
+    """Sample `index` with the seed that belongs to it in this epoch of this run."""
+    return Draw(index, int(np.random.SeedSequence((seed, epoch, index)).generate_state(1, np.uint64)[0]))
+
+
+# Both samplers are DistributedSamplers by type, so that Lightning does not put a padding one in their place.
+
+
+class TrainSampler(DistributedSampler[Draw]):
+    """Every sample once per epoch in a random order, less the last incomplete global batch.
+
+    Step k of an epoch sees `order[k * global_batch_size : (k + 1) * global_batch_size]`, whatever `world_size` is.
+
+    Args:
+        length: number of samples in the data set.
+        seed: of the run; not negative.
+        global_batch_size: samples per optimizer step, on all devices and accumulated batches together.
+        rank, world_size: this process and the number of them; `world_size` divides `global_batch_size`.
+
+    Raises:
+        ValueError: the data set is smaller than one global batch.
+    """
+
+    def __init__(self, length: int, seed: int, global_batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        if global_batch_size % world_size:
+            raise ValueError(f"A global batch of {global_batch_size} does not divide among {world_size} processes.")
+        if length < global_batch_size:
+            raise ValueError(
+                f"Training needs at least one global batch (devices × data.batch_size × accumulated batches) of "
+                f"{global_batch_size} images, found {length}. Choose a smaller data.batch_size."
+            )
+        self.length, self.seed, self.global_batch_size = length, seed, global_batch_size
+        self.rank, self.world_size = rank, world_size
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self.length // self.global_batch_size * self.global_batch_size // self.world_size
+
+    def __iter__(self) -> Iterator[Draw]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
+        for index in order[: len(self) * self.world_size][self.rank :: self.world_size]:
+            yield draw(self.seed, self.epoch, int(index))
+
+
+class EvaluationSampler(DistributedSampler[int]):
+    """This process's share of the samples, in order: nothing padded, nothing dropped.
+
+    Raises:
+        ValueError: fewer samples than processes; one without any would leave the others waiting.
+    """
+
+    def __init__(self, length: int, rank: int = 0, world_size: int = 1) -> None:
+        if length < world_size:
+            raise ValueError(
+                f"Evaluation on {world_size} processes needs at least as many images, found {length}. "
+                "Choose a smaller trainer.devices."
+            )
+        self.indices = range(rank, length, world_size)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.indices)

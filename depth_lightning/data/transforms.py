@@ -1,0 +1,132 @@
+"""From a sample on disk to the network's size: random for training, exact for evaluation.
+
+The size is the one of MiDaS and Depth Anything: the shorter side to `size` or just above, aspect kept, both sides
+multiples of the patch size 14; the image bicubic without antialiasing, the depth nearest.
+"""
+
+import math
+import os
+import random
+from collections.abc import Sequence
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from depth_lightning.sample import DepthSample
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else importing it asks the network for a newer one
+
+import albumentations as A
+
+PATCH = 14
+
+
+def network_size(height: int, width: int, size: int) -> tuple[int, int]:
+    """The size (h, w) at which the network sees an image of `height` × `width`.
+
+    Both sides are multiples of 14 and at least `size`; otherwise as near to the image's aspect as rounding allows.
+    """
+    scale = size / min(height, width)
+    sides = (PATCH * round(scale * side / PATCH) for side in (height, width))
+    h, w = (side if side >= size else side + PATCH for side in sides)
+    return h, w
+
+
+def network_image(image: np.ndarray, size: int) -> np.ndarray:
+    """Resize an (h, w, 3) uint8 image as the reference does: (h', w', 3) float32, in [0, 1] but for overshoot."""
+    height, width = image.shape[:2]
+    h, w = network_size(height, width, size)
+    resized: np.ndarray = cv2.resize(image.astype(np.float32) / 255, (w, h), interpolation=cv2.INTER_CUBIC)
+    return resized
+
+
+class EvaluationTransform:
+    """The image at the network's size; the ground truth stays as it is, and the prediction is brought to it."""
+
+    def __init__(self, size: int = 518) -> None:
+        self.size = size
+
+    def __call__(self, sample: DepthSample) -> DepthSample:
+        """Replace the uint8 image by a float32 one at `network_size`."""
+        return sample._replace(image=network_image(sample.image, self.size))
+
+
+def authors() -> list[A.BasicTransform]:
+    """What Depth Anything V2's metric training does: flip."""
+    return [A.HorizontalFlip(p=0.5)]
+
+
+def article() -> list[A.BasicTransform]:
+    """Flip, colour jitter, and Gaussian noise with a standard deviation of up to 5 of 255."""
+    return [
+        A.HorizontalFlip(p=0.5),
+        A.ColorJitter(brightness=0.1, contrast=0.1, saturation=0.1, hue=0.1, p=0.5),
+        A.GaussNoise(std_range=(0, 5 / 255), p=0.5),
+    ]
+
+
+class TrainTransform:
+    """Resize, random crop, augmentation; the same for the same seed, whatever was transformed before.
+
+    Args:
+        size: what the shorter side is resized to, see `network_size`.
+        crop: (h, w) of the crop in network pixels, multiples of 14; None for the whole image.
+        augmentation: "article", "authors", "none", or albumentations transforms of your own. Geometric ones move image
+            and depth together; what they uncover should be filled with 0, which is a hole.
+
+    Raises:
+        ValueError: a crop that is not a multiple of 14, or for a sample, larger than the resized image.
+    """
+
+    def __init__(
+        self,
+        size: int = 518,
+        crop: Sequence[int] | None = (518, 518),
+        augmentation: Literal["article", "authors", "none"] | Sequence[A.BasicTransform] = "article",
+    ) -> None:
+        if crop is not None and (len(crop) != 2 or any(side <= 0 or side % PATCH for side in crop)):
+            raise ValueError(f"A crop is (h, w) in multiples of {PATCH}, found {tuple(crop)}.")
+        if isinstance(augmentation, str):
+            recipes = {"article": article, "authors": authors, "none": list}
+            if augmentation not in recipes:
+                raise ValueError(f"data.augmentation is one of {sorted(recipes)} or a list, found {augmentation!r}.")
+            augmentation = recipes[augmentation]()
+        self.size, self.crop = size, crop
+        self.augment = A.Compose(list(augmentation), additional_targets={"target": "mask", "valid": "mask"})
+
+    def __call__(self, sample: DepthSample, seed: int) -> DepthSample:
+        """An (h, w, 3) uint8 image with its target and mask at the crop's size."""
+        rng = np.random.default_rng(seed)
+        sample = resized_crop(sample, self.size, self.crop, rng)
+        # One pair of generators for all transforms: set_random_seed gives each its own of the same seed, and then
+        # those with the same p are all applied or all left out.
+        self.augment.set_random_state(rng, random.Random(seed))
+        augmented = self.augment(image=sample.image, target=sample.target, valid=sample.mask.astype(np.uint8))
+        return sample._replace(
+            image=augmented["image"], target=augmented["target"], mask=augmented["valid"].astype(bool)
+        )
+
+
+def resized_crop(sample: DepthSample, size: int, crop: Sequence[int] | None, rng: np.random.Generator) -> DepthSample:
+    """A random crop of the sample at network size, made by resizing only that part of the image.
+
+    The crop starts at a whole pixel of the original. Its scale is exactly that of the whole image's resize.
+    """
+    height, width = sample.image.shape[:2]
+    full_h, full_w = network_size(height, width, size)
+    h, w = crop or (full_h, full_w)
+    if h > full_h or w > full_w:
+        raise ValueError(
+            f"{sample.id}: a crop of {h}×{w} does not fit into {full_h}×{full_w}, to which data.size={size} brings "
+            f"this image of {height}×{width}. Choose a smaller data.crop or a larger data.size."
+        )
+    scale_y, scale_x = full_h / height, full_w / width
+    source_h, source_w = min(height, math.ceil(h / scale_y)), min(width, math.ceil(w / scale_x))
+    top, left = rng.integers(height - source_h + 1), rng.integers(width - source_w + 1)
+    source = np.s_[top : top + source_h, left : left + source_w]
+    image = cv2.resize(sample.image[source], None, fx=scale_x, fy=scale_y, interpolation=cv2.INTER_CUBIC)[:h, :w]
+    rows = ((np.arange(h) + 0.5) / scale_y).astype(int)
+    columns = ((np.arange(w) + 0.5) / scale_x).astype(int)
+    target, mask = (field[source].take(rows, 0).take(columns, 1) for field in (sample.target, sample.mask))
+    return sample._replace(image=image, target=target, mask=mask)
