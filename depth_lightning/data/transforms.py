@@ -122,7 +122,7 @@ def resized_crop(sample: DepthSample, size: int, crop: Sequence[int] | None, rng
             f"this image of {height}×{width}. Choose a smaller data.crop or a larger data.size."
         )
     scale_y, scale_x = full_h / height, full_w / width
-    source_h, source_w = min(height, math.ceil(h / scale_y)), min(width, math.ceil(w / scale_x))
+    source_h, source_w = math.ceil(h * height / full_h), math.ceil(w * width / full_w)
     top, left = rng.integers(height - source_h + 1), rng.integers(width - source_w + 1)
     source = np.s_[top : top + source_h, left : left + source_w]
     image = cv2.resize(sample.image[source], None, fx=scale_x, fy=scale_y, interpolation=cv2.INTER_CUBIC)[:h, :w]

@@ -1,0 +1,170 @@
+import json
+import pickle
+from pathlib import Path
+
+import albumentations as A
+import cv2
+import numpy as np
+import pytest
+
+from depth_lightning.data.transforms import EvaluationTransform, TrainTransform, network_image, network_size
+from depth_lightning.sample import DepthKind, DepthSample
+
+
+def sample(height: int, width: int, seed: int = 0) -> DepthSample:
+    """Smooth colours, and a target that is 1 + the column + 1000 × the row, with holes."""
+    rng = np.random.default_rng(seed)
+    image = cv2.GaussianBlur(rng.integers(0, 256, (height, width, 3), np.uint8), (0, 0), 1)
+    target = 1 + np.arange(width, dtype=np.float32) + 1000 * np.arange(height, dtype=np.float32)[:, None]
+    mask = rng.random((height, width)) < 0.8
+    return DepthSample(image, np.where(mask, target, 0).astype(np.float32), mask, DepthKind.METRES, "a/b.h5", "a")
+
+
+def equal(a: DepthSample, b: DepthSample) -> bool:
+    return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_network_sizes_equal_the_reference(golden: Path) -> None:
+    for name, expected in json.loads((golden / "network_sizes_518.json").read_text()).items():
+        height, width = map(int, name.split("x"))
+        assert network_size(height, width, 518) == tuple(expected), name
+
+
+@pytest.mark.parametrize("size", [84, 252, 300, 513, 518])
+def test_network_size_is_a_lower_bound_near_the_aspect(size: int) -> None:
+    for height, width in np.random.default_rng(size).integers(20, 2000, (300, 2)):
+        h, w = network_size(height, width, size)
+        assert h % 14 == w % 14 == 0
+        assert size <= min(h, w) < size + 14
+        scale = size / min(height, width)
+        assert abs(h - scale * height) < 14
+        assert abs(w - scale * width) < 14
+
+
+def test_evaluation_input_equals_the_reference(golden: Path) -> None:
+    reference = np.load(golden / "preprocess_240x320_to_252.npz")
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    network_input = ((network_image(reference["image"], 252) - mean) / std).transpose(2, 0, 1)
+    np.testing.assert_allclose(network_input, reference["network_input"], atol=1e-4)
+
+
+def test_evaluation_leaves_the_truth_alone() -> None:
+    before = sample(60, 100)
+    after = EvaluationTransform(84)(before)
+    assert after.image.shape == (84, 140, 3)
+    assert after.image.dtype == np.float32
+    assert equal(after._replace(image=before.image), before)
+
+
+def test_whole_image_is_a_plain_resize() -> None:
+    before = sample(60, 100)
+    after = TrainTransform(84, crop=None, augmentation="none")(before, seed=0)
+    assert np.array_equal(after.image, cv2.resize(before.image, (140, 84), interpolation=cv2.INTER_CUBIC))
+    assert np.array_equal(after.target, cv2.resize(before.target, (140, 84), interpolation=cv2.INTER_NEAREST_EXACT))
+    assert np.array_equal(after.mask, after.target > 0)
+
+
+@pytest.mark.parametrize(("height", "width"), [(97, 161), (161, 97), (400, 650)])
+def test_crop_equals_a_crop_of_the_resized_image(height: int, width: int) -> None:
+    size, crop = 140, (112, 126)
+    before = sample(height, width)
+    position = before._replace(target=1 + np.arange(height * width, dtype=np.float32).reshape(height, width))
+    full_h, full_w = network_size(height, width, size)
+    scale_y, scale_x = full_h / height, full_w / width
+    corners = set()
+    for seed in range(20):
+        after = TrainTransform(size, crop, "none")(position, seed)
+        assert after.image.shape == (*crop, 3)
+        assert after.target.shape == after.mask.shape == crop
+        # Where the crop begins is told by its first depth; from there on both follow the resize of the whole image.
+        top, left = divmod(int(after.target[0, 0]) - 1, width)
+        top, left = top - int(0.5 / scale_y), left - int(0.5 / scale_x)
+        corners.add((top, left))
+        whole_to_crop = np.array(
+            [[1 / scale_x, 0, 0.5 / scale_x - 0.5 + left], [0, 1 / scale_y, 0.5 / scale_y - 0.5 + top]]
+        )
+        expected = cv2.warpAffine(
+            before.image,
+            whole_to_crop,
+            crop[::-1],
+            flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        difference = np.abs(after.image.astype(int) - expected)
+        assert difference.mean() < 0.2
+        assert difference[4:-4, 4:-4].max() <= 2
+        rows = (np.arange(crop[0]) + 0.5) / scale_y + top
+        columns = (np.arange(crop[1]) + 0.5) / scale_x + left
+        assert np.array_equal(after.target, 1 + rows.astype(int)[:, None] * width + columns.astype(int))
+    assert len(corners) > 15
+
+
+def test_crops_reach_every_border() -> None:
+    columns = np.tile(1 + np.arange(100, dtype=np.float32), (60, 1))
+    transform = TrainTransform(84, (84, 84), "none")
+    targets = [transform(sample(60, 100)._replace(target=columns), seed).target for seed in range(300)]
+    assert {target[0, 0] for target in targets} == set(range(1, 42))
+    assert max(target.max() for target in targets) == 100
+
+
+@pytest.mark.parametrize("augmentation", ["article", "authors"])
+def test_same_seed_same_sample_whatever_came_before(augmentation: str) -> None:
+    transform = TrainTransform(84, (70, 84), augmentation)  # type: ignore[arg-type]
+    forward = [transform(sample(60, 100), seed) for seed in range(16)]
+    another = pickle.loads(pickle.dumps(transform))
+    for seed in reversed(range(16)):
+        assert equal(another(sample(60, 100), seed), forward[seed])
+    assert len({result.image.tobytes() for result in forward}) > 10
+
+
+def test_image_depth_and_mask_flip_together() -> None:
+    for seed in range(8):
+        plain = TrainTransform(84, None, "none")(sample(60, 100), seed)
+        result = TrainTransform(84, None, [A.HorizontalFlip(p=1)])(sample(60, 100), seed)
+        assert equal(
+            result,
+            plain._replace(image=plain.image[:, ::-1], target=plain.target[:, ::-1], mask=plain.mask[:, ::-1]),
+        )
+
+
+def test_article_flips_jitters_and_adds_noise_independently() -> None:
+    """Each with p = 0.5 on its own: all eight combinations come up about equally often."""
+    grey = sample(28, 56)._replace(image=np.full((28, 56, 3), 100, np.uint8))
+    transform = TrainTransform(28, None, "article")
+    plain = TrainTransform(28, None, "none")(grey, 0)
+    counts = np.zeros((2, 2, 2), int)
+    for seed in range(400):
+        result = transform(grey, seed)
+        flipped = not np.array_equal(result.target, plain.target)
+        noisy = result.image.std(axis=(0, 1)).max() > 0
+        jittered = abs(result.image.mean() - 100) > 0.5
+        assert np.array_equal(result.mask, result.target > 0)
+        assert result.image.std(axis=(0, 1)).max() < 6
+        assert abs(result.image.mean() - 100) < 25
+        counts[int(flipped), int(noisy), int(jittered)] += 1
+    assert (counts > 25).all(), counts
+    assert (counts < 75).all(), counts
+
+
+def test_authors_only_flip() -> None:
+    results = [TrainTransform(84, None, "authors")(sample(60, 100), seed) for seed in range(40)]
+    plain = TrainTransform(84, None, "none")(sample(60, 100), 0)
+    flips = [np.array_equal(result.image, plain.image[:, ::-1]) for result in results]
+    assert all(flip or equal(result, plain) for flip, result in zip(flips, results, strict=True))
+    assert 10 < sum(flips) < 30
+
+
+@pytest.mark.parametrize("crop", [(518, 500), (518,), (0, 14)])
+def test_crop_in_patches(crop: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"multiples of 14, found \("):
+        TrainTransform(518, crop)
+
+
+def test_crop_larger_than_the_image() -> None:
+    with pytest.raises(ValueError, match=r"a/b\.h5: a crop of 98×84 does not fit into 84×140.*size=84.*60×100"):
+        TrainTransform(84, (98, 84))(sample(60, 100), 0)
+
+
+def test_unknown_augmentation() -> None:
+    with pytest.raises(ValueError, match=r"\['article', 'authors', 'none'\] or a list, found 'paper'"):
+        TrainTransform(augmentation="paper")  # type: ignore[arg-type]
