@@ -1,0 +1,137 @@
+"""Numbers to colours: the colour maps of depth and of error, and the bar that says what a colour means."""
+
+from functools import lru_cache
+from math import ceil, floor, log10
+from typing import Final
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+BACKGROUND: Final = (255, 255, 255)
+INK: Final = (31, 35, 40)
+MUTED_INK: Final = (101, 109, 118)
+FRAME: Final = (208, 215, 222)
+HOLE: Final = (128, 128, 128)
+"""Where nothing was measured. No colour of the two maps is a grey of this lightness."""
+NOT_FINITE: Final = (0, 255, 64)
+"""NaN and infinities. Neither map holds a colour near it."""
+
+
+def _depth_colours() -> np.ndarray:
+    ramp = np.arange(255, 19, -1, dtype=np.uint8)[:, None]
+    return np.ascontiguousarray(cv2.applyColorMap(ramp, cv2.COLORMAP_INFERNO)[:, 0, ::-1])
+
+
+def _error_colours() -> np.ndarray:
+    blues = [[5, 48, 97], [33, 102, 172], [67, 147, 195], [146, 197, 222]]
+    reds = [[103, 0, 31], [178, 24, 43], [214, 96, 77], [244, 165, 130]]
+    halves = []
+    for colours in (blues, reds):
+        rgb = np.array([[*colours, [255, 255, 255]]], np.float32) / 255
+        lab = cv2.cvtColor(rgb, cv2.COLOR_RGB2LAB)[0]
+        lightness = np.linspace(lab[0, 0], lab[-1, 0], 129)
+        line = np.stack([np.interp(lightness, lab[:, 0], channel) for channel in lab.T], axis=-1)
+        halves.append(cv2.cvtColor(line[None].astype(np.float32), cv2.COLOR_LAB2RGB)[0])
+    # An odd number of entries, so that no error is exactly white.
+    rgb = np.concatenate([halves[0], halves[1][-2::-1]])
+    return np.asarray((rgb.clip(0, 1) * 255).round().astype(np.uint8))
+
+
+DEPTH_COLOURS: Final = _depth_colours()
+"""(n, 3) uint8 RGB from near to far: inferno from its bright end, without the last shades before black, which look
+alike. Lightness falls with distance all the way, so that it is read in print and by the colour-blind too. Read it
+backwards for disparity."""
+ERROR_COLOURS: Final = _error_colours()
+"""(257, 3) uint8 RGB from blue (negative) through white (none) to red (positive): the hues of ColorBrewer's RdBu,
+with a lightness in CIELAB that falls evenly to either side, so that equal errors look equally strong."""
+
+
+def robust_range(values: np.ndarray) -> tuple[float, float]:
+    """The 2nd and 98th percentile of the finite values: a few stray pixels do not wash out the picture.
+
+    Never empty: a constant gets 5 % to either side, and no finite value at all gives (0, 1).
+    """
+    finite = values[np.isfinite(values)]
+    if finite.size == 0:
+        return 0.0, 1.0
+    low, high = (float(bound) for bound in np.percentile(finite.astype(np.float64), [2, 98]))
+    if high - low <= 1e-3 * max(abs(low), abs(high)):
+        spread = 0.05 * max(abs(low), abs(high)) or 0.5
+        return low - spread, high + spread
+    return low, high
+
+
+def colourise(
+    values: np.ndarray, low: float, high: float, *, colours: np.ndarray, mask: np.ndarray | None = None
+) -> np.ndarray:
+    """Colour a map of numbers.
+
+    Args:
+        values: (h, w). What is beyond `low` or `high` gets the colour of that end.
+        low: gets the first colour.
+        high: gets the last colour.
+        colours: (n, 3) uint8 RGB, such as `DEPTH_COLOURS`.
+        mask: (h, w) bool; where False, `HOLE` is drawn. By default all of `values` is drawn.
+
+    Returns:
+        (h, w, 3) uint8 RGB, `NOT_FINITE` where a value to be drawn is NaN or infinite.
+    """
+    finite = np.isfinite(values)
+    share = (np.where(finite, values, low).clip(low, high) - low) / (high - low)
+    drawn = colours[np.rint(share * (len(colours) - 1)).astype(np.intp)]
+    drawn[~finite] = NOT_FINITE
+    if mask is not None:
+        drawn[~mask] = HOLE
+    return np.asarray(drawn)
+
+
+@lru_cache
+def font(size: int) -> ImageFont.FreeTypeFont:
+    """Pillow's own scalable font, so that pictures look the same on every machine; `size` in pixels."""
+    loaded = ImageFont.load_default(size)
+    if not isinstance(loaded, ImageFont.FreeTypeFont):
+        raise ImportError("Pictures need a Pillow with FreeType for their text: pip install --upgrade pillow")
+    return loaded
+
+
+def round_ticks(low: float, high: float, most: int) -> list[float]:
+    """At most `most` multiples of 1, 2 or 5 times a power of ten within [low, high]; `most` is at least 2."""
+    least_step = (high - low) / (most - 1)
+    power = 10.0 ** floor(log10(least_step))
+    step = next(factor * power for factor in (1, 2, 5, 10, 20) if factor * power >= least_step)
+    # Ends that are round but for the last bit count as round.
+    return [multiple * step for multiple in range(ceil(low / step - 1e-6), floor(high / step + 1e-6) + 1)]
+
+
+def scale_bar(
+    width: int, low: float, high: float, *, colours: np.ndarray, font_size: int, unit: str = "", signed: bool = False
+) -> np.ndarray:
+    """A horizontal bar with ticks at round numbers.
+
+    Args:
+        width: of the picture, in pixels.
+        low: the value at the left end, of the first colour.
+        high: the value at the right end, of the last colour.
+        colours: (n, 3) uint8 RGB.
+        font_size: of the numbers, in pixels; the bar's height goes with it.
+        unit: written behind every number.
+        signed: write a plus before positive numbers.
+
+    Returns:
+        (h, width, 3) uint8 RGB.
+    """
+    bar_height, tick_height = round(0.7 * font_size), round(0.3 * font_size)
+    picture = Image.new("RGB", (width, bar_height + tick_height + round(1.3 * font_size)), BACKGROUND)
+    entry = np.rint(np.linspace(0, len(colours) - 1, width)).astype(np.intp)
+    picture.paste(Image.fromarray(np.broadcast_to(colours[entry], (bar_height, width, 3)).copy()))
+    draw = ImageDraw.Draw(picture)
+    draw.rectangle((0, 0, width - 1, bar_height - 1), outline=MUTED_INK)
+    for value in round_ticks(low, high, most=max(2, min(10, 1 + width // (4 * font_size)))):
+        label = f"{value:{'+' if signed and value else ''}.10g} {unit}".rstrip()
+        x = (value - low) / (high - low) * (width - 1)
+        draw.line((x, bar_height, x, bar_height + tick_height), fill=MUTED_INK, width=max(1, font_size // 14))
+        half = font(font_size).getlength(label) / 2
+        x = min(max(x, half), width - half)
+        draw.text((x, bar_height + tick_height), label, INK, font(font_size), anchor="ma")
+    return np.asarray(picture)
