@@ -44,10 +44,10 @@ class DepthBatch(NamedTuple):
     """(b, h, w) float32, in what `kind` says; 0 where unknown."""
     mask: Tensor
     """(b, h, w) bool."""
-    kind: Tensor
-    """(b,) int64, values of `DepthKind`."""
-    id: tuple[str, ...]
-    scene: tuple[str, ...]
+    kind: Sequence[DepthKind]
+    """One per image; on the host, so that choosing a loss by it costs no sync."""
+    id: Sequence[str]
+    scene: Sequence[str]
 
 
 class DepthDataset(Protocol):
@@ -78,7 +78,7 @@ def collate(samples: Sequence[DepthSample]) -> DepthBatch:
         image=torch.stack([torch.from_numpy(np.ascontiguousarray(s.image.transpose(2, 0, 1))) for s in samples]),
         target=torch.stack([torch.from_numpy(np.ascontiguousarray(s.target)) for s in samples]),
         mask=torch.stack([torch.from_numpy(np.ascontiguousarray(s.mask)) for s in samples]),
-        kind=torch.tensor([int(s.kind) for s in samples]),
+        kind=tuple(s.kind for s in samples),
         id=tuple(s.id for s in samples),
         scene=tuple(s.scene for s in samples),
     )

@@ -6,7 +6,16 @@ import pytest
 import torch
 import torch.multiprocessing
 
-from depth_lightning.metrics import ERRORS, DepthMetrics, Protocol, align, crop_mask, depth_metrics, errors
+from depth_lightning.metrics import (
+    ERRORS,
+    DepthMetrics,
+    Protocol,
+    align,
+    best_constant,
+    crop_mask,
+    depth_metrics,
+    errors,
+)
 
 GOLDEN_NAMES = {"d1": "delta1", "d2": "delta2", "d3": "delta3"}
 RANGES = {"indoor": Protocol(1e-3, 10.0), "outdoor": Protocol(1e-3, 80.0)}
@@ -212,3 +221,18 @@ def test_examples_in_docstrings(module):
     globs = {"torch": torch, "DepthMetrics": DepthMetrics, "Protocol": Protocol, "abs_rel": errors.abs_rel}
     results = doctest.testmod(module, extraglobs=globs)
     assert results.attempted and not results.failed
+
+
+def test_best_constant_is_the_best_of_many():
+    _, target, mask = _maps(4)
+    protocol = Protocol(1e-3, 8.0)
+
+    def error(constant):
+        metrics = DepthMetrics(protocol)
+        metrics.update(torch.full_like(target, constant), target, mask)
+        return metrics.compute()["abs_rel"].item()
+
+    best = best_constant(zip(target, mask, strict=True), protocol)
+    assert error(best) <= min(error(constant) for constant in np.geomspace(0.1, 8, 200)) * 1.0001
+    with pytest.raises(ValueError, match="no best constant"):
+        best_constant([(target[0], torch.zeros_like(mask[0]))], protocol)

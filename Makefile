@@ -1,0 +1,46 @@
+# make help lists the targets.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+.PHONY: setup
+setup: $(INSTALLED)  ## .venv with everything, at the versions of constraints.txt (about 6 GB the first time)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; name it with make PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all]'
+	@touch $@
+
+.PHONY: train
+train: setup  ## a short fine-tune on rendered rooms, with table and pictures: no download but packages
+	$(BIN)/python train.py experiment=rooms
+
+.PHONY: test
+test: setup  ## the test suite (pytest arguments in ARGS)
+	$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: test-slow
+test-slow: setup  ## the tests that take longer
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+.PHONY: lint
+lint: setup  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.PHONY: constraints
+constraints: setup  ## pin what is installed now into constraints.txt
+	$(BIN)/python -m pip freeze --exclude-editable > constraints.txt
+
+.PHONY: clean
+clean:  ## remove the environment and caches; runs and data stay
+	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,74 @@
+"""What every command does around its work: the run's folder, a single job's arguments, errors a person can read."""
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, open_dict
+
+log = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+# Errors whose message is meant for the person at the terminal: a wrong value, a missing or broken file.
+EXPECTED_ERRORS = (ValueError, OSError, ModuleNotFoundError)
+
+
+def run_job(work: Callable[[DictConfig], Result], cfg: DictConfig) -> Result:
+    """Do the work of one job in its folder.
+
+    An error that a person can mend ends with its message alone and exit status 1; the traceback is in the log file
+    of the run, or on the terminal with HYDRA_FULL_ERROR=1.
+    """
+    cfg.run_dir = str(Path(HydraConfig.get().runtime.output_dir).absolute())
+    _single_job_arguments(cfg.run_dir)
+    _quiet()
+    try:
+        return work(cfg)
+    except EXPECTED_ERRORS as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        log.debug("traceback", exc_info=True)
+        log.error(f"{type(error).__name__}: {_root_message(error)}")
+        log.info(f"The traceback is in {cfg.run_dir}/{HydraConfig.get().job.name}.log")
+        sys.exit(1)
+
+
+def _single_job_arguments(run_dir: str) -> None:
+    """Under --multirun, make this process look like a single run of this job.
+
+    Lightning starts the other processes of DDP by running sys.argv again, in hydra.run.dir: they must join this job,
+    not start the sweep once more.
+    """
+    hydra = HydraConfig.get()
+    if hydra.mode != RunMode.MULTIRUN:
+        return
+    sys.argv = [sys.argv[0], *hydra.overrides.task]
+    with open_dict(HydraConfig.instance().cfg):  # type: ignore[arg-type]
+        hydra.run.dir = run_dir
+
+
+def _quiet() -> None:
+    """Silence what Lightning says about things that are as they should be."""
+    for message in (
+        ".*does not have many workers.*",
+        ".*exists and is not empty.*",
+        ".*Found .* module.s. in eval mode at the start of training.*",
+        ".*The number of training batches .* is smaller than the logging interval.*",
+        ".*isinstance.treespec, LeafSpec.. is deprecated.*",
+        ".*srun. command is available.*",
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
+def _root_message(error: BaseException) -> str:
+    """The message without the traceback that a data loader's worker puts before it, and without Hydra's wrapping."""
+    text = str(error)
+    if "Traceback (most recent call last)" in text:
+        text = text.strip().splitlines()[-1]
+    return text

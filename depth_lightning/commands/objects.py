@@ -1,0 +1,94 @@
+"""The configuration's groups as the objects they describe."""
+
+import logging
+from typing import Any, cast
+
+import lightning
+from hydra.utils import get_method, instantiate
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig, OmegaConf
+
+from depth_lightning.data import DepthDataModule
+from depth_lightning.data.transforms import EvaluationTransform, TrainTransform
+from depth_lightning.metrics import ERRORS, DepthMetrics, Protocol
+from depth_lightning.models import DepthAnythingV2, load_weights
+from depth_lightning.training import DepthModule, Objective
+
+log = logging.getLogger(__name__)
+
+
+def build_network(model: DictConfig) -> DepthAnythingV2:
+    """The network of `model`, untrained: its weights are loaded by `start_weights`, or come from a checkpoint."""
+    arguments = {key: value for key, value in model.items() if key not in ("weights", "init")}
+    return cast(DepthAnythingV2, instantiate(arguments))
+
+
+def start_weights(network: DepthAnythingV2, model: DictConfig) -> None:
+    """Load `model.weights` as `model.init` says, and say what was loaded; say it loudly where nothing is."""
+    if model.weights is None:
+        log.warning(
+            f"NO PRETRAINED WEIGHTS: this {model.encoder} starts from random (model.weights=null). "
+            "It takes far more data and time than fine-tuning."
+        )
+        return
+    log.info(str(load_weights(network, model.weights, init=model.init)))
+
+
+def build_data(cfg: DictConfig) -> DepthDataModule:
+    """The data module of `data`."""
+    data = cfg.data
+    return DepthDataModule(
+        dataset=instantiate(data.dataset, _partial_=True),
+        train_transform=TrainTransform(data.size, data.crop, data.augmentation),
+        eval_transform=EvaluationTransform(data.size),
+        batch_size=data.batch_size,
+        eval_batch_size=data.eval_batch_size,
+        num_workers=data.num_workers,
+        seed=cfg.seed,
+    )
+
+
+def build_metrics(cfg: DictConfig) -> DepthMetrics:
+    """The standard errors and those of `metrics`, under `protocol`."""
+    protocol: Protocol = instantiate(cfg.protocol)
+    own = {name: get_method(path) for name, path in cfg.metrics.items()}
+    return DepthMetrics(protocol, {**ERRORS, **own})
+
+
+def build_module(cfg: DictConfig, network: DepthAnythingV2) -> DepthModule:
+    """The module for training."""
+    losses = instantiate(cfg.loss)
+    return DepthModule(
+        network,
+        metrics=build_metrics(cfg),
+        objective=Objective(**losses, output=network.output, max_depth=network.max_depth),
+        optimizer=instantiate(cfg.optimizer),
+        schedule=instantiate(cfg.scheduler),
+        config=plain(cfg),
+    )
+
+
+def build_trainer(cfg: DictConfig, callbacks: list[Callback], loggers: list[Logger]) -> lightning.Trainer:
+    """Lightning's trainer; samples are shared between processes by the data module alone, which pads nothing."""
+    return cast(
+        lightning.Trainer,
+        instantiate(
+            cfg.trainer,
+            callbacks=callbacks,
+            logger=loggers,
+            default_root_dir=cfg.run_dir,
+            use_distributed_sampler=False,
+            enable_model_summary=False,
+        ),
+    )
+
+
+def build_all(group: DictConfig | None) -> list[Any]:
+    """Every object of a group of named objects, such as callbacks."""
+    return [instantiate(entry) for entry in (group or {}).values()]
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """The resolved configuration as dicts, lists and scalars."""
+    return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))

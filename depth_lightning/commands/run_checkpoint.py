@@ -1,0 +1,74 @@
+"""A run's checkpoint and the configuration that it carries."""
+
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+FROM_RUN = ("model", "data", "protocol", "metrics", "seed")
+"""The parts of the configuration that decide what a checkpoint predicts and how that is scored."""
+
+
+def read_run_checkpoint(path: str | Path) -> tuple[DictConfig, dict[str, Any]]:
+    """The configuration of the run that wrote the checkpoint, and the module's state.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is torn, or no checkpoint of train.py.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        hint = f" It is a folder; did you mean {path / 'checkpoints' / 'best.ckpt'}?" if path.is_dir() else ""
+        raise FileNotFoundError(f"checkpoint={path}: there is no such file.{hint}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        raise ValueError(
+            f"checkpoint={path} cannot be read: it is torn, or no checkpoint of train.py ({_first_line(error)})."
+        ) from error
+    if not isinstance(content, dict) or "config" not in content:
+        raise ValueError(
+            f"checkpoint={path} does not say which run it is from. "
+            f"For released weights, use model=… model.weights={path}."
+        )
+    return cast(DictConfig, OmegaConf.create(content["config"])), content["state_dict"]
+
+
+def overlay(saved: DictConfig, composed: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """What a command was given, on top of the run that wrote its checkpoint.
+
+    `FROM_RUN` comes from the run; a group or value among the overrides (as typed) comes from `composed` instead. A
+    data set that is typed keeps the run's size, which belongs to the network.
+
+    Raises:
+        ValueError: the encoder that was typed is not the checkpoint's.
+    """
+    merged = composed.copy()
+    typed = cast(Mapping[str, Any], OmegaConf.to_container(composed, resolve=False))
+    with open_dict(merged):
+        for part in FROM_RUN:
+            merged[part] = saved[part]
+        for override in OverridesParser.create().parse_overrides(list(overrides)):
+            part, *path = (override.key_or_group if override.key_or_group != "encoder" else "model.encoder").split(".")
+            if part not in FROM_RUN:
+                continue
+            value: Any = typed[part]
+            for key in path:
+                value = value[key]
+            if part == "data" and not path:
+                value = {**value, "size": saved.data.size}
+            OmegaConf.update(merged, ".".join([part, *path]), value, merge=False, force_add=True)
+    if merged.model.encoder != saved.model.encoder:
+        raise ValueError(
+            f"The checkpoint holds a {saved.model.encoder}, but {merged.model.encoder} was asked for. "
+            "Leave model= and encoder= out: the checkpoint knows its network."
+        )
+    return merged
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,120 @@
+"""What a person sees of a run while it goes on: learning rates, pictures, progress."""
+
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback, RichProgressBar
+
+from depth_lightning.reporting.loggers import log_image
+from depth_lightning.reporting.panels import draw_panel, save_png, stack_panels
+from depth_lightning.sample import DepthDataset, DepthSample, collate
+from depth_lightning.training.module import DepthModule
+
+log = logging.getLogger(__name__)
+
+
+class LearningRates(Callback):
+    """Logs every group's learning rate under lr/<group>."""
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, module: Any, batch: Any, batch_index: int) -> None:
+        """Log the rates that the coming step uses."""
+        for group in trainer.optimizers[0].param_groups:
+            module.log(f"lr/{group['name']}", group["lr"], batch_size=1)
+
+
+class Panels(Callback):
+    """Draws image | truth | prediction | error of the same few validation images after every validation.
+
+    Pictures go to <run folder>/panels/epoch_<n>.png and to every logger that takes images. Drawn by the first process
+    alone.
+
+    Args:
+        images: how many, spread evenly over the validation set.
+        every_n_epochs: draw after every n-th epoch's validation.
+    """
+
+    def __init__(self, images: int = 4, every_n_epochs: int = 1) -> None:
+        self.images = images
+        self.every_n_epochs = every_n_epochs
+
+    def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """Draw and save, except after the sanity check."""
+        if trainer.sanity_checking or not trainer.is_global_zero or trainer.current_epoch % self.every_n_epochs:
+            return
+        assert isinstance(module, DepthModule)
+        picture = draw_panels(module, trainer.datamodule.val_data, self.images)  # type: ignore[attr-defined]
+        save_png(Path(trainer.default_root_dir) / "panels" / f"epoch_{trainer.current_epoch:03d}.png", picture)
+        for logger in trainer.loggers:
+            log_image(logger, "val/panels", picture, trainer.global_step)
+
+
+def draw_panels(module: DepthModule, data: DepthDataset, images: int) -> np.ndarray:
+    """The panels of a few of `data`'s transformed samples, spread evenly, one below the other."""
+    chosen = np.linspace(0, len(data) - 1, min(images, len(data))).round().astype(int)
+    return stack_panels([_panel(module, data[int(index)]) for index in chosen])
+
+
+def _panel(module: DepthModule, sample: DepthSample) -> np.ndarray:
+    batch = module.transfer_batch_to_device(collate([sample]), module.device, 0)
+    was_training = module.training
+    module.eval()
+    with torch.no_grad(), module.trainer.precision_plugin.val_step_context():
+        prediction = module.predict_batch(batch)[0].float().cpu().numpy()
+    module.train(was_training)
+    image = (sample.image.clip(0, 1) * 255).round().astype(np.uint8)
+    return draw_panel(image, sample.target, sample.mask, prediction, kind=sample.kind, title=sample.id)
+
+
+class PlainProgress(Callback):
+    """Progress for a log file: a line every so often, without control characters.
+
+    Args:
+        every_seconds: how often a line is written within an epoch.
+    """
+
+    def __init__(self, every_seconds: float = 30.0) -> None:
+        self.every_seconds = every_seconds
+        self._started = self._last = 0.0
+        self._first_step = 0
+
+    def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
+        """Start the clock."""
+        self._started = self._last = time.monotonic()
+        self._first_step = trainer.global_step
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, module: Any, *args: Any) -> None:
+        """Write a line if the last one is old."""
+        now = time.monotonic()
+        if trainer.is_global_zero and now - self._last >= self.every_seconds:
+            self._last = now
+            done, total = trainer.global_step, int(trainer.estimated_stepping_batches)
+            left = (now - self._started) / max(1, done - self._first_step) * (total - done)
+            loss = float(trainer.callback_metrics.get("train/loss", torch.nan))
+            log.info(
+                f"epoch {trainer.current_epoch + 1}, step {done}/{total}, loss {loss:.4f}, "
+                f"{_minutes(now - self._started)} gone, {_minutes(left)} left"
+            )
+
+    def on_validation_end(self, trainer: lightning.Trainer, module: Any) -> None:
+        """Write what the validation found."""
+        if trainer.is_global_zero and not trainer.sanity_checking and "val/abs_rel" in trainer.callback_metrics:
+            found = trainer.callback_metrics
+            log.info(
+                f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}: "
+                f"val/abs_rel {found['val/abs_rel']:.4f}, val/delta1 {found['val/delta1']:.4f}"
+            )
+
+
+def progress() -> Callback:
+    """A bar on a terminal, lines anywhere else."""
+    return RichProgressBar() if sys.stdout.isatty() else PlainProgress()
+
+
+def _minutes(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d} min"

@@ -1,0 +1,80 @@
+"""Which loss a sample meets: decided by what its truth means and what the network gives.
+
+| the sample's truth is             | network gives metres                   | network gives disparity     |
+|-----------------------------------|----------------------------------------|-----------------------------|
+| depth in metres                   | `metres`                               | `disparity`, with 1 / depth |
+| depth up to scale                 | `up_to_scale`                          | `disparity`, with 1 / depth |
+| disparity up to scale and shift   | `disparity`, with 1 / prediction       | `disparity`                 |
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from depth_lightning.sample import DepthKind
+
+MIN_DEPTH_M = 1e-3
+
+
+class Objective(nn.Module):
+    """The training loss of a batch whose samples may differ in kind.
+
+    Each kind's loss is weighed by its share of the batch's images.
+
+    Args:
+        metres: loss(prediction, target, mask) for depth in metres.
+        up_to_scale: the same for depth with an unknown factor.
+        disparity: loss(disparity, target_disparity, mask), invariant to scale and shift.
+        output: what the network gives.
+        max_depth: of a metric network; metric truth beyond it, which the network cannot reach, is left out.
+    """
+
+    def __init__(
+        self,
+        metres: nn.Module,
+        up_to_scale: nn.Module,
+        disparity: nn.Module,
+        output: Literal["metric", "relative"],
+        max_depth: float = torch.inf,
+    ) -> None:
+        super().__init__()
+        self.metres = metres
+        self.up_to_scale = up_to_scale
+        self.disparity = disparity
+        self.output = output
+        self.max_depth = max_depth
+
+    def forward(self, prediction: Tensor, target: Tensor, mask: Tensor, kinds: Sequence[DepthKind]) -> Tensor:
+        """Scalar loss of (b, h, w) predictions, targets and masks, and b kinds."""
+        present = sorted(set(kinds))
+        if len(present) == 1:
+            return self._one_kind(prediction, target, mask, present[0])
+        total = prediction.new_zeros(())
+        for kind in present:
+            images = [image for image, other in enumerate(kinds) if other == kind]
+            loss = self._one_kind(prediction[images], target[images], mask[images], kind)
+            total = total + loss * (len(images) / len(kinds))
+        return total
+
+    def _one_kind(self, prediction: Tensor, target: Tensor, mask: Tensor, kind: DepthKind) -> Tensor:
+        if kind == DepthKind.DISPARITY:
+            disparity = _inverse(prediction, mask) if self.output == "metric" else prediction
+            return self._call(self.disparity, disparity, target, mask)
+        mask = mask & (target >= MIN_DEPTH_M)
+        if self.output == "relative":
+            return self._call(self.disparity, prediction, _inverse(target, mask), mask)
+        if kind == DepthKind.UP_TO_SCALE:
+            return self._call(self.up_to_scale, prediction, target, mask)
+        return self._call(self.metres, prediction, target, mask & (target <= self.max_depth))
+
+    @staticmethod
+    def _call(loss: nn.Module, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+        value: Tensor = loss(prediction, target, mask)
+        return value
+
+
+def _inverse(depth: Tensor, mask: Tensor) -> Tensor:
+    """1 / depth where mask is True, 0 elsewhere; never a division by 0, whose gradient is NaN even where unused."""
+    return torch.where(mask, 1 / torch.where(mask, depth.float(), 1), 0)

@@ -1,0 +1,40 @@
+"""The optimiser, with a learning rate per parameter group."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch.nn import Parameter
+
+ParameterGroups = Mapping[str, Sequence[Parameter]]
+OptimizerFactory = Callable[[ParameterGroups], torch.optim.Optimizer]
+
+
+def adamw(
+    groups: ParameterGroups,
+    lr: float = 5e-6,
+    head_lr_scale: float = 10.0,
+    weight_decay: float = 0.01,
+    betas: tuple[float, float] = (0.9, 0.999),
+) -> torch.optim.AdamW:
+    """AdamW on the network's groups: `lr` for the encoder, `head_lr_scale` times that for the head.
+
+    Args:
+        groups: what the network's `parameter_groups()` returns, "encoder" and "head"; a frozen encoder is not in it.
+        lr: the encoder's, which starts from pretrained weights; a random head learns faster.
+        weight_decay: on every parameter, as Depth Anything V2 does.
+
+    Raises:
+        ValueError: a group is unknown, or holds no parameter.
+    """
+    scales = {"encoder": 1.0, "head": head_lr_scale}
+    for name, parameters in groups.items():
+        if name not in scales or not parameters:
+            raise ValueError(
+                f"The parameter group {name!r} holds {len(parameters)} parameters; "
+                f"expected the groups {' and '.join(scales)}, none of them empty."
+            )
+    return torch.optim.AdamW(
+        [{"params": list(parameters), "lr": lr * scales[name], "name": name} for name, parameters in groups.items()],
+        weight_decay=weight_decay,
+        betas=(betas[0], betas[1]),
+    )

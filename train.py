@@ -1,0 +1,16 @@
+"""Fine-tune Depth Anything V2: python train.py --help."""
+
+import hydra
+from omegaconf import DictConfig
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+def main(cfg: DictConfig) -> float:
+    """Train as configured; the best val/abs_rel, for sweepers."""
+    from depth_lightning.commands import train  # here, so that --help and --cfg answer without importing torch
+
+    return train.run(cfg)
+
+
+if __name__ == "__main__":
+    main()
