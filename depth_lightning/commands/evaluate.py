@@ -1,7 +1,7 @@
 """Score a checkpoint or released weights: `python evaluate.py`."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,16 +33,19 @@ class Score(NamedTuple):
 
 def run(cfg: DictConfig) -> None:
     """The entry point."""
-    run_job(evaluate, cfg)
+    run_job(lambda cfg: evaluate(cfg, list(HydraConfig.get().overrides.task)), cfg)
 
 
-def evaluate(cfg: DictConfig) -> Score:
+def evaluate(cfg: DictConfig, overrides: Sequence[str]) -> Score:
     """Score `cfg.checkpoint`, or `cfg.model` with the weights that were typed, and report it in `cfg.run_dir`.
+
+    Args:
+        cfg: composed from conf/evaluate.yaml.
+        overrides: what was typed, which wins over what the checkpoint says of itself.
 
     Raises:
         ValueError: neither a checkpoint nor weights were given.
     """
-    overrides = list(HydraConfig.get().overrides.task)
     if cfg.checkpoint is not None:
         saved, state = read_run_checkpoint(cfg.checkpoint)
         cfg = overlay(saved, cfg, overrides)
@@ -116,8 +119,9 @@ def report(cfg: DictConfig, result: Score, metrics: DepthMetrics, data: DepthDat
         depth, errors = constant_baseline(metrics, data)
         columns[f"always {depth:.2f} m"] = errors
         content["baseline"] = {"constant_depth": depth, "metrics": errors}
-        gain = 1 - result.metrics["abs_rel"] / errors["abs_rel"]
-        notes.append(f"abs_rel is {100 * gain:.1f} % below the best constant prediction's.")
+        change = result.metrics["abs_rel"] / errors["abs_rel"] - 1
+        side = "below" if change < 0 else "above"
+        notes.append(f"abs_rel is {100 * abs(change):.1f} % {side} the best constant prediction's.")
     run_dir = Path(cfg.run_dir)
     write_json(run_dir / "metrics.json", content)
     write_csv(run_dir / "table.csv", columns)

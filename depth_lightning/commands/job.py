@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
@@ -30,11 +31,14 @@ def run_job(work: Callable[[DictConfig], Result], cfg: DictConfig) -> Result:
     _quiet()
     try:
         return work(cfg)
-    except EXPECTED_ERRORS as error:
+    except (*EXPECTED_ERRORS, InstantiationException) as error:
+        cause = error.__cause__ if isinstance(error, InstantiationException) else error
+        if not isinstance(cause, EXPECTED_ERRORS):
+            raise
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         log.debug("traceback", exc_info=True)
-        log.error(f"{type(error).__name__}: {_root_message(error)}")
+        log.error(f"{type(cause).__name__}: {_root_message(cause)}")
         log.info(f"The traceback is in {cfg.run_dir}/{HydraConfig.get().job.name}.log")
         sys.exit(1)
 
@@ -54,7 +58,10 @@ def _single_job_arguments(run_dir: str) -> None:
 
 
 def _quiet() -> None:
-    """Silence what Lightning says about things that are as they should be."""
+    """Silence what Lightning says about things that are as they should be; its warnings stay, once each."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
         ".*does not have many workers.*",
         ".*exists and is not empty.*",
@@ -67,7 +74,7 @@ def _quiet() -> None:
 
 
 def _root_message(error: BaseException) -> str:
-    """The message without the traceback that a data loader's worker puts before it, and without Hydra's wrapping."""
+    """The message without the traceback that a data loader's worker puts before it."""
     text = str(error)
     if "Traceback (most recent call last)" in text:
         text = text.strip().splitlines()[-1]

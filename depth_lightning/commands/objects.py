@@ -5,14 +5,14 @@ from typing import Any, cast
 
 import lightning
 from hydra.utils import get_method, instantiate
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
 from depth_lightning.data import DepthDataModule
 from depth_lightning.data.transforms import EvaluationTransform, TrainTransform
 from depth_lightning.metrics import ERRORS, DepthMetrics, Protocol
-from depth_lightning.models import DepthAnythingV2, load_weights
+from depth_lightning.models import DepthAnythingV2, load_weights, resolve_weights
 from depth_lightning.training import DepthModule, Objective
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ def start_weights(network: DepthAnythingV2, model: DictConfig) -> None:
             "It takes far more data and time than fine-tuning."
         )
         return
-    log.info(str(load_weights(network, model.weights, init=model.init)))
+    log.info(str(load_weights(network, resolve_weights(model.weights), init=model.init)))
 
 
 def build_data(cfg: DictConfig) -> DepthDataModule:
@@ -80,6 +80,7 @@ def build_trainer(cfg: DictConfig, callbacks: list[Callback], loggers: list[Logg
             default_root_dir=cfg.run_dir,
             use_distributed_sampler=False,
             enable_model_summary=False,
+            enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         ),
     )
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import lightning
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
 from omegaconf import DictConfig, OmegaConf
 
 from depth_lightning.commands import objects
@@ -39,7 +40,8 @@ def train(cfg: DictConfig) -> float:
     else:
         read_run_checkpoint(cfg.checkpoint)  # a file that cannot be read is named before anything starts
     for logger in trainer.loggers:
-        logger.log_hyperparams(module.config)
+        if not isinstance(logger, CSVLogger):  # config.yaml lies beside metrics.csv already
+            logger.log_hyperparams(module.config)
 
     try:
         trainer.fit(module, datamodule=data, ckpt_path=cfg.checkpoint, weights_only=True)

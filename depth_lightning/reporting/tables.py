@@ -20,7 +20,7 @@ def print_table(title: str, columns: Mapping[str, Mapping[str, float]], notes: S
         columns: name of the result → metric → value.
         notes: what the reader must know beside the numbers.
     """
-    table = Table(title=title, title_justify="left")
+    table = Table()
     table.add_column("metric")
     for name in columns:
         table.add_column(name, justify="right")
@@ -29,6 +29,7 @@ def print_table(title: str, columns: Mapping[str, Mapping[str, float]], notes: S
         arrow = "↑" if metric in HIGHER_IS_BETTER else "↓"
         table.add_row(f"{metric} {arrow}", *(f"{values[metric]:.4f}" for values in columns.values()))
     console = Console()
+    console.print(f"\n{title}", highlight=False, markup=False, soft_wrap=True)
     console.print(table)
     for note in notes:
         console.print(note, highlight=False, markup=False, soft_wrap=True)

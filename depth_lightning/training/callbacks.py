@@ -10,6 +10,7 @@ import lightning
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, RichProgressBar
+from lightning.pytorch.trainer.states import TrainerFn
 
 from depth_lightning.reporting.loggers import log_image
 from depth_lightning.reporting.panels import draw_panel, save_png, stack_panels
@@ -45,13 +46,18 @@ class Panels(Callback):
 
     def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Draw and save, except after the sanity check."""
-        if trainer.sanity_checking or not trainer.is_global_zero or trainer.current_epoch % self.every_n_epochs:
+        if not _validated_epoch(trainer) or trainer.current_epoch % self.every_n_epochs:
             return
         assert isinstance(module, DepthModule)
         picture = draw_panels(module, trainer.datamodule.val_data, self.images)  # type: ignore[attr-defined]
         save_png(Path(trainer.default_root_dir) / "panels" / f"epoch_{trainer.current_epoch:03d}.png", picture)
         for logger in trainer.loggers:
             log_image(logger, "val/panels", picture, trainer.global_step)
+
+
+def _validated_epoch(trainer: lightning.Trainer) -> bool:
+    """Whether this is the first process, after the validation of a training epoch."""
+    return trainer.is_global_zero and trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
 
 
 def draw_panels(module: DepthModule, data: DepthDataset, images: int) -> np.ndarray:
@@ -103,7 +109,7 @@ class PlainProgress(Callback):
 
     def on_validation_end(self, trainer: lightning.Trainer, module: Any) -> None:
         """Write what the validation found."""
-        if trainer.is_global_zero and not trainer.sanity_checking and "val/abs_rel" in trainer.callback_metrics:
+        if _validated_epoch(trainer):
             found = trainer.callback_metrics
             log.info(
                 f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}: "

@@ -1,0 +1,93 @@
+"""Every option of every group composes, and becomes the object it describes where this machine allows it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from depth_lightning.commands import objects
+from depth_lightning.training.optimizer import adamw
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+EVALUATE = ["model", "encoder", "data", "protocol", "trainer"]
+TRAIN = [*EVALUATE, "loss", "optimizer", "scheduler", "callbacks", "logger", "experiment", "hparams_search", "debug"]
+OPTIONS = [
+    (name, group, file.stem)
+    for name, groups in (("train", TRAIN), ("evaluate", EVALUATE))
+    for group in groups
+    for file in sorted((CONF / group).glob("*.yaml"))
+    if (group, file.stem) not in {("model", "default"), ("data", "default"), ("loss", "default")}
+]
+NEEDS_GPU = {"fp16", "ddp_fp16", "nyu_vits"}
+
+
+def test_every_folder_of_conf_is_tested():
+    assert {folder.name for folder in CONF.iterdir() if folder.is_dir()} - {"hydra"} == set(TRAIN)
+
+
+@pytest.mark.parametrize("name, group, option", OPTIONS)
+def test_option_becomes_objects(name, group, option, compose_config, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    # hydra.* is composed by the programs alone; the search is run by a test of its own.
+    overrides = [] if group == "hparams_search" else [f"{group}={option}"]
+    cfg = compose_config(name, overrides, tmp_path)
+    assert objects.plain(cfg)
+    with torch.device("meta"):
+        network = objects.build_network(cfg.model)
+    objects.build_metrics(cfg)
+    if group == "data" and not OmegaConf.missing_keys(cfg):
+        objects.build_data(cfg)
+    if name == "train":
+        module = objects.build_module(cfg, network)
+        assert module.optimizer(network.parameter_groups()).param_groups
+        assert 0 < module.schedule(0, 100) <= 1
+    if option in NEEDS_GPU and not torch.cuda.is_available():
+        return
+    if group in ("trainer", "callbacks", "experiment", "debug"):
+        objects.build_trainer(cfg, objects.build_all(cfg.get("callbacks")), [])
+    elif group == "logger":
+        assert objects.build_all(cfg.logger)
+
+
+@pytest.mark.parametrize("encoder", ["vits", "vitb", "vitl", "vitg", "tiny"])
+def test_encoder_swaps_the_encoder_and_the_head_follows(encoder, compose_config):
+    swapped, chosen = (compose_config("train", [f"{group}={encoder}"]).model for group in ("encoder", "model"))
+    assert swapped == chosen
+
+
+def test_the_articles_recipe(compose_config):
+    """FIELD: batch 11, 5e-6 and ten times that, AdamW 0.01, cosine with half an epoch of ten, fp16, metres up to 10."""
+    cfg = compose_config("train", ["experiment=nyu_vits"])
+    assert (cfg.data.batch_size, cfg.trainer.max_epochs, cfg.trainer.precision) == (11, 10, "16-mixed")
+    network = torch.nn.ParameterDict({"encoder": torch.zeros(1), "head": torch.zeros(1)})
+    optimizer = objects.build_module(cfg, _tiny()).optimizer({name: [p] for name, p in network.items()})
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([5e-6, 5e-5])
+    assert cfg.scheduler.warmup * cfg.trainer.max_epochs == 0.5
+    assert isinstance(optimizer, torch.optim.AdamW)
+
+
+def test_the_authors_recipe(compose_config):
+    cfg = compose_config("train", ["experiment=nyu_paper"])
+    assert cfg.data.batch_size * cfg.trainer.accumulate_grad_batches == 32
+    schedule = objects.build_module(cfg, _tiny()).schedule
+    assert [schedule(step, 10) for step in range(10)] == pytest.approx([(1 - step / 10) ** 0.9 for step in range(10)])
+    assert (cfg.data.size, cfg.data.augmentation, cfg.trainer.precision) == (518, "authors", "32-true")
+
+
+def test_metrics_of_your_own(compose_config):
+    cfg = compose_config("train", ["+metrics.mine=depth_lightning.metrics.errors.mae"])
+    metrics = objects.build_metrics(cfg)
+    target = torch.ones(1, 4, 4)
+    metrics.update(target + 0.5, target, target > 0)
+    assert metrics.compute()["mine"] == 0.5
+
+
+def _tiny():
+    from depth_lightning.models import DepthAnythingV2
+
+    return DepthAnythingV2("tiny")
+
+
+def test_adamw_is_the_default(compose_config):
+    assert objects.build_module(compose_config("train", []), _tiny()).optimizer.func is adamw
