@@ -1,0 +1,18 @@
+from depth_lightning.models.checkpoints import LoadReport, load_weights, official_state_dict, save_weights
+from depth_lightning.models.depth_anything import IMAGENET_MEAN, IMAGENET_STD, DepthAnythingV2, normalize
+from depth_lightning.models.hub import RELEASES, Release, find_release, resolve_weights
+
+__all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "RELEASES",
+    "DepthAnythingV2",
+    "LoadReport",
+    "Release",
+    "find_release",
+    "load_weights",
+    "normalize",
+    "official_state_dict",
+    "resolve_weights",
+    "save_weights",
+]

@@ -1,0 +1,107 @@
+"""Depth Anything V2 (Yang et al., 2024, arXiv:2406.09414): DINOv2 tokens of four blocks, read by a DPT head."""
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from depth_lightning.models.dpt import DPTHead
+from depth_lightning.models.encoder import PATCH, Encoder
+from depth_lightning.models.sizes import find_size
+
+Output = Literal["metric", "relative"]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class DepthAnythingV2(nn.Module):
+    """Depth from one image, in metres or as disparity.
+
+    Args:
+        encoder: vits, vitb, vitl, vitg or tiny.
+        output: "metric" (a sigmoid times `max_depth`) or "relative" (disparity up to scale and shift).
+        max_depth: in metres; the largest depth that a metric network can give. No published file holds it.
+        features: channels of the head's fusion blocks; the encoder's own by default.
+        out_channels: channels of the head's four projections; the encoder's own by default.
+        freeze_encoder: train the head alone; no graph is built for the encoder.
+    """
+
+    def __init__(
+        self,
+        encoder: str = "vits",
+        output: Output = "metric",
+        max_depth: float = 10.0,
+        features: int | None = None,
+        out_channels: Sequence[int] | None = None,
+        freeze_encoder: bool = False,
+    ) -> None:
+        super().__init__()
+        if output not in get_args(Output):
+            raise ValueError(f"output is one of {', '.join(get_args(Output))}, found {output!r}.")
+        if not max_depth > 0:
+            raise ValueError(f"max_depth is in metres and above 0, found {max_depth}.")
+        size = find_size(encoder)
+        out_channels = size.out_channels if out_channels is None else tuple(out_channels)
+        if len(out_channels) != 4:
+            raise ValueError(f"out_channels has one entry per tapped block, four; found {out_channels}.")
+        self.encoder_name = encoder
+        self.output: Output = output
+        self.max_depth = max_depth
+        self.encoder = Encoder(size).requires_grad_(not freeze_encoder)
+        head = DPTHead(size.width, size.features if features is None else features, out_channels)
+        # Tokens (b, n, c) seen as maps (b, c, rows, columns) are already channels-last.
+        self.head = head.to(memory_format=torch.channels_last)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Depth in metres, or disparity ≥ 0 (larger is nearer): (b, h, w) float32.
+
+        Args:
+            image: (b, 3, h, w), ImageNet-normalised (see `normalize`); h and w are multiples of 14.
+
+        Raises:
+            ValueError: the image has another shape.
+        """
+        if image.ndim != 4 or image.shape[1] != 3 or image.shape[2] % PATCH or image.shape[3] % PATCH:
+            raise ValueError(
+                f"The network takes images (b, 3, h, w) with h and w multiples of {PATCH}, found {tuple(image.shape)}."
+            )
+        height, width = image.shape[-2:]
+        maps = [
+            tokens[:, 1:].unflatten(1, (height // PATCH, width // PATCH)).permute(0, 3, 1, 2)
+            for tokens in self.encoder(image)
+        ]
+        logits = self.head(maps, (height, width)).float()
+        return logits_to_depth(logits, self.max_depth) if self.output == "metric" else logits.relu()
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Every trainable parameter in exactly one list, "encoder" or "head"; a frozen encoder's list is empty."""
+        parts: dict[str, nn.Module] = {"encoder": self.encoder, "head": self.head}
+        return {name: [p for p in part.parameters() if p.requires_grad] for name, part in parts.items()}
+
+
+def logits_to_depth(logits: Tensor, max_depth: float) -> Tensor:
+    """Depth in metres, in (0, max_depth], from float32 logits of any size.
+
+    A plain sigmoid is 0 in float32 below −103, and its logarithm infinite; at −40 it is still a normal number, 1e-17
+    of max_depth.
+    """
+    return max_depth * logits.clamp(min=-40.0).sigmoid()
+
+
+def normalize(image: Tensor) -> Tensor:
+    """ImageNet-normalised float32 of the same shape, on the same device.
+
+    Args:
+        image: (b, 3, h, w) RGB: uint8, or floating point in [0, 1].
+
+    Raises:
+        TypeError: the image is of another type.
+    """
+    if image.dtype != torch.uint8 and not image.is_floating_point():
+        raise TypeError(f"An image is uint8, or floating point in [0, 1]; found {image.dtype}.")
+    scaled = image.float() / 255 if image.dtype == torch.uint8 else image.float()
+    mean = scaled.new_tensor(IMAGENET_MEAN).view(3, 1, 1)
+    std = scaled.new_tensor(IMAGENET_STD).view(3, 1, 1)
+    return (scaled - mean) / std

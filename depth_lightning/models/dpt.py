@@ -1,0 +1,116 @@
+"""The dense prediction head of DPT (Ranftl et al., 2021, arXiv:2103.13413), as Depth Anything V2 uses it."""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class DPTHead(nn.Module):
+    """Four feature maps of one resolution in, one map of logits out.
+
+    Modules are named as in the published state dict.
+    """
+
+    def __init__(self, width: int, features: int, out_channels: Sequence[int]) -> None:
+        super().__init__()
+        self.projects = nn.ModuleList(nn.Conv2d(width, channels, 1) for channels in out_channels)
+        first, second, _, fourth = out_channels
+        self.resize_layers = nn.ModuleList(
+            [
+                nn.ConvTranspose2d(first, first, 4, stride=4),
+                nn.ConvTranspose2d(second, second, 2, stride=2),
+                nn.Identity(),
+                nn.Conv2d(fourth, fourth, 3, stride=2, padding=1),
+            ]
+        )
+        self.scratch = FusionPyramid(features, out_channels)
+
+    def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """Logits (b, *size) from four maps (b, width, rows, columns), the shallowest first."""
+        pyramid = [
+            resize(project(features))
+            for features, project, resize in zip(maps, self.projects, self.resize_layers, strict=True)
+        ]
+        logits: Tensor = self.scratch(pyramid, size)
+        return logits
+
+
+class FusionPyramid(nn.Module):
+    """Fuses maps from the deepest to the shallowest, and reads the result out at full resolution."""
+
+    def __init__(self, features: int, in_channels: Sequence[int]) -> None:
+        super().__init__()
+        first, second, third, fourth = in_channels
+        self.layer1_rn = nn.Conv2d(first, features, 3, padding=1, bias=False)
+        self.layer2_rn = nn.Conv2d(second, features, 3, padding=1, bias=False)
+        self.layer3_rn = nn.Conv2d(third, features, 3, padding=1, bias=False)
+        self.layer4_rn = nn.Conv2d(fourth, features, 3, padding=1, bias=False)
+        self.refinenet1 = Fusion(features)
+        self.refinenet2 = Fusion(features)
+        self.refinenet3 = Fusion(features)
+        self.refinenet4 = Fusion(features)
+        # Adds the skip to what comes from below; below the deepest there is nothing.
+        _parameters_to_buffers(self.refinenet4.resConfUnit1)
+        self.output_conv1 = nn.Conv2d(features, features // 2, 3, padding=1)
+        self.output_conv2 = nn.Sequential(
+            nn.Conv2d(features // 2, 32, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(32, 1, 1)
+        )
+
+    def forward(self, pyramid: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """Logits (b, *size) from maps at 4, 2, 1 and ½ times the resolution of the patches."""
+        first = self.layer1_rn(pyramid[0])
+        second = self.layer2_rn(pyramid[1])
+        third = self.layer3_rn(pyramid[2])
+        fourth = self.layer4_rn(pyramid[3])
+        rows, columns = first.shape[-2:]
+        x = self.refinenet4(fourth, None, third.shape[-2:])
+        x = self.refinenet3(x, third, second.shape[-2:])
+        x = self.refinenet2(x, second, first.shape[-2:])
+        x = self.refinenet1(x, first, (2 * rows, 2 * columns))
+        x = _resize(self.output_conv1(x), size)
+        logits: Tensor = self.output_conv2(x)
+        return logits.squeeze(1)
+
+
+class Fusion(nn.Module):
+    """Adds a skip connection, refines, resizes, and only then mixes the channels."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.resConfUnit1 = ResidualUnit(features)
+        self.resConfUnit2 = ResidualUnit(features)
+        self.out_conv = nn.Conv2d(features, features, 1)
+
+    def forward(self, x: Tensor, skip: Tensor | None, size: tuple[int, int]) -> Tensor:
+        """(b, features, *size) from `x` and a skip of its size."""
+        if skip is not None:
+            x = x + self.resConfUnit1(skip)
+        mixed: Tensor = self.out_conv(_resize(self.resConfUnit2(x), size))
+        return mixed
+
+
+class ResidualUnit(nn.Module):
+    """ReLU, convolution, ReLU, convolution, added to the input."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(features, features, 3, padding=1)
+        self.conv2 = nn.Conv2d(features, features, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """A map of the same shape."""
+        change: Tensor = self.conv2(F.relu(self.conv1(F.relu(x))))
+        return x + change
+
+
+def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
+
+
+def _parameters_to_buffers(module: nn.Module) -> None:
+    """Keep the state dict, but leave nothing that an optimiser or DDP would wait for."""
+    for child in module.modules():
+        for name, parameter in list(child.named_parameters(recurse=False)):
+            delattr(child, name)
+            child.register_buffer(name, parameter.detach())

@@ -1,0 +1,74 @@
+"""DINOv2 (Oquab et al., 2023, arXiv:2304.07193): timm's blocks, with the position table resampled as the authors do."""
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from timm.layers import Mlp, SwiGLUPacked
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from depth_lightning.models.sizes import ModelSize
+
+PATCH = 14
+
+
+class Encoder(nn.Module):
+    """An image in, the tokens of the tapped blocks out. Parameters are named as in the published state dict."""
+
+    mask_token: Tensor
+
+    def __init__(self, size: ModelSize) -> None:
+        super().__init__()
+        rows, columns = size.grid
+        vit = VisionTransformer(
+            img_size=(PATCH * rows, PATCH * columns),
+            patch_size=PATCH,
+            embed_dim=size.width,
+            depth=size.depth,
+            num_heads=size.heads,
+            init_values=1e-5,
+            num_classes=0,
+            mlp_ratio=2.66667 * 2 if size.swiglu else 4.0,
+            mlp_layer=cast(type[nn.Module], SwiGLUPacked) if size.swiglu else Mlp,
+            act_layer=nn.SiLU if size.swiglu else nn.GELU,
+        )
+        self.grid = size.grid
+        self.taps = size.taps
+        self.cls_token = cast(nn.Parameter, vit.cls_token)
+        self.pos_embed = cast(nn.Parameter, vit.pos_embed)
+        # DINOv2's own training replaces patches by it; here it only travels from file to file.
+        self.register_buffer("mask_token", torch.zeros(1, size.width))
+        self.patch_embed = vit.patch_embed
+        self.blocks = vit.blocks
+        self.norm = vit.norm
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Tokens of every tapped block, normalised: (b, 1 + rows·columns, width) each, the class token first.
+
+        `image` is (b, 3, 14·rows, 14·columns), ImageNet-normalised.
+        """
+        patches = self.patch_embed.proj(image)
+        rows, columns = patches.shape[-2:]
+        class_token = self.cls_token.expand(len(image), -1, -1)
+        tokens = torch.cat([class_token, patches.flatten(2).transpose(1, 2)], dim=1)
+        tokens = tokens + self.positions(rows, columns)
+        tapped = []
+        for index, block in enumerate(self.blocks):
+            tokens = block(tokens)
+            if index in self.taps:
+                tapped.append(self.norm(tokens))
+        return tapped
+
+    def positions(self, rows: int, columns: int) -> Tensor:
+        """The position table for a grid of patches, (1, 1 + rows·columns, width), the class token's entry first.
+
+        Resampled bicubically in float32 without antialiasing. DINOv2 gives the factor, not the size, and adds 0.1
+        patches to it against rounding; the samples lie where that factor puts them, so leaving it out changes depth.
+        """
+        if (rows, columns) == self.grid:
+            return self.pos_embed
+        table = self.pos_embed[:, 1:].float().reshape(1, *self.grid, -1).permute(0, 3, 1, 2)
+        factor = ((rows + 0.1) / self.grid[0], (columns + 0.1) / self.grid[1])
+        table = F.interpolate(table, scale_factor=factor, mode="bicubic", antialias=False)
+        return torch.cat([self.pos_embed[:, :1], table.flatten(2).transpose(1, 2).to(self.pos_embed)], dim=1)

@@ -1,0 +1,44 @@
+"""The published sizes of Depth Anything V2 (Yang et al., 2024, arXiv:2406.09414), and a tiny one for CPUs."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """An encoder with the head that goes with it."""
+
+    width: int
+    """Channels of a token."""
+    depth: int
+    """Number of transformer blocks."""
+    heads: int
+    taps: tuple[int, int, int, int]
+    """The blocks, counted from 0, whose tokens the head reads."""
+    features: int
+    """Channels of the head's fusion blocks."""
+    out_channels: tuple[int, int, int, int]
+    """Channels of the tapped tokens after the head's projections."""
+    swiglu: bool = False
+    grid: tuple[int, int] = (37, 37)
+    """Rows and columns of the position table, in patches."""
+
+
+SIZES = {
+    "vits": ModelSize(384, 12, 6, (2, 5, 8, 11), 64, (48, 96, 192, 384)),
+    "vitb": ModelSize(768, 12, 12, (2, 5, 8, 11), 128, (96, 192, 384, 768)),
+    "vitl": ModelSize(1024, 24, 16, (4, 11, 17, 23), 256, (256, 512, 1024, 1024)),
+    "vitg": ModelSize(1536, 40, 24, (9, 19, 29, 39), 384, (1536, 1536, 1536, 1536), swiglu=True),
+    # Learns from scratch at 84×112 in minutes; a table of that size, since a 37×37 one would be sampled too sparsely.
+    "tiny": ModelSize(192, 8, 3, (1, 3, 5, 7), 32, (24, 48, 96, 192), grid=(6, 8)),
+}
+
+
+def find_size(encoder: str) -> ModelSize:
+    """The size of that name.
+
+    Raises:
+        ValueError: there is none; the message lists them.
+    """
+    if encoder not in SIZES:
+        raise ValueError(f"There is no encoder {encoder!r}; choose one of {', '.join(SIZES)}.")
+    return SIZES[encoder]

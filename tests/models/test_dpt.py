@@ -1,0 +1,58 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from depth_lightning.models.dpt import DPTHead, Fusion
+
+
+def test_logits_have_the_size_asked_for():
+    head = DPTHead(16, 8, (4, 6, 8, 10))
+    maps = [torch.randn(2, 16, 3, 5) for _ in range(4)]
+    assert head(maps, (42, 70)).shape == (2, 42, 70)
+
+
+def test_every_map_matters():
+    head = DPTHead(16, 8, (4, 6, 8, 10))
+    maps = [torch.randn(1, 16, 3, 5, requires_grad=True) for _ in range(4)]
+    head(maps, (42, 70)).sum().backward()
+    assert all(features.grad.abs().sum() > 0 for features in maps)
+
+
+def test_memory_format_changes_nothing():
+    head = DPTHead(16, 8, (4, 6, 8, 10))
+    maps = [torch.randn(2, 16, 3, 5) for _ in range(4)]
+    expected = head(maps, (42, 70))
+    head = head.to(memory_format=torch.channels_last)
+    torch.testing.assert_close(
+        head([features.to(memory_format=torch.channels_last) for features in maps], (42, 70)), expected
+    )
+
+
+def test_unused_residual_unit_is_in_the_state_dict_and_not_among_the_parameters():
+    head = DPTHead(16, 8, (4, 6, 8, 10))
+    prefix = "scratch.refinenet4.resConfUnit1"
+    unused = {f"{prefix}.{conv}.{kind}" for conv in ("conv1", "conv2") for kind in ("weight", "bias")}
+    assert {name for name, _ in head.named_buffers()} == unused
+    assert unused <= set(head.state_dict())
+    assert not unused & {name for name, _ in head.named_parameters()}
+
+
+@pytest.mark.parametrize("with_skip", [True, False])
+def test_fusion_equals_its_formula(with_skip):
+    fusion = Fusion(4)
+    x = torch.randn(1, 4, 3, 5)
+    skip = torch.randn(1, 4, 3, 5) if with_skip else None
+
+    def residual(unit, value):
+        weights = [getattr(unit, name) for name in ("conv1", "conv2")]
+        out = value
+        for conv in weights:
+            out = F.conv2d(out.clamp(min=0), conv.weight, conv.bias, padding=1)
+        return out + value
+
+    expected = x if skip is None else x + residual(fusion.resConfUnit1, skip)
+    expected = residual(fusion.resConfUnit2, expected)
+    expected = F.interpolate(expected, size=(6, 9), mode="bilinear", align_corners=True)
+    expected = torch.einsum("oi,bihw->bohw", fusion.out_conv.weight[:, :, 0, 0], expected)
+    expected = expected + fusion.out_conv.bias[:, None, None]
+    torch.testing.assert_close(fusion(x, skip, (6, 9)), expected)

@@ -1,0 +1,90 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import timm
+import torch
+
+from depth_lightning.models.encoder import Encoder
+from depth_lightning.models.sizes import SIZES
+
+
+def test_equals_timm_at_the_size_of_the_position_table():
+    torch.manual_seed(0)
+    encoder = Encoder(SIZES["vits"]).eval()
+    reference = timm.create_model("vit_small_patch14_dinov2", img_size=518, num_classes=0).eval()
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    reference.load_state_dict({k: v for k, v in encoder.state_dict().items() if k != "mask_token"})
+    image = torch.randn(1, 3, 518, 518)
+    with torch.inference_mode():
+        tapped = encoder(image)
+        expected = reference.forward_intermediates(
+            image,
+            indices=[2, 5, 8, 11],
+            norm=True,
+            output_fmt="NLC",
+            return_prefix_tokens=True,
+            intermediates_only=True,
+        )
+    for tokens, (patches, class_token) in zip(tapped, expected, strict=True):
+        torch.testing.assert_close(tokens, torch.cat([class_token, patches], dim=1), rtol=1e-4, atol=1e-4)
+
+
+def test_giant_equals_timm_narrowed():
+    """The SwiGLU layers, at a width that a test can afford."""
+    torch.manual_seed(0)
+    encoder = Encoder(replace(SIZES["vitg"], width=48, depth=2, heads=2, taps=(0, 0, 0, 1), grid=(4, 4))).eval()
+    reference = timm.create_model(
+        "vit_giant_patch14_dinov2", img_size=56, num_classes=0, embed_dim=48, depth=2, num_heads=2
+    ).eval()
+    reference.load_state_dict({k: v for k, v in encoder.state_dict().items() if k != "mask_token"})
+    image = torch.randn(1, 3, 56, 56)
+    torch.testing.assert_close(encoder(image)[-1], reference.forward_features(image))
+
+
+def cubic(x):
+    """The cubic convolution kernel with a = -0.75."""
+    x = np.abs(x)
+    near = 1.25 * x**3 - 2.25 * x**2 + 1
+    far = -0.75 * x**3 + 3.75 * x**2 - 6 * x + 3
+    return np.where(x <= 1, near, np.where(x < 2, far, 0))
+
+
+def resample(values, factor, length):
+    """The first axis at `length` positions that lie 1 / factor apart, edges repeated."""
+    positions = (np.arange(length) + 0.5) / factor - 0.5
+    base = np.floor(positions).astype(int)
+    out = 0
+    for offset in range(-1, 3):
+        weight = cubic(positions - (base + offset))
+        out = out + weight.reshape(-1, *[1] * (values.ndim - 1)) * values[np.clip(base + offset, 0, len(values) - 1)]
+    return out
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(37, 49), (10, 13), (37, 36), (60, 37)])
+def test_positions_lie_where_the_factor_with_its_tenth_of_a_patch_puts_them(rows, columns):
+    encoder = Encoder(SIZES["vits"])
+    table = torch.randn_like(encoder.pos_embed)
+    encoder.pos_embed.data.copy_(table)
+    grid = table[0, 1:].double().numpy().reshape(37, 37, -1)
+    expected = resample(grid, (rows + 0.1) / 37, rows)
+    expected = resample(expected.swapaxes(0, 1), (columns + 0.1) / 37, columns).swapaxes(0, 1)
+
+    positions = encoder.positions(rows, columns).detach()[0]
+
+    torch.testing.assert_close(positions[0], table[0, 0])
+    np.testing.assert_allclose(positions[1:].numpy(), expected.reshape(rows * columns, -1), atol=2e-4)
+
+
+def test_positions_are_untouched_at_the_size_of_the_table_only():
+    encoder = Encoder(SIZES["tiny"])
+    assert encoder.positions(6, 8) is encoder.pos_embed
+    assert encoder.positions(8, 6).shape == encoder.pos_embed.shape
+    assert not torch.equal(encoder.positions(8, 6), encoder.pos_embed)
+
+
+def test_positions_keep_half_precision_weights_in_half_precision():
+    encoder = Encoder(SIZES["tiny"]).bfloat16()
+    assert encoder.positions(3, 3).dtype == torch.bfloat16

@@ -1,0 +1,135 @@
+import hashlib
+import logging
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from huggingface_hub import constants
+
+from depth_lightning.models import RELEASES, find_release, resolve_weights
+
+CONTENT = b"weights"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch) -> Path:
+    """An empty hub cache, and no hub."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    return tmp_path / "hub"
+
+
+@pytest.fixture
+def hub(monkeypatch) -> Iterator[list[str]]:
+    """A local stand-in for the hub that holds every file; what it was asked for."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            asked.append(self.path)
+            self.send_response(200)
+            self.send_header("ETag", f'"{hashlib.sha256(CONTENT).hexdigest()}"')
+            self.send_header("X-Repo-Commit", "0" * 40)
+            self.send_header("Content-Length", str(len(CONTENT)))
+            self.end_headers()
+
+        def do_GET(self):
+            self.do_HEAD()
+            self.wfile.write(CONTENT)
+
+        def log_message(self, *arguments):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
+    yield asked
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_hub_id_is_downloaded_once_and_its_licence_told(hub, cache, caplog):
+    source = "depth-anything/Depth-Anything-V2-Metric-VKITTI-Large"
+    with caplog.at_level(logging.INFO, "depth_lightning"):
+        path = resolve_weights(source)
+    assert path.is_relative_to(cache)
+    assert path.name == "depth_anything_v2_metric_vkitti_vitl.pth"
+    assert path.read_bytes() == CONTENT
+    assert f"/{source}/resolve/main/{path.name}" in hub
+    [record] = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "CC-BY-NC-4.0: no commercial use" in record.message
+    hub.clear()
+    assert resolve_weights(source) == path
+    assert hub == []
+
+
+def test_a_download_with_another_sha256_is_an_error(hub):
+    with pytest.raises(ValueError, match=f"SHA-256 is {hashlib.sha256(CONTENT).hexdigest()}, expected 715fade1"):
+        resolve_weights("depth-anything/Depth-Anything-V2-Small")
+
+
+def test_without_a_network_the_error_says_what_to_download_and_where_to_put_it(cache):
+    with pytest.raises(ConnectionError) as error:
+        resolve_weights("depth-anything/Depth-Anything-V2-Base")
+    for part in (
+        "https://huggingface.co/depth-anything/Depth-Anything-V2-Base/blob/main/depth_anything_v2_vitb.pth",
+        "model.weights=/path/to/depth_anything_v2_vitb.pth",
+        str(cache),
+        "HF_HOME",
+    ):
+        assert part in str(error.value)
+
+
+def test_a_path_is_itself(tmp_path, monkeypatch, caplog):
+    path = tmp_path / "depth_anything_v2_vits.pth"
+    path.write_bytes(CONTENT)
+    with caplog.at_level(logging.INFO, "depth_lightning"):
+        assert resolve_weights(path) == path
+    [record] = caplog.records
+    assert record.levelno == logging.INFO
+    assert "Apache-2.0" in record.message
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert resolve_weights("~/depth_anything_v2_vits.pth") == path
+
+
+@pytest.mark.parametrize("source", ["someone/depth", "missing.pth", "depth_anything_v2_vits.pth", "."])
+def test_neither_a_file_nor_a_known_id(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError) as error:
+        resolve_weights(source)
+    assert str(error.value).startswith(f"{source} is neither")
+    assert all(release.repo in str(error.value) for release in RELEASES)
+
+
+@pytest.mark.parametrize(
+    ("source", "encoder", "output", "max_depth", "licence"),
+    [
+        ("depth-anything/Depth-Anything-V2-Small", "vits", "relative", None, "Apache-2.0"),
+        ("depth-anything/Depth-Anything-V2-Large", "vitl", "relative", None, "CC-BY-NC-4.0"),
+        ("depth-anything/Depth-Anything-V2-Metric-Hypersim-Base", "vitb", "metric", 20.0, "CC-BY-NC-4.0"),
+        ("depth-anything/Depth-Anything-V2-Metric-VKITTI-Small", "vits", "metric", 80.0, "Apache-2.0"),
+        (Path("some/depth_anything_v2_vitb.pth"), "vitb", "relative", None, "CC-BY-NC-4.0"),
+        ("depth_anything_v2_metric_vkitti_vitl.pth", "vitl", "metric", 80.0, "CC-BY-NC-4.0"),
+    ],
+)
+def test_what_a_release_holds_is_told_by_its_name(source, encoder, output, max_depth, licence):
+    release = find_release(source)
+    assert release is not None
+    assert (release.encoder, release.output, release.max_depth, release.licence) == (
+        encoder,
+        output,
+        max_depth,
+        licence,
+    )
+
+
+def test_releases_are_nine_and_distinct():
+    assert len({release.repo for release in RELEASES}) == len({release.file for release in RELEASES}) == 9
+    assert find_release("mine.pth") is None
