@@ -41,7 +41,8 @@ class LoadReport(NamedTuple):
         head = [key for key in self.dropped if key.startswith("depth_head.")]
         others = [key for key in self.dropped if not key.startswith("depth_head.")]
         if self.init == "encoder":
-            text += f" The head starts at random: the file's {len(head)} tensors of a head were left out."
+            text += " The head keeps its random start"
+            text += f": {len(head)} tensors of a head were left out." if head else "."
             dropped = others
         else:
             dropped = [*others, *head]

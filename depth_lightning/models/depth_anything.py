@@ -76,9 +76,10 @@ class DepthAnythingV2(nn.Module):
         return logits_to_depth(logits, self.max_depth) if self.output == "metric" else logits.relu()
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Every trainable parameter in exactly one list, "encoder" or "head"; a frozen encoder's list is empty."""
+        """Every trainable parameter in exactly one list, "encoder" or "head"; a frozen encoder has none."""
         parts: dict[str, nn.Module] = {"encoder": self.encoder, "head": self.head}
-        return {name: [p for p in part.parameters() if p.requires_grad] for name, part in parts.items()}
+        trainable = {name: [p for p in part.parameters() if p.requires_grad] for name, part in parts.items()}
+        return {name: parameters for name, parameters in trainable.items() if parameters}
 
 
 def logits_to_depth(logits: Tensor, max_depth: float) -> Tensor:

@@ -50,7 +50,7 @@ class Encoder(nn.Module):
         """
         patches = self.patch_embed.proj(image)
         rows, columns = patches.shape[-2:]
-        class_token = self.cls_token.expand(len(image), -1, -1)
+        class_token = self.cls_token.expand(image.shape[0], -1, -1)
         tokens = torch.cat([class_token, patches.flatten(2).transpose(1, 2)], dim=1)
         tokens = tokens + self.positions(rows, columns)
         tapped = []

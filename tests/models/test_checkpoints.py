@@ -97,7 +97,7 @@ def test_encoder_alone_leaves_the_head(complete, tiny_state, save):
     report = load_weights(network, save(content), init="encoder")
     assert report.loaded == len(tiny_state) - len(head)
     assert set(report.dropped) == (head if complete else set())
-    assert "The head starts at random" in str(report)
+    assert "The head keeps its random start" in str(report)
     assert_same(held(network), {key: (before if key in head else tiny_state)[key] for key in tiny_state})
 
 

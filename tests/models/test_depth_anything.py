@@ -15,7 +15,7 @@ from depth_lightning.models.depth_anything import logits_to_depth
         ("vits", "metric", 10.0, (252, 336), 3),
         ("vitb", "metric", 10.0, (252, 336), 4),
         ("vits", "relative", 10.0, (518, 686), 5),
-        pytest.param("vitl", "metric", 80.0, (140, 196), 14, marks=pytest.mark.slow),
+        ("vitl", "metric", 80.0, (140, 196), 14),
     ],
 )
 def test_equals_the_reference(
@@ -93,7 +93,7 @@ def test_parameter_groups_hold_every_trainable_parameter_once():
 def test_frozen_encoder_builds_no_graph_and_has_no_group():
     network = DepthAnythingV2("tiny", freeze_encoder=True)
     groups = network.parameter_groups()
-    assert groups["encoder"] == []
+    assert list(groups) == ["head"]
     assert len(groups["head"]) == len(list(network.head.parameters()))
     image = torch.randn(1, 3, 28, 28)
     assert not any(tokens.requires_grad for tokens in network.encoder(image))
