@@ -68,6 +68,10 @@ class DepthDataModule(LightningDataModule):
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _loader(self, data: Dataset[DepthSample], sampler: Sampler[Any], batch_size: int) -> DataLoader[DepthSample]:
+        if self.num_workers:
+            # Here and not in the workers, which would have a thread for every core: OpenCV's pool of threads does
+            # not survive a fork, and changing it there waits for ever.
+            cv2.setNumThreads(1)
         return DataLoader(
             data,
             batch_size=batch_size,
@@ -75,7 +79,6 @@ class DepthDataModule(LightningDataModule):
             num_workers=self.num_workers,
             collate_fn=collate,
             pin_memory=self.pin_memory and torch.cuda.is_available(),
-            worker_init_fn=_one_thread,
             persistent_workers=self.num_workers > 0,
         )
 
@@ -102,8 +105,3 @@ class _EvaluationData(Dataset[DepthSample]):
 
     def __getitem__(self, index: int) -> DepthSample:
         return self.transform(self.dataset[index])
-
-
-def _one_thread(worker: int) -> None:
-    # OpenCV would start a thread for every core in every worker; torch already keeps to one there.
-    cv2.setNumThreads(1)

@@ -166,17 +166,24 @@ def test_a_broken_file_is_named_from_a_worker(root: Path, tmp_path: Path) -> Non
         fit(tmp_path, num_workers=1)
 
 
-def test_workers_keep_to_one_thread(root: Path) -> None:
+def test_workers_start_after_opencv_has_used_its_threads(root: Path) -> None:
     class Threads:
         def __len__(self) -> int:
             return 2
 
         def __getitem__(self, index: int) -> Any:
-            sample = NYUDepthV2(root, "val")[index]
-            return sample._replace(scene=str(cv2.getNumThreads()))
+            return NYUDepthV2(root, "val")[index]._replace(scene=str(cv2.getNumThreads()))
 
-    data = DepthDataModule(
-        lambda split: Threads(), TrainTransform(28, None), EvaluationTransform(28), batch_size=1, num_workers=1
-    )
-    data.setup("validate")
-    assert next(iter(data.val_dataloader())).scene[0] == "1"
+    threads = cv2.getNumThreads()
+    try:
+        cv2.setNumThreads(4)
+        cv2.resize(np.zeros((1000, 1000, 3), np.uint8), (2000, 2000), interpolation=cv2.INTER_CUBIC)
+        data = DepthDataModule(
+            lambda split: Threads(), TrainTransform(28, None), EvaluationTransform(28), batch_size=1, num_workers=1
+        )
+        data.setup("validate")
+        loader = data.val_dataloader()
+        loader.timeout = 20
+        assert [batch.scene[0] for batch in loader] == ["1", "1"]
+    finally:
+        cv2.setNumThreads(threads)
