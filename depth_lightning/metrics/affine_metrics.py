@@ -1,0 +1,63 @@
+"""Metrics where the truth itself is known up to scale and shift only, as uncalibrated stereo gives it."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from depth_lightning.metrics.errors import ErrorFunction
+from depth_lightning.metrics.per_image import PerImageMetrics
+
+PAIRS = 10_000
+MARGIN = 0.05
+
+
+def affine_error(disparity: Tensor, target_disparity: Tensor, mask: Tensor) -> Tensor:
+    """(b,) mean |p̂ − t̂| of disparities less their median, over their mean absolute deviation (MiDaS, 2020).
+
+    0 for a perfect ordering with perfect proportions, about 1 for a constant prediction.
+    """
+    residual = _normalised(disparity, mask) - _normalised(target_disparity, mask)
+    return torch.where(mask, residual, 0).abs().sum(dim=(1, 2)) / mask.sum(dim=(1, 2))
+
+
+def ordinal_error(disparity: Tensor, target_disparity: Tensor, mask: Tensor) -> Tensor:
+    """(b,) share of point pairs that the prediction puts in the wrong order; ½ for a random guess.
+
+    10,000 pairs of valid pixels, the same for the same mask. Pairs whose truth differs by less than 5 % of its mean
+    absolute deviation have no order to speak of and are left out; a tie of the prediction is wrong.
+    """
+    truth = _normalised(target_disparity, mask).flatten(1)
+    flat = disparity.flatten(1)
+    cumulative = mask.flatten(1).cumsum(dim=1)
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.rand(2 * PAIRS, generator=generator).to(disparity.device, non_blocking=True)
+    # The n-th valid pixel is where the running count first reaches n: uniform over valid pixels, without a host sync.
+    ranks = (draws * cumulative[:, -1:]).long() + 1
+    pixels = torch.searchsorted(cumulative, ranks).clamp(max=flat.shape[1] - 1)
+    first, second = pixels.chunk(2, dim=1)
+    true_order = truth.gather(1, first) - truth.gather(1, second)
+    predicted_order = flat.gather(1, first) - flat.gather(1, second)
+    ordered = true_order.abs() > MARGIN
+    return (ordered & (true_order * predicted_order <= 0)).sum(dim=1) / ordered.sum(dim=1)
+
+
+class AffineMetrics(PerImageMetrics):
+    """`affine_error` and `ordinal_error` of disparities, averaged over images."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        errors: dict[str, ErrorFunction] = {"affine_error": affine_error, "ordinal_error": ordinal_error}
+        super().__init__(errors, **kwargs)
+
+    def image_rows(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+        """One row an image. A constant truth orders no pair, so it is counted as not determined."""
+        rows = torch.stack([function(prediction, target, mask) for function in self.errors.values()], dim=1)
+        return self.with_status(rows, mask.flatten(1).any(dim=1), rows.isfinite().all(dim=1))
+
+
+def _normalised(values: Tensor, mask: Tensor) -> Tensor:
+    flat, valid = values.flatten(1), mask.flatten(1)
+    median = flat.masked_fill(~valid, torch.nan).nanmedian(dim=1, keepdim=True).values.nan_to_num(0.0)
+    centred = torch.where(valid, flat - median, 0)
+    scale = centred.abs().sum(dim=1, keepdim=True) / valid.sum(dim=1, keepdim=True).clamp(min=1)
+    return (centred / scale.clamp(min=1e-6)).view_as(values)
