@@ -92,7 +92,7 @@ class TrainTransform:
             if augmentation not in recipes:
                 raise ValueError(f"data.augmentation is one of {sorted(recipes)} or a list, found {augmentation!r}.")
             augmentation = recipes[augmentation]()
-        self.size, self.crop = size, crop
+        self.size, self.crop = size, crop and tuple(crop)
         self.augment = A.Compose(list(augmentation), additional_targets={"target": "mask", "valid": "mask"})
 
     def __call__(self, sample: DepthSample, seed: int) -> DepthSample:
