@@ -89,7 +89,7 @@ class Lamp(NamedTuple):
 
 def random_boxes(rng: np.random.Generator) -> Boxes:
     """A room with its floor at z = 0 and furniture in it; its horizontal diagonal, below 9.6 m, bounds the depth."""
-    length = rng.uniform(2.5, 9.0)
+    length = np.exp(rng.uniform(np.log(2.5), np.log(9.0)))
     width = rng.uniform(2.5, min(6.0, length + 0.5, np.sqrt(9.6**2 - length**2)))
     height = rng.uniform(2.3, 3.2)
     sides = (length / 2, width / 2)
@@ -119,9 +119,9 @@ def random_boxes(rng: np.random.Generator) -> Boxes:
 
 def random_material(rng: np.random.Generator, choice: Sequence[Pattern]) -> Material:
     """One of the patterns in a colour and a darker shade of it."""
-    tint = 1 - rng.uniform(0, 0.8) * rng.random(3)
-    colour = rng.uniform(0.35, 0.95) * tint
-    colours = np.stack([colour, rng.uniform(0.3, 0.75) * colour]).astype(np.float32)
+    tint = 1 - rng.uniform(0, 0.7) * rng.random(3)
+    colour = rng.uniform(0.5, 0.95) * tint
+    colours = np.stack([colour, rng.uniform(0.4, 0.75) * colour]).astype(np.float32)
     return Material(choice[int(rng.integers(len(choice)))], rng.uniform(0, 64, 2).astype(np.float32), colours)
 
 
@@ -138,29 +138,30 @@ def random_room(rng: np.random.Generator) -> Room:
 
 
 def random_camera(rng: np.random.Generator, boxes: Boxes) -> Camera:
-    """A camera at a person's height, outside of furniture, that looks into the room rather than at a wall.
+    """A camera at a person's height, outside of furniture, with a free view, half of the time across the room.
 
     What is asked of the view is lowered with every camera that is refused, so that one is found in any room.
     """
     half_floor = boxes.half_size[0, :2]
-    typical_depth = rng.uniform(0.0, 0.75) * 2 * np.hypot(*half_floor)
+    diagonal = 2 * np.hypot(*half_floor)
+    mean_depth = rng.choice([0.0, 0.75]) * diagonal  # anything, or across the room
     for demand in np.linspace(1, 0, 20):
         position = np.array([*rng.uniform(0.35 - half_floor, half_floor - 0.35), rng.uniform(1.0, 1.8)], np.float32)
         rotation = raycast.look(rng.uniform(0, 360), np.clip(rng.normal(-11, 7), -28, 8), rng.normal(0, 2.5))
         camera = Camera(position, rotation, fov_deg=rng.uniform(52, 75))
         depth, _ = raycast.cast(boxes, camera.position, camera.rays(3, 4))
-        free = 0.9 * demand <= depth.min() and typical_depth * demand <= depth.mean()
+        free = 0.9 * demand <= depth.min() and mean_depth * demand <= depth.mean()
         if free and not boxes.hold(position, 0.1):
             break
     return camera
 
 
 def random_lamp(rng: np.random.Generator, boxes: Boxes, camera: Camera) -> Lamp:
-    """A warm lamp within reach of the camera."""
+    """A warm lamp held beside the camera or above it."""
     low, high = boxes.centre[0] - boxes.half_size[0] + 0.2, boxes.centre[0] + boxes.half_size[0] - 0.2
-    position = np.clip(camera.position + rng.uniform([-0.8, -0.8, -0.2], [0.8, 0.8, 1.0]), low, high)
+    position = np.clip(camera.position + rng.uniform([-0.5, -0.5, 0.0], [0.5, 0.5, 0.6]), low, high)
     colour = rng.uniform(4.0, 5.0) * np.array([1, rng.uniform(0.8, 1), rng.uniform(0.6, 1)])
-    return Lamp(position.astype(np.float32), colour.astype(np.float32), ambient=rng.uniform(0.1, 0.25))
+    return Lamp(position.astype(np.float32), colour.astype(np.float32), ambient=rng.uniform(0.05, 0.12))
 
 
 def albedo(room: Room, hits: Hits) -> Floats:
