@@ -1,7 +1,7 @@
 """Score a checkpoint or released weights: `python evaluate.py`."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,11 +14,11 @@ from depth_lightning.commands import objects
 from depth_lightning.commands.job import run_job
 from depth_lightning.commands.run_checkpoint import overlay, read_run_checkpoint
 from depth_lightning.data import DepthDataModule
-from depth_lightning.metrics import DepthMetrics, ImageCounts, best_constant
+from depth_lightning.metrics import DepthMetrics, Protocol, best_constant
 from depth_lightning.reporting.panels import save_png
 from depth_lightning.reporting.tables import print_table, write_csv, write_json
-from depth_lightning.sample import DepthSample
-from depth_lightning.training import DepthModule
+from depth_lightning.sample import DepthKind
+from depth_lightning.training import DepthModule, ValidationCounts
 from depth_lightning.training.callbacks import draw_panels
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ class Score(NamedTuple):
     """What an evaluation found."""
 
     metrics: dict[str, float]
-    counts: ImageCounts
+    counts: ValidationCounts
 
 
 def run(cfg: DictConfig) -> None:
@@ -77,48 +77,41 @@ def evaluate(cfg: DictConfig, overrides: Sequence[str]) -> Score:
 def score(trainer: lightning.Trainer, module: DepthModule, data: DepthDataModule) -> Score:
     """The module's metrics over the whole validation split; every process calls it and gets the same."""
     trainer.validate(module, datamodule=data, verbose=False)
-    assert module.image_counts is not None
-    return Score(
-        {name: float(trainer.callback_metrics[f"val/{name}"]) for name in module.metrics.errors}, module.image_counts
-    )
+    assert module.counts is not None
+    logged = {name.removeprefix("val/"): float(value) for name, value in trainer.callback_metrics.items()}
+    names = [*module.metrics.errors, *module.affine_metrics.errors]
+    return Score({name: logged[name] for name in names if name in logged}, module.counts)
 
 
 def report(cfg: DictConfig, result: Score, metrics: DepthMetrics, data: DepthDataModule, title: str) -> None:
-    """Print the table, and write metrics.json, table.csv and config.yaml into the run's folder.
+    """Print the table, and write metrics.json and table.csv into the run's folder.
 
     Raises:
         ValueError: no image had anything to score.
     """
-    counts, protocol = result.counts, metrics.protocol
-    if not counts.scored:
+    depth, affine = result.counts
+    protocol = metrics.protocol
+    if not depth.scored and not affine.scored:
         raise ValueError(
-            f"None of the {sum(counts)} validation images has a valid pixel under this protocol "
+            f"None of the {sum(depth) + sum(affine)} validation images has a valid pixel under this protocol "
             f"({_in_words(protocol.to_dict())}). Check protocol.min_depth, protocol.max_depth and the data's unit."
         )
     columns = {"model": result.metrics}
     content: dict[str, Any] = {
         "metrics": result.metrics,
-        "images": counts.scored,
-        "images_without_valid_pixel": counts.without_valid_pixel,
-        "images_not_aligned": counts.not_aligned,
+        "images": depth.scored or affine.scored,
+        "images_by_truth": {name: counts._asdict() for name, counts in result.counts._asdict().items()},
         "protocol": {**protocol.to_dict(), "hash": protocol.hash},
         "model": {key: cfg.model[key] for key in ("encoder", "output", "max_depth")},
         "size": cfg.data.size,
         "checkpoint": cfg.checkpoint,
         "weights": None if cfg.checkpoint else cfg.model.weights,
     }
-    notes = [
-        f"{counts.scored} images, each weighs the same. Protocol {protocol.hash}: {_in_words(protocol.to_dict())}.",
-    ]
-    if counts.without_valid_pixel or counts.not_aligned:
-        notes.append(
-            f"NOT in these averages: {counts.without_valid_pixel} images without a valid pixel, "
-            f"{counts.not_aligned} whose alignment the data do not determine."
-        )
-    if cfg.baseline:
-        depth, errors = constant_baseline(metrics, data)
-        columns[f"always {depth:.2f} m"] = errors
-        content["baseline"] = {"constant_depth": depth, "metrics": errors}
+    notes = _image_notes(result.counts, protocol)
+    if cfg.baseline and depth.scored:
+        constant, errors = constant_baseline(metrics, data)
+        columns[f"always {constant:.2f} m"] = errors
+        content["baseline"] = {"constant_depth_m": constant, "metrics": errors}
         change = result.metrics["abs_rel"] / errors["abs_rel"] - 1
         side = "below" if change < 0 else "above"
         notes.append(f"abs_rel is {100 * abs(change):.1f} % {side} the best constant prediction's.")
@@ -129,8 +122,9 @@ def report(cfg: DictConfig, result: Score, metrics: DepthMetrics, data: DepthDat
 
 
 def constant_baseline(metrics: DepthMetrics, data: DepthDataModule) -> tuple[float, dict[str, float]]:
-    """The best constant depth over the validation split, and its errors."""
-    truths = [(torch.from_numpy(sample.target), torch.from_numpy(sample.mask)) for sample in _truths(data)]
+    """The best constant depth over the validation images in metres, and its errors."""
+    samples = (data.val_data.dataset[index] for index in range(len(data.val_data)))
+    truths = [(torch.from_numpy(s.target), torch.from_numpy(s.mask)) for s in samples if s.kind == DepthKind.METRES]
     depth = best_constant(truths, metrics.protocol)
     constant = DepthMetrics(metrics.protocol, metrics.errors, sync_on_compute=False)
     for target, mask in truths:
@@ -138,9 +132,20 @@ def constant_baseline(metrics: DepthMetrics, data: DepthDataModule) -> tuple[flo
     return depth, {name: float(value) for name, value in constant.compute().items()}
 
 
-def _truths(data: DepthDataModule) -> Iterator[DepthSample]:
-    for index in range(len(data.val_data)):
-        yield data.val_data.dataset[index]
+def _image_notes(counts: ValidationCounts, protocol: Protocol) -> list[str]:
+    notes = []
+    if counts.depth.scored:
+        how = f"Protocol {protocol.hash}: {_in_words(protocol.to_dict())}."
+        notes.append(f"{counts.depth.scored} images, each weighs the same. {how}")
+    if counts.affine.scored:
+        notes.append(f"{counts.affine.scored} images have truth up to scale and shift: affine_error, ordinal_error.")
+    empty, undetermined = (sum(column) for column in list(zip(*counts, strict=True))[1:])
+    if empty or undetermined:
+        notes.append(
+            f"NOT in these averages: {empty} images without a valid pixel, "
+            f"{undetermined} whose alignment the pixels do not determine."
+        )
+    return notes
 
 
 def _in_words(protocol: dict[str, Any]) -> str:

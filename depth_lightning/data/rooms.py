@@ -6,7 +6,7 @@ the world, and the fall-off of one lamp that is carried near the camera tell how
 
 import hashlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -268,15 +268,26 @@ class RenderedRooms:
 
     The files lie in `folder`, below `root`, whose name tells the parameters apart, and the code that rendered them.
 
+    Args:
+        count: images, of each split or of both.
+
     Raises:
         ValueError: an unknown split; a count, height or width below 1; a negative seed.
     """
 
     def __init__(
-        self, root: Path | str, split: Split, count: int, seed: int = 0, height: int = 84, width: int = 112
+        self,
+        root: Path | str,
+        split: Split,
+        count: int | Mapping[Split, int],
+        seed: int = 0,
+        height: int = 84,
+        width: int = 112,
     ) -> None:
         if split not in VIEWS:
             raise ValueError(f"split: expected one of {', '.join(VIEWS)}, found {split!r}.")
+        if not isinstance(count, int):
+            count = count[split]
         if min(count, height, width) < 1 or seed < 0:
             raise ValueError(
                 "Rendered rooms need a count, height and width of at least 1 and a seed of at least 0, "

@@ -78,6 +78,12 @@ class PerImageMetrics(Metric):
             _, scored, valid = self._table()
         return ImageCounts(int(scored.sum()), int((~valid).sum()), int((valid & ~scored).sum()))
 
+    def sync(self, *args: Any, **kwargs: Any) -> None:
+        """Gather the rows of all processes; one that saw no image takes part with none."""
+        if not len(self.rows):  # torchmetrics would gather a placeholder of another shape, and fail
+            self.rows.append(torch.empty(0, len(self.errors) + 2, device=self.device))
+        super().sync(*args, **kwargs)
+
     def _table(self) -> tuple[Tensor, Tensor, Tensor]:
         table = dim_zero_cat(self.rows) if len(self.rows) else torch.empty(0, len(self.errors) + 2)
         rows = table.cpu().double()

@@ -17,7 +17,7 @@ def print_table(title: str, columns: Mapping[str, Mapping[str, float]], notes: S
 
     Args:
         title: above the table.
-        columns: name of the result → metric → value.
+        columns: name of the result → metric → value; the first result has all metrics.
         notes: what the reader must know beside the numbers.
     """
     table = Table()
@@ -27,7 +27,7 @@ def print_table(title: str, columns: Mapping[str, Mapping[str, float]], notes: S
     metrics = list(next(iter(columns.values())))
     for metric in metrics:
         arrow = "↑" if metric in HIGHER_IS_BETTER else "↓"
-        table.add_row(f"{metric} {arrow}", *(f"{values[metric]:.4f}" for values in columns.values()))
+        table.add_row(f"{metric} {arrow}", *(_number(values.get(metric)) for values in columns.values()))
     console = Console()
     console.print(f"\n{title}", highlight=False, markup=False, soft_wrap=True)
     console.print(table)
@@ -47,7 +47,11 @@ def write_csv(path: Path, columns: Mapping[str, Mapping[str, float]]) -> None:
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["result", *metrics])
-        writer.writerows([name, *(values[metric] for metric in metrics)] for name, values in columns.items())
+        writer.writerows([name, *(values.get(metric) for metric in metrics)] for name, values in columns.items())
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
 
 
 def _without_nan(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """The LightningModule: one training step, one evaluation step, and the optimiser between them."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning
 import torch
@@ -9,12 +9,21 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from depth_lightning.metrics import DepthMetrics, ImageCounts, Protocol
+from depth_lightning.metrics import AffineMetrics, DepthMetrics, ImageCounts, Protocol
 from depth_lightning.models import DepthAnythingV2, normalize
-from depth_lightning.sample import DepthBatch
+from depth_lightning.sample import DepthBatch, DepthKind
 from depth_lightning.training.objective import Objective
 from depth_lightning.training.optimizer import OptimizerFactory, adamw
 from depth_lightning.training.scheduler import Schedule, poly
+
+
+class ValidationCounts(NamedTuple):
+    """The images of a validation, by what their truth allows to measure."""
+
+    depth: ImageCounts
+    """Truth in metres or up to scale: the depth metrics."""
+    affine: ImageCounts
+    """Truth up to scale and shift: the affine metrics."""
 
 
 class DepthModule(lightning.LightningModule):
@@ -45,7 +54,8 @@ class DepthModule(lightning.LightningModule):
         self.optimizer = optimizer
         self.schedule = schedule
         self.metrics = metrics or DepthMetrics(Protocol(max_depth=network.max_depth))
-        self.image_counts: ImageCounts | None = None
+        self.affine_metrics = AffineMetrics()
+        self.counts: ValidationCounts | None = None
         """Of the last validation."""
         self.config = dict(config or {})
 
@@ -59,27 +69,32 @@ class DepthModule(lightning.LightningModule):
 
     def predict_batch(self, batch: DepthBatch) -> Tensor:
         """(b, h, w) prediction at the resolution of the batch's ground truth: metres, or disparity."""
-        prediction = self.network(normalize(batch.image))
+        prediction = self.network(normalize(batch.image))[:, None].float()
         # Upsampled as the reference does it; the ground truth is never resized.
-        return F.interpolate(prediction[:, None].float(), batch.target.shape[-2:], mode="bilinear", align_corners=True)[
-            :, 0
-        ]
+        return F.interpolate(prediction, batch.target.shape[-2:], mode="bilinear", align_corners=True)[:, 0]
 
     def validation_step(self, batch: DepthBatch, batch_index: int) -> None:
-        """Score one batch at the resolution of its ground truth."""
+        """Score one batch at the resolution of its ground truth, each sample as the kind of its truth allows."""
         prediction = self.predict_batch(batch)
-        wants_disparity = self.metrics.protocol.alignment == "scale_shift_disparity"
-        if wants_disparity != (self.network.output == "relative"):
-            prediction = 1 / prediction.clamp(min=1e-6)
-        self.metrics.update(prediction, batch.target, batch.mask)
+        for metrics in (self.metrics, self.affine_metrics):
+            affine = metrics is self.affine_metrics
+            images = [i for i, kind in enumerate(batch.kind) if (kind == DepthKind.DISPARITY) == affine]
+            if images:
+                wants_disparity = affine or self.metrics.protocol.alignment == "scale_shift_disparity"
+                given = prediction[images]
+                if wants_disparity != (self.network.output == "relative"):
+                    given = 1 / given.clamp(min=1e-6)
+                metrics.update(given, batch.target[images], batch.mask[images])
 
     def on_validation_epoch_end(self) -> None:
         """Log the averages over all images of all processes."""
-        errors = self.metrics.compute()
-        self.image_counts = self.metrics.counts()
-        # Equal on every process already; sync_dist spares Lightning's warning and changes nothing.
-        self.log_dict({f"val/{name}": value for name, value in errors.items()}, sync_dist=True)
-        self.metrics.reset()
+        self.counts = ValidationCounts(self.metrics.counts(), self.affine_metrics.counts())
+        for metrics, counts in zip((self.metrics, self.affine_metrics), self.counts, strict=True):
+            if sum(counts):
+                errors = metrics.compute()
+                # Equal on every process already; sync_dist spares Lightning's warning and changes nothing.
+                self.log_dict({f"val/{name}": value for name, value in errors.items()}, sync_dist=True)
+            metrics.reset()
 
     def configure_optimizers(self) -> Any:
         """The optimiser, and its schedule over the steps that the trainer will make."""

@@ -108,7 +108,7 @@ def test_released_weights_are_scored(small, compose_config, tmp_path):
     typed = [f"model.weights={tmp_path}/tiny.pth"]
     data = [override for override in small if override.startswith("data.")]
     cfg = compose_config("evaluate", ["model=tiny", "data=rooms", *data, *typed], tmp_path / "run")
-    assert evaluate(cfg, typed).counts.scored == 5
+    assert evaluate(cfg, typed).counts.depth.scored == 5
 
 
 @pytest.mark.parametrize(

@@ -140,15 +140,15 @@ def _worker(rank, world_size, images, folder):
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("world_size", [2, 3])
-def test_metrics_on_many_processes_equal_one(world_size, tmp_path):
-    images = 7  # divides by neither
+@pytest.mark.parametrize("world_size, images", [(2, 7), (3, 2)])
+def test_metrics_on_many_processes_equal_one(world_size, images, tmp_path):
+    """Seven images do not divide by two; of two images, the last of three processes sees none."""
     torch.multiprocessing.spawn(_worker, args=(world_size, images, tmp_path), nprocs=world_size)
     metrics = DepthMetrics(Protocol())
     metrics.update(*_maps(images))
     result, counts = json.loads((tmp_path / "result.json").read_text())
     assert result == pytest.approx({name: value.item() for name, value in metrics.compute().items()}, abs=1e-6)
-    assert counts == [7, 0, 0]
+    assert counts == [images, 0, 0]
 
 
 @pytest.mark.parametrize("alignment", ["scale_median_of_ratios", "scale_ratio_of_medians", "scale_least_squares"])
