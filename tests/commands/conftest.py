@@ -29,6 +29,7 @@ def small(tmp_path_factory):
         "data.eval_batch_size=2",
         "data.size=42",
         "trainer.max_epochs=2",
+        "trainer.log_every_n_steps=1",
         "callbacks.panels.images=1",
     ]
 
