@@ -1,6 +1,7 @@
 """The configuration's groups as the objects they describe."""
 
 import logging
+from collections.abc import Callable
 from typing import Any, cast
 
 import lightning
@@ -9,7 +10,7 @@ from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
-from depth_lightning.data import DepthDataModule
+from depth_lightning.data import DepthDataModule, Mixture
 from depth_lightning.data.transforms import EvaluationTransform, TrainTransform
 from depth_lightning.metrics import ERRORS, DepthMetrics, Protocol
 from depth_lightning.models import DepthAnythingV2, load_weights, resolve_weights
@@ -39,7 +40,7 @@ def build_data(cfg: DictConfig) -> DepthDataModule:
     """The data module of `data`."""
     data = cfg.data
     return DepthDataModule(
-        dataset=instantiate(data.dataset, _partial_=True),
+        dataset=_mixture(data) if "parts" in data else instantiate(data.dataset, _partial_=True),
         train_transform=TrainTransform(data.size, data.crop, data.augmentation),
         eval_transform=EvaluationTransform(data.size),
         batch_size=data.batch_size,
@@ -47,6 +48,19 @@ def build_data(cfg: DictConfig) -> DepthDataModule:
         num_workers=data.num_workers,
         seed=cfg.seed,
     )
+
+
+def _mixture(data: DictConfig) -> Callable[[str], Mixture]:
+    def open_split(split: str) -> Mixture:
+        names = list(data.parts if split == "train" or data.validate_on is None else data.validate_on)
+        if unknown := set(names) - set(data.parts):
+            raise ValueError(f"data.validate_on: {', '.join(sorted(unknown))} is none of {', '.join(data.parts)}.")
+        parts = {name: instantiate(data.parts[name].dataset, split=split) for name in names}
+        if split == "train":
+            return Mixture(parts, plain(data.weights), data.samples_per_epoch)
+        return Mixture(parts)
+
+    return open_split
 
 
 def build_metrics(cfg: DictConfig) -> DepthMetrics:

@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from depth_lightning.data.mixture import Mixture
 from depth_lightning.data.sampling import Draw, EvaluationSampler, TrainSampler, draw
 from depth_lightning.sample import DepthDataset, DepthSample, collate
 
@@ -56,7 +57,15 @@ class DepthDataModule(LightningDataModule):
         rank, world_size = self._process()
         accumulated = self.trainer.accumulate_grad_batches if self.trainer else 1
         global_batch_size = self.batch_size * world_size * accumulated
-        sampler = TrainSampler(len(self.train_data), self.seed, global_batch_size, rank, world_size)
+        mixture = self.train_data.dataset if isinstance(self.train_data.dataset, Mixture) else None
+        sampler = TrainSampler(
+            mixture.samples_per_epoch if mixture else len(self.train_data),
+            self.seed,
+            global_batch_size,
+            rank,
+            world_size,
+            order=mixture.epoch_order if mixture else None,
+        )
         return self._loader(self.train_data, sampler, self.batch_size)
 
     def val_dataloader(self) -> DataLoader[DepthSample]:

@@ -3,7 +3,8 @@
 The order is elastic, as in MosaicML Streaming: a step sees the same global batch on any number of devices.
 """
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,30 +19,40 @@ class Draw:
     seed: int
 
 
-def draw(seed: int, epoch: int, index: int) -> Draw:
-    """Sample `index` with the seed that belongs to it in this epoch of this run."""
-    return Draw(index, int(np.random.SeedSequence((seed, epoch, index)).generate_state(1, np.uint64)[0]))
+def draw(seed: int, epoch: int, index: int, repeat: int = 0) -> Draw:
+    """Sample `index` with the seed that belongs to it in this epoch of this run, the `repeat`-th time it comes."""
+    entropy = (seed, epoch, index, repeat) if repeat else (seed, epoch, index)
+    return Draw(index, int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]))
 
 
 # Both samplers are DistributedSamplers by type, so that Lightning does not put a padding one in their place.
 
 
 class TrainSampler(DistributedSampler[Draw]):
-    """Every sample once per epoch in a random order, less the last incomplete global batch.
+    """Samples in a random order, less the last incomplete global batch of the epoch.
 
     Step k of an epoch sees `order[k * global_batch_size : (k + 1) * global_batch_size]`, whatever `world_size` is.
 
     Args:
-        length: number of samples in the data set.
+        length: number of samples in an epoch.
         seed: of the run; not negative.
         global_batch_size: samples per optimizer step, on all devices and accumulated batches together.
         rank, world_size: this process and the number of them; `world_size` divides `global_batch_size`.
+        order: the `length` indices of an epoch, from its generator; by default every sample once.
 
     Raises:
-        ValueError: the data set is smaller than one global batch.
+        ValueError: the epoch is smaller than one global batch.
     """
 
-    def __init__(self, length: int, seed: int, global_batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self,
+        length: int,
+        seed: int,
+        global_batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        order: Callable[[np.random.Generator], np.ndarray] | None = None,
+    ) -> None:
         if global_batch_size % world_size:
             raise ValueError(f"A global batch of {global_batch_size} does not divide among {world_size} processes.")
         if length < global_batch_size:
@@ -51,15 +62,19 @@ class TrainSampler(DistributedSampler[Draw]):
             )
         self.length, self.seed, self.global_batch_size = length, seed, global_batch_size
         self.rank, self.world_size = rank, world_size
+        self.order = order or (lambda rng: rng.permutation(length))
         self.epoch = 0
 
     def __len__(self) -> int:
         return self.length // self.global_batch_size * self.global_batch_size // self.world_size
 
     def __iter__(self) -> Iterator[Draw]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
-        for index in order[: len(self) * self.world_size][self.rank :: self.world_size]:
-            yield draw(self.seed, self.epoch, int(index))
+        order = self.order(np.random.default_rng((self.seed, self.epoch)))
+        seen: Counter[int] = Counter()
+        for position, index in enumerate(order[: len(self) * self.world_size].tolist()):
+            if position % self.world_size == self.rank:
+                yield draw(self.seed, self.epoch, index, repeat=seen[index])
+            seen[index] += 1
 
 
 class EvaluationSampler(DistributedSampler[int]):

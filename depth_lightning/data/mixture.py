@@ -1,0 +1,69 @@
+"""Several data sets in one run, drawn by weight; every sample keeps its kind of depth."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from depth_lightning.sample import DepthDataset, DepthSample
+
+
+class Mixture:
+    """Data sets one after the other, as one.
+
+    Args:
+        parts: the data sets by name; the name comes before every id and scene.
+        weights: how often a part is drawn in training, relative to the others; a part without one counts 1, and 0
+            leaves it out.
+        samples_per_epoch: draws in an epoch; by default as many as there are samples.
+
+    Raises:
+        ValueError: there is no part, a weight is negative or of no part, or all are 0.
+    """
+
+    def __init__(
+        self,
+        parts: Mapping[str, DepthDataset],
+        weights: Mapping[str, float] | None = None,
+        samples_per_epoch: int | None = None,
+    ) -> None:
+        weights = dict(weights or {})
+        if unknown := set(weights) - set(parts):
+            raise ValueError(
+                f"data.weights names {', '.join(sorted(unknown))}, which is none of the mixture's parts "
+                f"({', '.join(parts) or 'there are none'})."
+            )
+        shares = np.array([weights.get(name, 1.0) for name in parts], float)
+        if not len(shares) or (shares < 0).any() or not shares.any():
+            raise ValueError(
+                f"A mixture needs parts whose weights are at least 0 and not all 0; found {[float(share) for share in shares]}."
+            )
+        self.parts = dict(parts)
+        self.shares = shares / shares.sum()
+        self._ends = np.cumsum([len(part) for part in parts.values()])
+        self.samples_per_epoch = samples_per_epoch or len(self)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, index: int) -> DepthSample:
+        """The sample, its id and scene below its part's name."""
+        number = int(np.searchsorted(self._ends, index, side="right"))
+        name, part = list(self.parts.items())[number]
+        sample = part[index - int(self._ends[number]) + len(part)]
+        return sample._replace(id=f"{name}/{sample.id}", scene=f"{name}/{sample.scene}")
+
+    def epoch_order(self, rng: np.random.Generator) -> np.ndarray:
+        """The indices of one epoch, shuffled: from every part its share to within one draw.
+
+        A part that is drawn more often than it has samples is gone through whole before any sample comes again.
+        """
+        exact = self.shares * self.samples_per_epoch
+        counts = np.floor(exact).astype(int)
+        counts[np.argsort(counts - exact, kind="stable")[: self.samples_per_epoch - counts.sum()]] += 1
+        drawn = []
+        for end, part, count in zip(self._ends, self.parts.values(), counts, strict=True):
+            rounds = [rng.permutation(len(part)) for _ in range(-(-int(count) // len(part)))]
+            if rounds:
+                drawn.append(int(end) - len(part) + np.concatenate(rounds)[:count])
+        order: np.ndarray = rng.permutation(np.concatenate(drawn))
+        return order
