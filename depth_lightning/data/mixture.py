@@ -35,7 +35,8 @@ class Mixture:
         shares = np.array([weights.get(name, 1.0) for name in parts], float)
         if not len(shares) or (shares < 0).any() or not shares.any():
             raise ValueError(
-                f"A mixture needs parts whose weights are at least 0 and not all 0; found {[float(share) for share in shares]}."
+                "A mixture needs parts whose weights are at least 0 and not all 0; "
+                f"found {', '.join(f'{name}: {share:g}' for name, share in zip(parts, shares, strict=True)) or 'none'}."
             )
         self.parts = dict(parts)
         self.shares = shares / shares.sum()
