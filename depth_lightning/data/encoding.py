@@ -1,0 +1,175 @@
+"""How the numbers that a depth file stores become a target, and which of them are none."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from depth_lightning.sample import DepthKind
+
+MEDIAN_M = (0.01, 200.0)
+"""Where the median of a depth map in metres lies; outside, the scale is wrong."""
+
+
+@dataclass(frozen=True)
+class DepthEncoding:
+    """What a data set declares of its depth files.
+
+    A stored number becomes `stored / depth_scale + depth_offset`: metres, depth up to scale, or disparity, as `kind`
+    says. NaN and infinity are holes whatever is declared.
+
+    Raises:
+        ValueError: a declaration that contradicts itself; the message names the key.
+    """
+
+    kind: Literal["metres", "up_to_scale", "disparity"] = "metres"
+    """See `DepthKind`."""
+    depth_scale: float = 1.0
+    """Stored units per metre: 1000 for millimetres, 256 for KITTI."""
+    depth_offset: float = 0.0
+    """In the unit of the result. With `baseline_m`, the difference of the principal points in pixels, which Middlebury
+    calls doffs."""
+    invalid: float | Sequence[float] | None = 0
+    """Stored values that mean a hole; None for none."""
+    limits: Sequence[float | None] | None = None
+    """(smallest, largest) target, None for no limit; what lies outside is a hole."""
+    sky: Literal["ignore", "far"] = "ignore"
+    """What pixels that store a `sky_value` become: holes, or valid with disparity 0 or the depth of the far limit."""
+    sky_value: float | Sequence[float] | None = None
+    """Stored values that mean sky; they win over `invalid`."""
+    focal_px: float | None = None
+    """Focal length, in pixels of the image that `focal_width` says."""
+    focal_width: int | None = None
+    """For `ray_distance`: the image width that `focal_px` belongs to; None for the depth map's own."""
+    baseline_m: float | None = None
+    """Of a stereo pair. Declares that the file stores disparity in pixels, which becomes
+    `focal_px · baseline_m / (stored / depth_scale + depth_offset)` metres."""
+    ray_distance: bool = False
+    """The file stores distances along the ray, not along the optical axis, which goes through the centre."""
+
+    def __post_init__(self) -> None:
+        kinds = [member.name.lower() for member in DepthKind]
+        if self.kind not in kinds:
+            raise ValueError(f"data.kind is one of {kinds}, found {self.kind!r}.")
+        for name in ("depth_scale", "focal_px", "baseline_m"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < np.inf:
+                raise ValueError(f"data.{name} must be above 0, found {value}.")
+        for name in ("baseline_m", "ray_distance"):
+            if getattr(self, name) and self.focal_px is None:
+                raise ValueError(f"data.{name} needs the focal length: set data.focal_px=….")
+        if self.baseline_m is not None and self.kind != "metres":
+            raise ValueError(
+                f"data.baseline_m turns disparity into metres, but data.kind={self.kind}. Set data.kind=metres, "
+                "or leave the baseline out for disparity up to scale and shift."
+            )
+        if self.ray_distance and self.kind == "disparity":
+            raise ValueError("data.ray_distance is about distances, but data.kind=disparity. Set one of them only.")
+        if self.limits is not None and len(self.limits) != 2:
+            raise ValueError(f"data.limits is [smallest, largest], null for no limit, found {list(self.limits)}.")
+        smallest, largest = self._limits()
+        if not smallest < largest:
+            raise ValueError(f"data.limits is [smallest, largest], found {[smallest, largest]}.")
+        if self.sky not in ("ignore", "far"):
+            raise ValueError(f"data.sky is 'ignore' or 'far', found {self.sky!r}.")
+        if self.sky == "far" and self.sky_value is None:
+            raise ValueError("data.sky=far needs data.sky_value=…, the stored value that means sky.")
+        if self.sky == "far" and self.kind != "disparity" and largest == np.inf:
+            raise ValueError(f"data.sky=far with data.kind={self.kind} needs a far limit: data.limits=[null,…].")
+
+    @property
+    def depth_kind(self) -> DepthKind:
+        """`kind` as samples carry it."""
+        return DepthKind[self.kind.upper()]
+
+    def decode(self, stored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Turn (h, w) stored values into the target (h, w) float32, 0 in holes, and its mask.
+
+        Raises:
+            ValueError: a dtype that cannot hold depth, or negative or zero depths that `invalid` does not declare.
+        """
+        holds_disparity = self.kind == "disparity" or self.baseline_m is not None
+        if stored.dtype == np.uint8 and not holds_disparity:
+            raise ValueError(
+                "expected depth of 16 bits or float, found 8 bits. An 8-bit picture of a depth map cannot be "
+                "turned back into depth; read the original file."
+            )
+        if not (np.issubdtype(stored.dtype, np.integer) or np.issubdtype(stored.dtype, np.floating)):
+            raise ValueError(f"expected whole or floating-point numbers, found {stored.dtype}.")
+        is_sky, is_hole = _is_any(stored, self.sky_value), _is_any(stored, self.invalid)
+        mask = np.isfinite(stored) & ~is_sky & ~is_hole
+        target = np.where(mask, stored, 0).astype(np.float32) / np.float32(self.depth_scale)
+        target += np.float32(self.depth_offset)
+        if self.baseline_m is not None and self.focal_px is not None:
+            mask &= target > 0
+            target = self.focal_px * self.baseline_m / np.where(mask, target, 1)
+        if self.ray_distance:
+            target = target * self._cosine(*stored.shape)
+        smallest, largest = self._limits()
+        mask &= (target >= smallest) & (target <= largest)
+        if self.kind != "disparity" and not (target[mask] > 0).all():
+            found = np.unique(stored[mask & (target <= 0)])[:4].tolist()
+            raise ValueError(
+                f"expected depth above 0 wherever it is valid, found the stored values {found}. If they mean holes, "
+                f"declare them: data.invalid={[*_values(self.invalid), *found]}."
+            )
+        target = np.where(mask, target, np.float32(0)).astype(np.float32, copy=False)
+        if self.sky == "far":
+            if self.kind != "disparity":
+                target[is_sky] = largest
+            mask |= is_sky
+        return target, mask
+
+    def check(self, target: np.ndarray, mask: np.ndarray) -> None:
+        """Refuse what cannot be meant.
+
+        Raises:
+            ValueError: nothing but holes, or a median that says the scale is wrong.
+        """
+        valid = target[mask]
+        if not valid.size:
+            raise ValueError(
+                f"expected some depth, found nothing but holes (data.invalid={_values(self.invalid)}, "
+                f"data.limits={list(self._limits())}). Correct these, or leave the sample out."
+            )
+        if self.kind != "metres":
+            return
+        median = float(np.median(valid[:: max(1, valid.size // 4096)]))
+        found = (
+            f"expected depth in metres, found a median of {median:.4g} m with data.depth_scale={self.depth_scale:g}. "
+        )
+        if median > MEDIAN_M[1]:
+            raise ValueError(
+                f"{found}This looks like millimetres: data.depth_scale={1000 * self.depth_scale:g}? (KITTI: 256.)"
+            )
+        if median < MEDIAN_M[0]:
+            raise ValueError(
+                f"{found}This looks divided once too often: does the file hold metres already, data.depth_scale=1?"
+            )
+
+    def _limits(self) -> tuple[float, float]:
+        smallest, largest = self.limits or (None, None)
+        return -np.inf if smallest is None else smallest, np.inf if largest is None else largest
+
+    def _cosine(self, height: int, width: int) -> np.ndarray:
+        """Between each pixel's ray and the optical axis, (h, w)."""
+        assert self.focal_px is not None
+        focal = self.focal_px * width / (self.focal_width or width)
+        x = (np.arange(width, dtype=np.float32) - (width - 1) / 2) / focal
+        y = (np.arange(height, dtype=np.float32) - (height - 1) / 2) / focal
+        cosine: np.ndarray = 1 / np.sqrt(1 + x**2 + y[:, None] ** 2)
+        return cosine
+
+
+def _values(declared: float | Sequence[float] | None) -> list[float]:
+    if declared is None:
+        return []
+    return [declared] if isinstance(declared, int | float) else list(declared)
+
+
+def _is_any(stored: np.ndarray, declared: float | Sequence[float] | None) -> np.ndarray:
+    found = np.zeros(stored.shape, bool)
+    for value in _values(declared):  # there are one or two; np.isin is slower than all the rest
+        found |= stored == value
+    return found
