@@ -1,7 +1,8 @@
 """From a sample on disk to the network's size: random for training, exact for evaluation.
 
 The size is the one of MiDaS and Depth Anything: the shorter side to `size` or just above, aspect kept, both sides
-multiples of the patch size 14; the image bicubic without antialiasing, the depth nearest.
+multiples of the patch size 14; the image bicubic without antialiasing, the depth nearest. Sparse depth, from LiDAR,
+keeps its points instead.
 """
 
 import math
@@ -13,13 +14,16 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from depth_lightning.sample import DepthSample
+from depth_lightning.sample import DepthKind, DepthSample
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else importing it asks the network for a newer one
 
 import albumentations as A
 
 PATCH = 14
+SPARSE = 0.3
+"""Below this share of valid pixels a target is resized point by point; KITTI's accumulated LiDAR has 0.2."""
+CROP_DRAWS = 8
 
 
 def network_size(height: int, width: int, size: int) -> tuple[int, int]:
@@ -111,7 +115,9 @@ class TrainTransform:
 def resized_crop(sample: DepthSample, size: int, crop: Sequence[int] | None, rng: np.random.Generator) -> DepthSample:
     """A random crop of the sample at network size, made by resizing only that part of the image.
 
-    The crop starts at a whole pixel of the original. Its scale is exactly that of the whole image's resize.
+    The crop starts at a whole pixel of the original. Its scale is exactly that of the whole image's resize. The target
+    may have another size than the image, of the same aspect. Where a crop holds no valid pixel, another is drawn, up to
+    `CROP_DRAWS` times; the last one is taken as it is.
     """
     height, width = sample.image.shape[:2]
     full_h, full_w = network_size(height, width, size)
@@ -123,10 +129,35 @@ def resized_crop(sample: DepthSample, size: int, crop: Sequence[int] | None, rng
         )
     scale_y, scale_x = full_h / height, full_w / width
     source_h, source_w = math.ceil(h * height / full_h), math.ceil(w * width / full_w)
-    top, left = rng.integers(height - source_h + 1), rng.integers(width - source_w + 1)
-    source = np.s_[top : top + source_h, left : left + source_w]
-    image = cv2.resize(sample.image[source], None, fx=scale_x, fy=scale_y, interpolation=cv2.INTER_CUBIC)[:h, :w]
-    rows = ((np.arange(h) + 0.5) / scale_y).astype(int)
-    columns = ((np.arange(w) + 0.5) / scale_x).astype(int)
-    target, mask = (field[source].take(rows, 0).take(columns, 1) for field in (sample.target, sample.mask))
+    ratio_y, ratio_x = sample.target.shape[0] / height, sample.target.shape[1] / width
+    for _ in range(CROP_DRAWS):
+        top, left = rng.integers(height - source_h + 1), rng.integers(width - source_w + 1)
+        corner, scale = (top * ratio_y, left * ratio_x), (scale_y / ratio_y, scale_x / ratio_x)
+        target, mask = _resized_target(sample, corner, scale, (h, w))
+        if mask.any():
+            break
+    source = sample.image[top : top + source_h, left : left + source_w]
+    image = cv2.resize(source, None, fx=scale_x, fy=scale_y, interpolation=cv2.INTER_CUBIC)[:h, :w]
     return sample._replace(image=image, target=target, mask=mask)
+
+
+def _resized_target(
+    sample: DepthSample, corner: tuple[float, float], scale: tuple[float, float], size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Target and mask of `size` (h, w), of what begins at `corner` (y, x) of the sample's target, resized by `scale`.
+
+    Nearest. Sparse points each go to the pixel that they fall into, none is doubled, and the nearer of two stays.
+    """
+    (y0, x0), (scale_y, scale_x), (h, w) = corner, scale, size
+    if np.count_nonzero(sample.mask) >= SPARSE * sample.mask.size:
+        rows = (y0 + (np.arange(h) + 0.5) / scale_y).astype(int)
+        columns = (x0 + (np.arange(w) + 0.5) / scale_x).astype(int)
+        return sample.target.take(rows, 0).take(columns, 1), sample.mask.take(rows, 0).take(columns, 1)
+    y, x = np.nonzero(sample.mask)
+    row, column = np.floor((y + 0.5 - y0) * scale_y).astype(int), np.floor((x + 0.5 - x0) * scale_x).astype(int)
+    inside = (row >= 0) & (row < h) & (column >= 0) & (column < w)
+    nearer, far = (np.maximum, -np.inf) if sample.kind == DepthKind.DISPARITY else (np.minimum, np.inf)
+    target = np.full(size, far, np.float32)
+    nearer.at(target, (row[inside], column[inside]), sample.target[y[inside], x[inside]])
+    mask = target != far
+    return np.where(mask, target, np.float32(0)), mask

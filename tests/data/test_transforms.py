@@ -160,6 +160,75 @@ def test_crop_in_patches(crop: tuple[int, ...]) -> None:
         TrainTransform(518, crop)
 
 
+@pytest.mark.parametrize("crop", [None, (84, 98)])
+def test_smaller_depth_shows_the_same_region(crop: tuple[int, int] | None) -> None:
+    """Image and depth are one ramp, 120×160 and 30×40: wherever the crop lies, they agree to a depth pixel."""
+    ramps = [np.linspace(0, 250, n, endpoint=False) + 125 / n for n in (120, 160, 30, 40)]
+    image = np.dstack([*np.meshgrid(ramps[1], ramps[0]), np.zeros((120, 160))]).astype(np.uint8)
+    for channel, ramp in ((0, np.meshgrid(ramps[3], ramps[2])[0]), (1, np.meshgrid(ramps[3], ramps[2])[1])):
+        target = 1 + ramp.astype(np.float32)
+        before = DepthSample(image, target, target > 0, DepthKind.METRES, "a", "")
+        for seed in range(10):
+            after = TrainTransform(112, crop, "none")(before, seed)
+            assert after.image.shape[:2] == after.target.shape == after.mask.shape
+            assert np.abs(after.target - 1 - after.image[..., channel]).max() < 250 / 30 / 2 + 3
+            assert after.mask.all()
+
+
+def sparse(height: int, width: int, share: float = 0.02, kind: DepthKind = DepthKind.METRES) -> DepthSample:
+    """A point here and there, each with a depth of its own."""
+    rng = np.random.default_rng(0)
+    mask = rng.random((height, width)) < share
+    target = np.where(mask, rng.permutation(height * width).reshape(height, width) + 1, 0).astype(np.float32)
+    return DepthSample(np.zeros((height, width, 3), np.uint8), target, mask, kind, "a", "")
+
+
+@pytest.mark.parametrize("kind", [DepthKind.METRES, DepthKind.DISPARITY])
+@pytest.mark.parametrize("size", [84, 196, 280])
+def test_sparse_points_are_neither_lost_nor_doubled(size: int, kind: DepthKind) -> None:
+    """At 0.42, 0.98 and 1.4 times the size; only one that falls into the pixel of a nearer one goes."""
+    before = sparse(200, 300, kind=kind)
+    after = TrainTransform(size, None, "none")(before, 0)
+    height, width = after.target.shape
+    expected: dict[tuple[int, int], float] = {}
+    for y, x in np.argwhere(before.mask):
+        pixel = int((y + 0.5) * height / 200), int((x + 0.5) * width / 300)
+        nearer = max if kind == DepthKind.DISPARITY else min
+        expected[pixel] = nearer(expected.get(pixel, before.target[y, x]), before.target[y, x])
+    assert {(y, x): after.target[y, x] for y, x in np.argwhere(after.mask)} == expected
+    assert (after.target[~after.mask] == 0).all()
+    assert len(expected) > 0.9 * before.mask.sum()
+
+
+def test_sparse_points_of_a_crop_stay_where_the_image_shows_them() -> None:
+    before = sparse(200, 300)
+    whole = TrainTransform(84, None, "none")(before, 0)
+    seen = np.zeros(before.target.size + 1, bool)
+    for seed in range(40):
+        after = TrainTransform(84, (56, 70), "none")(before._replace(image=_position(200, 300)), seed)
+        (y, x), (image_y, image_x) = np.nonzero(after.mask), after.image[after.mask][:, :2].T.astype(int)
+        true_y, true_x = np.divmod([np.flatnonzero(before.target == v)[0] for v in after.target[y, x]], 300)
+        assert np.abs(image_y - true_y).max() <= 3
+        assert np.abs(image_x - true_x / 2).max() <= 3
+        seen[after.target[after.mask].astype(int)] = True
+    assert seen[whole.target[whole.mask].astype(int)].mean() > 0.9  # a corner is in few crops
+
+
+def _position(height: int, width: int) -> np.ndarray:
+    """Each pixel's row, and half its column, as colours."""
+    y, x = np.mgrid[:height, :width]
+    return np.dstack([y, x // 2, 0 * x]).astype(np.uint8)
+
+
+def test_another_crop_is_drawn_where_the_first_has_no_point() -> None:
+    before = sparse(84, 840, share=0)
+    before.mask[40, 700:], before.target[40, 700:] = True, 5
+    found = [TrainTransform(84, (84, 84), "none")(before, seed).mask.any() for seed in range(100)]
+    assert np.mean(found) > 0.75  # a single draw finds one in a quarter
+    empty = sparse(84, 840, share=0)
+    assert not TrainTransform(84, (84, 84), "none")(empty, 0).mask.any()
+
+
 def test_crop_larger_than_the_image() -> None:
     with pytest.raises(ValueError, match=r"a/b\.h5: a crop of 98×84 does not fit into 84×140.*size=84.*60×100"):
         TrainTransform(84, (98, 84))(sample(60, 100), 0)
