@@ -1,0 +1,112 @@
+"""Images with depth maps from anywhere: a folder with patterns, or a manifest."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from depth_lightning.data.encoding import DepthEncoding
+from depth_lightning.data.files import read_image, read_map, split_key
+from depth_lightning.data.listing import Pair, Split, match_patterns, read_manifest
+from depth_lightning.data.splits import select
+from depth_lightning.sample import DepthSample
+
+ASPECT_TOLERANCE = 0.01
+
+
+class DepthPairs:
+    """Pairs of image and depth map; depth may be smaller than its image when the aspect is the same.
+
+    Args:
+        split: "train" or "val".
+        root: the folder of the patterns, or of a manifest's relative paths.
+        image: pattern of the images below `root`, see `match_patterns`.
+        depth: pattern of the depth maps.
+        mask: pattern of the masks, of their depth map's size; 0 means a hole.
+        manifest: a table of pairs, which takes the place of the patterns, see `read_manifest`.
+        depth_key: the array in files that hold several, see `read_map`.
+        unmatched: what becomes of files without a partner, see `match_patterns`.
+        split_list: see `select`.
+        val_share: see `select`.
+        encoding: what the stored numbers mean.
+
+    The first sample is read here, so that what is wrong with all of them is said at the start. An image's id is its
+    path below `root`.
+
+    Raises:
+        FileNotFoundError: a folder, manifest or file that is not there.
+        ValueError: see `match_patterns`, `read_manifest` and `select`; for a sample, the readers and `DepthEncoding`,
+            and sizes that do not go together.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        root: str | Path | None = None,
+        image: str | None = None,
+        depth: str | None = None,
+        mask: str | None = None,
+        manifest: str | Path | None = None,
+        depth_key: str | None = None,
+        unmatched: Literal["error", "skip"] = "error",
+        split_list: str | Sequence[str] | None = None,
+        val_share: float = 0.1,
+        encoding: DepthEncoding | None = None,
+    ) -> None:
+        self.depth_key = depth_key
+        folder = None if root is None else Path(root).expanduser()
+        if manifest is not None:
+            manifest = Path(manifest).expanduser()
+            folder = folder or manifest.parent
+            pairs = read_manifest(manifest, folder)
+        elif folder is None or image is None or depth is None:
+            raise ValueError(
+                "Which images? Give data.root=… with data.image='rgb/*.jpg' and data.depth='depth/*.png', "
+                "or data.manifest=my.csv, a table with the columns image and depth."
+            )
+        else:
+            pairs = match_patterns(folder, image, depth, mask, unmatched)
+        self.pairs = select(pairs, split, split_list, val_share, folder)
+        self.encodings = [_of_row(encoding or DepthEncoding(), pair) for pair in self.pairs]
+        self[0]
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> DepthSample:
+        """Sample `index`: image (h, w, 3) uint8 RGB, target of its own size."""
+        pair, encoding = self.pairs[index], self.encodings[index]
+        image = read_image(Path(pair.image))
+        path, key = split_key(pair.depth)
+        stored = read_map(path, key or self.depth_key)
+        try:
+            target, mask = encoding.decode(stored)
+            if pair.mask:
+                mask_path, mask_key = split_key(pair.mask)
+                declared = read_map(mask_path, mask_key)
+                if declared.shape != mask.shape:
+                    raise ValueError(
+                        f"expected a mask of the depth map's size {mask.shape}, found {declared.shape} in {mask_path}."
+                    )
+                mask &= declared != 0
+                target[~mask] = 0
+            encoding.check(target, mask)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        (h, w), (depth_h, depth_w) = image.shape[:2], target.shape
+        if abs(h * depth_w / (w * depth_h) - 1) > ASPECT_TOLERANCE:
+            raise ValueError(
+                f"{path}: expected the aspect of its image, found depth {depth_h}×{depth_w} for {h}×{w} of "
+                f"{pair.image} (h×w). One of them is cropped, rotated or another camera's: register them first."
+            )
+        return DepthSample(image, target, mask, encoding.depth_kind, pair.id, pair.scene)
+
+
+def _of_row(encoding: DepthEncoding, pair: Pair) -> DepthEncoding:
+    if not pair.numbers:
+        return encoding
+    try:
+        numbers: dict[str, Any] = dict(pair.numbers)
+        return replace(encoding, **numbers)
+    except ValueError as error:
+        raise ValueError(f"{pair.id}, as its row in the manifest says: {error}") from error

@@ -1,0 +1,111 @@
+"""Which pairs are for training, and which for validation."""
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path, PurePosixPath
+
+from depth_lightning.data.listing import Pair, Split
+
+log = logging.getLogger(__name__)
+
+
+def select(
+    pairs: Sequence[Pair], split: Split, split_list: str | Sequence[str] | None, val_share: float, root: Path
+) -> list[Pair]:
+    """The pairs of one split: by `split_list` if given, else by the pairs' own splits, else by `val_share`.
+
+    Args:
+        pairs: all pairs.
+        split: "train" or "val".
+        split_list: a text file below `root`, whose lines begin with a scene, a folder or an image; a list of such
+            names; or None. With {split} in its path there is one file for each split; otherwise it names the
+            validation pairs, and all others are for training.
+        val_share: share of the scenes that are for validation, at least one; of the images where no scene is known.
+            Which ones depends on their names alone.
+        root: where the list file is.
+
+    Raises:
+        FileNotFoundError: no such list file.
+        ValueError: an unknown split, an empty one, a list that names nothing, a share outside (0, 1).
+    """
+    if split not in ("train", "val"):
+        raise ValueError(f"split must be 'train' or 'val', found {split!r}.")
+    if split_list is not None:
+        selected, how = _by_list(pairs, split, split_list, root)
+    elif any(pair.split for pair in pairs):
+        selected = [pair for pair in pairs if pair.split == split]
+        how = f"the splits are {dict(Counter(pair.split for pair in pairs))}"
+    else:
+        selected, how = _by_share(pairs, split, val_share)
+    if not selected:
+        raise ValueError(f"The {split} split is empty: {how}, of {len(pairs)} pairs. {HINT}")
+    log.info(f"{split}: {len(selected)} of {len(pairs)} pairs; {how}.")
+    return selected
+
+
+HINT = (
+    "Name the splits 'train' and 'val' ({split} in a pattern, or the manifest's column split), "
+    "or set data.split_list=… or data.val_share=…."
+)
+
+
+def _by_list(
+    pairs: Sequence[Pair], split: Split, split_list: str | Sequence[str], root: Path
+) -> tuple[list[Pair], str]:
+    per_split = False
+    if isinstance(split_list, str):
+        per_split = "{split}" in split_list
+        path = root / split_list.replace("{split}", split)
+        if not path.is_file():
+            raise FileNotFoundError(f"No list file at data.split_list={path.absolute()}.")
+        lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
+        # KITTI's lists have 'image depth focal', with None where there is no depth.
+        names = {fields[0] for fields in lines if fields and fields[1:2] != ["None"]}
+        how = f"{path} names {len(names)}"
+    else:
+        names = set(split_list)
+        how = f"data.split_list names {sorted(names)}"
+    names = {name.strip("/") for name in names}
+    listed, used = [], set[str]()
+    for pair in pairs:
+        found = names.intersection(_names(pair))
+        listed.append(bool(found))
+        used |= found
+    unused = sorted(names - used)
+    if not used:
+        raise ValueError(f"{how}, and none of them is among the {len(pairs)} pairs, such as {pairs[0].id}. {HINT}")
+    if unused:
+        log.warning(f"{how}, and {len(unused)} of them are not among the pairs: {', '.join(unused[:3])}, ….")
+    wanted = per_split or split == "val"
+    return [pair for pair, is_listed in zip(pairs, listed, strict=True) if is_listed == wanted], how
+
+
+def _names(pair: Pair) -> set[str]:
+    """Everything that a list may call a pair: its scene, and each run of folders and file name in its id."""
+    path = PurePosixPath(pair.id)
+    names = {pair.scene}
+    for parts in (path.parts, path.with_suffix("").parts):
+        names |= {"/".join(parts[start:end]) for start, end in combinations(range(len(parts) + 1), 2)}
+    return names
+
+
+def _by_share(pairs: Sequence[Pair], split: Split, val_share: float) -> tuple[list[Pair], str]:
+    if not 0 < val_share < 1:
+        raise ValueError(f"data.val_share must be between 0 and 1, found {val_share}. {HINT}")
+    has_scenes = any(pair.scene for pair in pairs)
+    groups = {pair.scene or pair.id for pair in pairs}
+    what = "scenes" if has_scenes else "images"
+    if len(groups) < 2:
+        raise ValueError(f"data.val_share needs at least two {what}, found {len(groups)}. {HINT}")
+    if not has_scenes:
+        log.warning(
+            "No scenes are known, so images are split one by one, and views of one place may be on both sides. Name "
+            "the scenes: {scene} in the pattern of the images, or the manifest's column scene."
+        )
+    in_order = sorted(groups, key=lambda group: hashlib.sha256(group.encode()).digest())
+    val = set(in_order[: max(1, round(val_share * len(groups)))])
+    how = f"{len(val)} of {len(groups)} {what} are for validation (data.val_share={val_share:g})"
+    return [pair for pair in pairs if ((pair.scene or pair.id) in val) == (split == "val")], how
