@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
+from depth_lightning.commands.run_checkpoint import describe
 from depth_lightning.data import DepthDataModule, Mixture
 from depth_lightning.data.transforms import EvaluationTransform, TrainTransform
 from depth_lightning.metrics import ERRORS, DepthMetrics, Protocol
@@ -79,7 +80,7 @@ def build_module(cfg: DictConfig, network: DepthAnythingV2) -> DepthModule:
         objective=Objective(**losses, output=network.output, max_depth=network.max_depth),
         optimizer=instantiate(cfg.optimizer),
         schedule=instantiate(cfg.scheduler),
-        config=plain(cfg),
+        config=describe(cfg),
     )
 
 

@@ -38,6 +38,23 @@ def read_run_checkpoint(path: str | Path) -> tuple[DictConfig, dict[str, Any]]:
     return cast(DictConfig, OmegaConf.create(content["config"])), content["state_dict"]
 
 
+def describe(cfg: DictConfig) -> dict[str, Any]:
+    """The configuration as a checkpoint carries it: plain values, and its interpolations as they were written.
+
+    So `data.root=…` typed at evaluation reaches everything that refers to it. Environment variables are resolved:
+    another shell may not have them.
+    """
+
+    def walk(raw: Any, node: Any) -> Any:
+        if isinstance(raw, dict):
+            return {
+                key: walk(value, node[key] if isinstance(value, dict | str) else None) for key, value in raw.items()
+            }
+        return node if isinstance(raw, str) and "${oc.env:" in raw else raw
+
+    return cast(dict[str, Any], walk(OmegaConf.to_container(cfg, resolve=False), cfg))
+
+
 def overlay(saved: DictConfig, composed: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """What a command was given, on top of the run that wrote its checkpoint.
 

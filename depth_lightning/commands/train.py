@@ -1,6 +1,7 @@
 """Fine-tune a network: `python train.py`."""
 
 import logging
+import math
 from pathlib import Path
 
 import lightning
@@ -17,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig) -> float:
-    """The entry point: train, then score the best checkpoint; returns its abs_rel, which sweepers minimise."""
+    """The entry point: train, score the best checkpoint, and return its abs_rel or else affine_error, for sweepers."""
     return run_job(train, cfg)
 
 
@@ -41,7 +42,7 @@ def train(cfg: DictConfig) -> float:
         read_run_checkpoint(cfg.checkpoint)  # a file that cannot be read is named before anything starts
     for logger in trainer.loggers:
         if not isinstance(logger, CSVLogger):  # config.yaml lies beside metrics.csv already
-            logger.log_hyperparams(module.config)
+            logger.log_hyperparams(objects.plain(cfg))
 
     try:
         trainer.fit(module, datamodule=data, ckpt_path=cfg.checkpoint, weights_only=True)
@@ -60,7 +61,7 @@ def train(cfg: DictConfig) -> float:
         cfg.checkpoint = best
         report(cfg, result, module.metrics, data, title=f"{best or 'the network as trained'}")
         log.info(f"Pictures of every epoch: {run_dir}/panels")
-    return result.metrics["abs_rel"]
+    return result.metrics.get("abs_rel", result.metrics.get("affine_error", math.nan))
 
 
 def claim_folder(run_dir: Path, cfg: DictConfig) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, RichProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.trainer.states import TrainerFn
 
 from depth_lightning.reporting.loggers import log_image
@@ -27,6 +27,18 @@ class LearningRates(Callback):
         """Log the rates that the coming step uses."""
         for group in trainer.optimizers[0].param_groups:
             module.log(f"lr/{group['name']}", group["lr"], batch_size=1)
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Lightning's ModelCheckpoint, which goes by val/affine_error where no validation image has metric truth."""
+
+    def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """Choose what to go by at the first validation, and save."""
+        found = trainer.callback_metrics
+        if _validated_epoch(trainer) and self.monitor not in found and "val/affine_error" in found:
+            log.info(f"The best checkpoint is the one with the least val/affine_error: no truth allows {self.monitor}.")
+            self.monitor = "val/affine_error"
+        super().on_validation_end(trainer, module)
 
 
 class Panels(Callback):
@@ -110,11 +122,10 @@ class PlainProgress(Callback):
     def on_validation_end(self, trainer: lightning.Trainer, module: Any) -> None:
         """Write what the validation found."""
         if _validated_epoch(trainer):
-            found = trainer.callback_metrics
-            log.info(
-                f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}: "
-                f"val/abs_rel {found['val/abs_rel']:.4f}, val/delta1 {found['val/delta1']:.4f}"
-            )
+            headline = ("val/abs_rel", "val/delta1", "val/affine_error", "val/ordinal_error")
+            found = {name: trainer.callback_metrics[name] for name in headline if name in trainer.callback_metrics}
+            numbers = ", ".join(f"{name} {value:.4f}" for name, value in found.items())
+            log.info(f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}: {numbers}")
 
 
 def progress() -> Callback:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from depth_lightning.commands.evaluate import evaluate
+from depth_lightning.commands.run_checkpoint import describe
 from depth_lightning.commands.train import train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,6 +72,24 @@ def test_checkpoints_hold_plain_values_and_describe_themselves(trained):
     content = torch.load(folder / "checkpoints/best.ckpt", weights_only=True)
     assert content["config"]["model"]["encoder"] == "tiny"
     assert all(type(value) in (dict, list, str, int, float, bool, type(None)) for value in _leaves(content["config"]))
+
+
+def test_a_root_that_is_typed_reaches_the_data_set(trained, compose_config, tmp_path):
+    """The checkpoint knows the old place; the data lie elsewhere now."""
+    folder, _ = trained
+    moved = tmp_path / "moved"
+    typed = [f"data.root={moved}", "panels=0"]
+    evaluate(
+        compose_config("evaluate", [f"checkpoint={folder}/checkpoints/best.ckpt", *typed], tmp_path / "run"), typed
+    )
+    assert list(moved.glob("rooms_val_*"))
+
+
+def test_environment_variables_are_resolved_in_a_checkpoint(compose_config, monkeypatch):
+    monkeypatch.setenv("NYU_ROOT", "/somewhere/nyu")
+    config = describe(compose_config("train", []))
+    assert config["data"]["root"] == "/somewhere/nyu"
+    assert config["data"]["dataset"]["root"] == "${..root}"
 
 
 def _leaves(value):
