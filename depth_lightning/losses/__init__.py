@@ -1,6 +1,7 @@
 """Training losses: called as loss(prediction, target, mask), with (b, h, w) tensors, and return a scalar."""
 
 from depth_lightning.losses.affine_invariant import AffineInvariantLoss
+from depth_lightning.losses.plain import L1Loss, L2Loss, LogL1Loss, OfInverse
 from depth_lightning.losses.silog import SiLogLoss
 
-__all__ = ["AffineInvariantLoss", "SiLogLoss"]
+__all__ = ["AffineInvariantLoss", "L1Loss", "L2Loss", "LogL1Loss", "OfInverse", "SiLogLoss"]
