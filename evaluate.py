@@ -1,10 +1,11 @@
 """Score a checkpoint or released weights: python evaluate.py --help."""
 
-import hydra
 from omegaconf import DictConfig
 
+from depth_lightning.commands.program import program
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
+
+@program("evaluate")
 def main(cfg: DictConfig) -> None:
     """Evaluate as configured."""
     from depth_lightning.commands import evaluate  # here, so that --help and --cfg answer without importing torch

@@ -1,10 +1,11 @@
 """Fine-tune Depth Anything V2: python train.py --help."""
 
-import hydra
 from omegaconf import DictConfig
 
+from depth_lightning.commands.program import program
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+
+@program("train")
 def main(cfg: DictConfig) -> float:
     """Train as configured; the best val/abs_rel, for sweepers."""
     from depth_lightning.commands import train  # here, so that --help and --cfg answer without importing torch
