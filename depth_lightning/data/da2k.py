@@ -1,0 +1,155 @@
+"""DA-2K (Depth Anything V2, Yang et al., 2024, arXiv:2406.09414): photographs with pairs of points, one of them nearer.
+
+Its eight scene types are the names of the folders that the images are in.
+"""
+
+import json
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from depth_lightning.data.sampling import EvaluationSampler
+from depth_lightning.data.transforms import network_image
+
+Point = list[int]
+"""[row, column] in pixels of the image on disk."""
+
+
+class PointPairSample(NamedTuple):
+    """One image with its pairs of points."""
+
+    image: Tensor
+    """(3, h', w') float32 RGB at the network's size, in [0, 1] but for overshoot; not yet ImageNet-normalised."""
+    size: tuple[int, int]
+    """(h, w) of the image on disk, whose pixels the points are."""
+    nearer: Tensor
+    """(pairs, 2) int64: row and column of the point that is nearer to the camera."""
+    farther: Tensor
+    """(pairs, 2) int64: row and column of the other one."""
+    scene: str
+    """The scene type."""
+    id: str
+    """The image's path below the data set's root."""
+
+
+class DA2K(Dataset[PointPairSample]):
+    """The images of annotations.json that have a pair, in its order.
+
+    Args:
+        root: the folder that holds annotations.json and images/.
+        size: what the shorter side is resized to, see `network_size`.
+        split: "val"; there are no depth maps to train on.
+
+    Raises:
+        FileNotFoundError: annotations.json, or an image that it names, is missing.
+        ValueError: annotations.json says something else than pairs of points, or the split is another one.
+    """
+
+    def __init__(self, root: str | Path, size: int = 518, split: str = "val") -> None:
+        if split != "val":
+            raise ValueError(
+                "DA-2K has pairs of points and no depth maps: it can score a network (evaluate.py data=da2k), "
+                "not train one. Choose other data for training."
+            )
+        self.root, self.size = Path(root).expanduser(), size
+        self.pairs = {image: pairs for image, pairs in _read_annotations(self.root).items() if pairs}
+        if not self.pairs:
+            raise ValueError(f"{self.root / 'annotations.json'}: expected images with pairs of points, found none.")
+        self.images = list(self.pairs)
+        missing = [image for image in self.images if not (self.root / image).is_file()]
+        if missing:
+            raise FileNotFoundError(
+                f"{self.root}: {len(missing)} of the {len(self.images)} images that annotations.json names are "
+                f"missing, such as {missing[0]}. Unpack the whole of DA-2K.zip there."
+            )
+
+    @property
+    def scenes(self) -> list[str]:
+        """The scene types, sorted."""
+        return sorted({_scene(image) for image in self.images})
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> PointPairSample:
+        """Read an image and bring it to the network's size.
+
+        Raises:
+            ValueError: OpenCV cannot decode it, or a point is outside of it.
+        """
+        name = self.images[index]
+        # As the authors' code reads a photograph: turned upright where its EXIF says so.
+        bgr: np.ndarray | None = cv2.imread(str(self.root / name), cv2.IMREAD_COLOR)
+        if bgr is None:
+            raise ValueError(f"{self.root / name}: expected an image, found one that OpenCV cannot decode.")
+        height, width = bgr.shape[:2]
+        pairs = torch.tensor(self.pairs[name])
+        outside = pairs[((pairs < 0) | (pairs >= torch.tensor([height, width]))).any(dim=-1)].tolist()
+        if outside:
+            raise ValueError(
+                f"{self.root / name}: the point {outside[0]} (row, column) of annotations.json is outside of the "
+                f"image, which has {height} rows and {width} columns. Was it resized? Unpack DA-2K.zip again."
+            )
+        image = network_image(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), self.size)
+        return PointPairSample(
+            image=torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
+            size=(height, width),
+            nearer=pairs[:, 0],
+            farther=pairs[:, 1],
+            scene=_scene(name),
+            id=name,
+        )
+
+
+def point_pair_loader(
+    data: DA2K, num_workers: int = 0, rank: int = 0, world_size: int = 1
+) -> DataLoader[PointPairSample]:
+    """This process's share of the samples, one at a time: the images differ in size."""
+    if num_workers:
+        cv2.setNumThreads(1)  # or each worker would have a thread for every core
+    sampler = EvaluationSampler(len(data), rank, world_size)
+    return DataLoader(data, batch_size=None, sampler=sampler, num_workers=num_workers)
+
+
+def _scene(image: str) -> str:
+    return PurePosixPath(image).parent.name
+
+
+def _read_annotations(root: Path) -> dict[str, list[tuple[Point, Point]]]:
+    """Image path below `root` → pairs of (row, column), the nearer point first."""
+    path = root / "annotations.json"
+    if not path.is_file():
+        inner = root / "DA-2K"
+        if (inner / path.name).is_file():
+            raise FileNotFoundError(f"No file at {path}. It is one folder below: set data.root={inner}.")
+        raise FileNotFoundError(
+            f"No file at {path}. Unpack DA-2K.zip of the Hugging Face data set depth-anything/DA-2K, which the Depth "
+            "Anything V2 project links to, and set data.root or DA2K_ROOT to the folder."
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: expected JSON, found a damaged file ({error}). Download it again.") from error
+    if not isinstance(content, dict) or not all(isinstance(entries, list) for entries in content.values()):
+        raise ValueError(f"{path}: expected a JSON object, image path → list of pairs. This is not DA-2K's file.")
+    return {image: [_pair(path, image, entry) for entry in entries] for image, entries in content.items()}
+
+
+def _pair(path: Path, image: str, entry: Any) -> tuple[Point, Point]:
+    if not isinstance(entry, dict) or not all(_is_point(entry.get(name)) for name in ("point1", "point2")):
+        raise ValueError(
+            f"{path}, {image}: expected point1 and point2 as [row, column] in whole pixels, found {entry!r}."
+        )
+    closer = entry.get("closer_point")
+    if closer not in ("point1", "point2"):
+        raise ValueError(f"{path}, {image}: expected closer_point to be 'point1' or 'point2', found {closer!r}.")
+    return entry[closer], entry["point2" if closer == "point1" else "point1"]
+
+
+def _is_point(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(type(coordinate) is int for coordinate in value)
