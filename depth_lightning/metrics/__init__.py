@@ -6,7 +6,7 @@ from depth_lightning.metrics.baseline import best_constant
 from depth_lightning.metrics.depth_metrics import DepthMetrics
 from depth_lightning.metrics.errors import ERRORS, ErrorFunction
 from depth_lightning.metrics.per_image import ImageCounts, PerImageMetrics
-from depth_lightning.metrics.protocol import Protocol, crop_mask
+from depth_lightning.metrics.protocol import Protocol, crop_mask, usual_crops
 
 __all__ = [
     "ERRORS",
@@ -19,4 +19,5 @@ __all__ = [
     "align",
     "best_constant",
     "crop_mask",
+    "usual_crops",
 ]

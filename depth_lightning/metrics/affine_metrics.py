@@ -52,7 +52,7 @@ class AffineMetrics(PerImageMetrics):
     def image_rows(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """One row an image. A constant truth orders no pair, so it is counted as not determined."""
         rows = torch.stack([function(prediction, target, mask) for function in self.errors.values()], dim=1)
-        return self.with_status(rows, mask.flatten(1).any(dim=1), rows.isfinite().all(dim=1))
+        return self.with_status(rows, mask, rows.isfinite().all(dim=1))
 
 
 def _normalised(values: Tensor, mask: Tensor) -> Tensor:

@@ -11,6 +11,11 @@ from depth_lightning.metrics.errors import ERRORS, ErrorFunction
 from depth_lightning.metrics.per_image import PerImageMetrics
 from depth_lightning.metrics.protocol import Protocol
 
+POOLED: Mapping[str, int] = {
+    "abs_rel": 1, "sq_rel": 1, "rmse": 2, "rmse_log": 2, "log10": 1, "mae": 1, "delta1": 1, "delta2": 1, "delta3": 1,
+}  # fmt: skip
+"""The errors that have a value over the pixels of all images together: (Σ pixels · errorᵖ / Σ pixels)^(1/p), with p."""
+
 
 class DepthMetrics(PerImageMetrics):
     """Errors of depth maps against truth in metres (or depth up to scale, with an alignment that finds it).
@@ -32,10 +37,36 @@ class DepthMetrics(PerImageMetrics):
         super().__init__(errors, **kwargs)
         self.protocol = protocol
 
+    def update(self, prediction: Tensor, target: Tensor, mask: Tensor, scale_known: bool = True) -> None:
+        """Add images, as `PerImageMetrics.update`.
+
+        Args:
+            prediction: (b, h, w), at the target's resolution.
+            target: (b, h, w) depth.
+            mask: (b, h, w) bool, True where the target is valid.
+            scale_known: whether the target is in a unit. Where it is up to scale, an alignment alone can score an
+                image; under alignment "none" it is counted as not aligned.
+        """
+        super().update(prediction, target, mask)
+        if not scale_known and self.protocol.alignment == "none":
+            self.rows[-1][:, -1] = 0
+
     def image_rows(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """One row an image: aligned, bounded and scored as the protocol says."""
         valid = self.protocol.valid(target, mask)
         aligned = align(prediction, target, valid, self.protocol.alignment)
         depth = self.protocol.bound(aligned.depth)
         errors = torch.stack([function(depth, target, valid) for function in self.errors.values()], dim=1)
-        return self.with_status(errors, valid.flatten(1).any(dim=1), aligned.determined)
+        return self.with_status(errors, valid, aligned.determined)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Every error by its name, over images or, for those in `POOLED`, pixels, as the protocol's reduction says."""
+        if self.protocol.reduction == "image":
+            return super().compute()
+        errors, scored, pixels = self.table()
+        columns, weights = dict(zip(self.errors, errors[scored].T, strict=True)), pixels[scored]
+        return {
+            name: ((columns[name] ** p * weights).sum() / weights.sum()).float() ** (1 / p)
+            for name, p in POOLED.items()
+            if name in columns
+        }

@@ -18,7 +18,7 @@ class ImageCounts(NamedTuple):
     without_valid_pixel: int
     """Nothing to compare with inside the protocol's crop and range; not in the averages."""
     not_aligned: int
-    """The pixels do not determine the alignment; not in the averages."""
+    """The pixels do not determine the alignment, or the truth has no unit and none is fitted; not in the averages."""
 
 
 class PerImageMetrics(Metric):
@@ -63,19 +63,21 @@ class PerImageMetrics(Metric):
 
     @staticmethod
     def with_status(errors: Tensor, valid: Tensor, determined: Tensor) -> Tensor:
-        """(b, errors + 2): the errors, whether there was a valid pixel, and whether it could be scored."""
-        return torch.cat([errors, valid[:, None].to(errors), determined[:, None].to(errors)], dim=1)
+        """(b, errors + 2): the errors, the number of pixels in the (b, h, w) mask, and whether they could be scored."""
+        pixels = valid.sum(dim=(1, 2))
+        return torch.cat([errors, pixels[:, None].to(errors), determined[:, None].to(errors)], dim=1)
 
     def compute(self) -> dict[str, Tensor]:
         """Every error by its name, averaged over the images scored; NaN where none was."""
-        errors, scored, _ = self._table()
+        errors, scored, _ = self.table()
         means = errors[scored].mean(dim=0).float()
         return dict(zip(self.errors, means, strict=True))
 
     def counts(self) -> ImageCounts:
         """The images behind `compute`, of all processes: a collective call, to be made by every process."""
         with self.sync_context(should_sync=self._to_sync):
-            _, scored, valid = self._table()
+            _, scored, pixels = self.table()
+        valid = pixels > 0
         return ImageCounts(int(scored.sum()), int((~valid).sum()), int((valid & ~scored).sum()))
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
@@ -84,8 +86,9 @@ class PerImageMetrics(Metric):
             self.rows.append(torch.empty(0, len(self.errors) + 2, device=self.device))
         super().sync(*args, **kwargs)
 
-    def _table(self) -> tuple[Tensor, Tensor, Tensor]:
+    def table(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Of this process: errors (n, errors), whether each image is scored (n,), its valid pixels (n,), in float64."""
         table = dim_zero_cat(self.rows) if len(self.rows) else torch.empty(0, len(self.errors) + 2)
         rows = table.cpu().double()
-        valid, determined = rows[:, -2].bool(), rows[:, -1].bool()
-        return rows[:, :-2], valid & determined, valid
+        pixels, determined = rows[:, -2], rows[:, -1].bool()
+        return rows[:, :-2], (pixels > 0) & determined, pixels

@@ -8,12 +8,13 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-Crop = Literal["none", "nyu_eigen", "kitti_garg", "kitti_eigen"]
+Crop = Literal["none", "nyu_eigen", "kitti_garg", "kitti_eigen", "kitti_benchmark", "kitti_benchmark_garg"]
 Alignment = Literal[
     "none",
     "scale_median_of_ratios",
@@ -22,12 +23,19 @@ Alignment = Literal[
     "scale_shift_depth",
     "scale_shift_disparity",
 ]
+Upsample = Literal["bilinear_corners", "bilinear", "bicubic"]
+Reduction = Literal["image", "pixel"]
 
-_KITTI_CROPS = {
+_NAMES = {"crop": Crop, "alignment": Alignment, "upsample": Upsample, "reduction": Reduction}
+_SWITCHES = ("strict", "clip", "flip_average")
+
+_KITTI_SHARES = {
     # rows from, to, columns from, to, as shares of height and width
     "kitti_garg": (0.40810811, 0.99189189, 0.03594771, 0.96405229),  # Garg et al., 2016
     "kitti_eigen": (0.3324324, 0.91351351, 0.0359477, 0.96405229),  # Eigen et al., 2014
 }
+_KITTI_BENCHMARK = (352, 1216)
+_KITTI_LARGEST = (376, 1242)
 
 
 @dataclass(frozen=True)
@@ -38,43 +46,86 @@ class Protocol:
         min_depth: pixels count where min_depth < target < max_depth, in the unit of the target (metres). Predictions
             below it are raised to it, so that no logarithm meets 0.
         max_depth: see min_depth.
-        crop: the region of the image that counts; `nyu_eigen` needs 480×640 targets.
+        crop: the region of the image that counts. `nyu_eigen` needs 480×640 targets. `kitti_benchmark` is the bottom
+            352×1216, centred, and `kitti_benchmark_garg` Garg's crop of that, which ZoeDepth reports; BTS takes Garg's
+            crop of the whole image, `kitti_garg`.
         alignment: what is fitted to the truth of each image first; see `depth_lightning.metrics.alignment`.
         strict: whether targets equal to a bound are left out (ZoeDepth) or count (Depth Anything V2).
         clip: whether predictions beyond max_depth are lowered to it (ZoeDepth, BTS) or not (Depth Anything V2).
+        upsample: how predictions get the resolution of the truth: `bilinear_corners` (with align_corners: Depth
+            Anything V2, ZoeDepth), `bilinear`, or `bicubic` (MiDaS).
+        flip_average: whether predictions are averaged with those of the mirrored image, in the network's unit
+            (ZoeDepth).
+        reduction: `image`: averages over images, each weighs the same, as nearly all papers have it; `pixel`: over
+            the pixels of all images together, for the errors that this is defined for.
 
     Raises:
-        ValueError: a name is unknown, or the range is empty.
+        ValueError: a name is unknown, a bound is no number or a switch no bool, or the range is empty.
     """
 
+    # `hash` leaves out what is at its default: a field may be added, but no default changed.
     min_depth: float = 1e-3
     max_depth: float = 10.0
     crop: Crop = "none"
     alignment: Alignment = "none"
     strict: bool = True
     clip: bool = False
+    upsample: Upsample = "bilinear_corners"
+    flip_average: bool = False
+    reduction: Reduction = "image"
 
     def __post_init__(self) -> None:
-        for name, value, allowed in (
-            ("crop", self.crop, get_args(Crop)),
-            ("alignment", self.alignment, get_args(Alignment)),
-        ):
-            if value not in allowed:
-                raise ValueError(f"protocol.{name} is one of {', '.join(allowed)}; found {value!r}.")
+        for name, names in _NAMES.items():
+            if getattr(self, name) not in get_args(names):
+                raise ValueError(
+                    f"protocol.{name} is one of {', '.join(get_args(names))}; found {getattr(self, name)!r}."
+                )
+        for name in _SWITCHES:
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"protocol.{name} is true or false; found {getattr(self, name)!r}.")
+        for name in ("min_depth", "max_depth"):
+            try:  # 80 and 80.0 are one protocol
+                object.__setattr__(self, name, float(getattr(self, name)))
+            except (TypeError, ValueError):
+                raise ValueError(f"protocol.{name} is a number; found {getattr(self, name)!r}.") from None
         if not 0 < self.min_depth < self.max_depth:
             raise ValueError(
                 "A protocol needs 0 < protocol.min_depth < protocol.max_depth, "
                 f"found {self.min_depth} and {self.max_depth}."
             )
 
+    def __str__(self) -> str:
+        """What a reader of a table must know, in a line."""
+        sign = "<" if self.strict else "≤"
+        parts = [f"{self.min_depth:g} {sign} depth {sign} {self.max_depth:g}", f"crop {self.crop}"]
+        parts += [f"alignment {self.alignment}", "clipped" if self.clip else "not clipped"]
+        if self.upsample != "bilinear_corners":
+            parts.append(f"upsampled {self.upsample}")
+        if self.flip_average:
+            parts.append("averaged with the mirrored image's")
+        if self.reduction == "pixel":
+            parts.append("over all pixels together")
+        return ", ".join(parts)
+
     @property
     def hash(self) -> str:
-        """Eight hex digits that differ when anything that moves the numbers differs."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:8]
+        """Eight hex digits that differ where anything that moves the numbers differs.
 
-    def to_dict(self) -> dict[str, float | str]:
+        Of the fields that are not at their defaults, so that a field added later leaves the hashes of before.
+        """
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        changed = {name: value for name, value in self.to_dict().items() if value != defaults[name]}
+        return hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:8]
+
+    def to_dict(self) -> dict[str, Any]:
         """The fields as plain values."""
         return dataclasses.asdict(self)
+
+    def upsampled(self, prediction: Tensor, height: int, width: int) -> Tensor:
+        """(b, h, w) float32 predictions at the resolution of their truth, which itself is never resized."""
+        mode = "bicubic" if self.upsample == "bicubic" else "bilinear"
+        corners = self.upsample == "bilinear_corners"
+        return F.interpolate(prediction.float()[:, None], (height, width), mode=mode, align_corners=corners)[:, 0]
 
     def valid(self, target: Tensor, mask: Tensor) -> Tensor:
         """The pixels that count, (b, h, w) bool: valid, inside the crop and inside the depth range."""
@@ -105,7 +156,27 @@ def crop_mask(crop: Crop, height: int, width: int) -> Tensor:
                 "Use protocol.crop=none for other data."
             )
         inside[45:471, 41:601] = True
+    elif crop in ("kitti_benchmark", "kitti_benchmark_garg"):
+        rows, columns = _KITTI_BENCHMARK
+        if height < rows or width < columns:
+            raise ValueError(
+                f"protocol.crop={crop} takes {rows}×{columns} of a larger ground truth, found {height}×{width}. "
+                "Use protocol.crop=none for other data."
+            )
+        left = (width - columns) // 2
+        within = crop_mask("kitti_garg" if crop == "kitti_benchmark_garg" else "none", rows, columns)
+        inside[height - rows :, left : left + columns] = within
     else:
-        top, bottom, left, right = _KITTI_CROPS[crop]
-        inside[int(top * height) : int(bottom * height), int(left * width) : int(right * width)] = True
+        top, bottom, left_share, right_share = _KITTI_SHARES[crop]
+        inside[int(top * height) : int(bottom * height), int(left_share * width) : int(right_share * width)] = True
     return inside
+
+
+def usual_crops(height: int, width: int) -> tuple[Crop, ...]:
+    """The crops that papers use on ground truth of this size: NYU's on 480×640, KITTI's on KITTI's sizes."""
+    if (height, width) == (480, 640):
+        return ("none", "nyu_eigen")
+    sides = zip((height, width), _KITTI_BENCHMARK, _KITTI_LARGEST, strict=True)
+    if all(smallest <= side <= largest for side, smallest, largest in sides):
+        return ("none", "kitti_garg", "kitti_eigen", "kitti_benchmark", "kitti_benchmark_garg")
+    return ("none",)
