@@ -44,7 +44,7 @@ class BestCheckpoint(ModelCheckpoint):
 class Panels(Callback):
     """Draws image | truth | prediction | error of the same few validation images after every validation.
 
-    Pictures go to <run folder>/panels/epoch_<n>.png and to every logger that takes images. Drawn by the first process
+    Pictures go to <run folder>/panels/epoch_<n>.png, counted from 1, and to every logger that takes images. Drawn by the first process
     alone.
 
     Args:
@@ -62,7 +62,7 @@ class Panels(Callback):
             return
         assert isinstance(module, DepthModule)
         picture = draw_panels(module, trainer.datamodule.val_data, self.images)  # type: ignore[attr-defined]
-        save_png(Path(trainer.default_root_dir) / "panels" / f"epoch_{trainer.current_epoch:03d}.png", picture)
+        save_png(Path(trainer.default_root_dir) / "panels" / f"epoch_{trainer.current_epoch + 1:03d}.png", picture)
         for logger in trainer.loggers:
             log_image(logger, "val/panels", picture, trainer.global_step)
 

@@ -38,7 +38,7 @@ def test_a_run_leaves_what_the_readme_says(trained):
     for name in ("config.yaml", "metrics.csv", "metrics.json", "table.csv", "checkpoints/best.ckpt"):
         assert (folder / name).is_file(), name
     assert (folder / "checkpoints/last.ckpt").is_file()
-    assert sorted(path.name for path in (folder / "panels").iterdir()) == ["epoch_000.png", "epoch_001.png"]
+    assert sorted(path.name for path in (folder / "panels").iterdir()) == ["epoch_001.png", "epoch_002.png"]
     content = json.loads((folder / "metrics.json").read_text())
     assert content["metrics"]["abs_rel"] == best == pytest.approx(min(_values(folder, "val/abs_rel")), rel=1e-5)
     assert content["images"] == 5
