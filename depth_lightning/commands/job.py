@@ -77,5 +77,5 @@ def _root_message(error: BaseException) -> str:
     """The message without the traceback that a data loader's worker puts before it."""
     text = str(error)
     if "Traceback (most recent call last)" in text:
-        text = text.strip().splitlines()[-1]
+        text = text.strip().splitlines()[-1].removeprefix(f"{type(error).__name__}: ")
     return text

@@ -44,8 +44,8 @@ class BestCheckpoint(ModelCheckpoint):
 class Panels(Callback):
     """Draws image | truth | prediction | error of the same few validation images after every validation.
 
-    Pictures go to <run folder>/panels/epoch_<n>.png, counted from 1, and to every logger that takes images. Drawn by the first process
-    alone.
+    Pictures go to <run folder>/panels/epoch_<n>.png, n counted from 1, and to every logger that takes images. Drawn by
+    the first process alone.
 
     Args:
         images: how many, spread evenly over the validation set.
