@@ -1,20 +1,23 @@
 """The LightningModule: one training step, one evaluation step, and the optimiser between them."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import lightning
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from depth_lightning.metrics import AffineMetrics, DepthMetrics, ImageCounts, Protocol
+from depth_lightning.metrics.protocol import Alignment
 from depth_lightning.models import DepthAnythingV2, normalize
 from depth_lightning.sample import DepthBatch, DepthKind
 from depth_lightning.training.objective import Objective
 from depth_lightning.training.optimizer import OptimizerFactory, adamw
 from depth_lightning.training.scheduler import Schedule, poly
+
+log = logging.getLogger(__name__)
 
 
 class ValidationCounts(NamedTuple):
@@ -31,12 +34,16 @@ class DepthModule(lightning.LightningModule):
 
     Args:
         network: gives (b, h, w) metres, or disparity.
-        metrics: what validation computes, and under which protocol.
+        metrics: what validation computes, and under which protocol; by default on the whole image, up to the network's
+            max_depth, relative networks aligned in disparity.
         objective: the loss; needed for training alone.
         optimizer: called with the network's parameter groups.
         schedule: factor of the learning rates at a step of the run.
         config: plain values that describe the run. They are written into every checkpoint, which then tells without
             any argument what it holds.
+
+    Raises:
+        ValueError: the protocol takes metres from a network that gives none.
     """
 
     def __init__(
@@ -53,7 +60,14 @@ class DepthModule(lightning.LightningModule):
         self.objective = objective
         self.optimizer = optimizer
         self.schedule = schedule
-        self.metrics = metrics or DepthMetrics(Protocol(max_depth=network.max_depth))
+        relative = network.output == "relative"
+        alignment: Alignment = "scale_shift_disparity" if relative else "none"
+        self.metrics = metrics or DepthMetrics(Protocol(max_depth=network.max_depth, alignment=alignment))
+        if relative and self.metrics.protocol.alignment == "none":
+            raise ValueError(
+                "A network with model.output=relative gives disparity up to scale and shift, which "
+                "protocol.alignment=none would score as metres. Use protocol=affine_disparity."
+            )
         self.affine_metrics = AffineMetrics()
         self.counts: ValidationCounts | None = None
         """Of the last validation."""
@@ -69,22 +83,33 @@ class DepthModule(lightning.LightningModule):
 
     def predict_batch(self, batch: DepthBatch) -> Tensor:
         """(b, h, w) prediction at the resolution of the batch's ground truth: metres, or disparity."""
-        prediction = self.network(normalize(batch.image))[:, None].float()
-        # Upsampled as the reference does it; the ground truth is never resized.
-        return F.interpolate(prediction, batch.target.shape[-2:], mode="bilinear", align_corners=True)[:, 0]
+        image = normalize(batch.image)
+        prediction: Tensor = self.network(image)
+        if self.metrics.protocol.flip_average:
+            prediction = (prediction + self.network(image.flip(-1)).flip(-1)) / 2
+        return self.metrics.protocol.upsampled(prediction, *batch.target.shape[-2:])
 
-    def validation_step(self, batch: DepthBatch, batch_index: int) -> None:
-        """Score one batch at the resolution of its ground truth, each sample as the kind of its truth allows."""
+    def validation_step(self, batch: DepthBatch, batch_index: int) -> Tensor:
+        """Score one batch at the resolution of its ground truth; the prediction, for callbacks."""
         prediction = self.predict_batch(batch)
-        for metrics in (self.metrics, self.affine_metrics):
-            affine = metrics is self.affine_metrics
-            images = [i for i, kind in enumerate(batch.kind) if (kind == DepthKind.DISPARITY) == affine]
+        self.score_depth(self.metrics, batch, prediction)
+        images = [image for image, kind in enumerate(batch.kind) if kind == DepthKind.DISPARITY]
+        if images:
+            disparity = self._converted(prediction[images], to_disparity=True)
+            self.affine_metrics.update(disparity, batch.target[images], batch.mask[images])
+        return prediction
+
+    def score_depth(self, metrics: DepthMetrics, batch: DepthBatch, prediction: Tensor) -> None:
+        """Add the images whose truth is depth to `metrics`, the prediction in the form that its alignment takes."""
+        to_disparity = metrics.protocol.alignment == "scale_shift_disparity"
+        for kind in (DepthKind.METRES, DepthKind.UP_TO_SCALE):
+            images = [image for image, other in enumerate(batch.kind) if other == kind]
             if images:
-                wants_disparity = affine or self.metrics.protocol.alignment == "scale_shift_disparity"
-                given = prediction[images]
-                if wants_disparity != (self.network.output == "relative"):
-                    given = 1 / given.clamp(min=1e-6)
-                metrics.update(given, batch.target[images], batch.mask[images])
+                given = self._converted(prediction[images], to_disparity)
+                metrics.update(given, batch.target[images], batch.mask[images], scale_known=kind == DepthKind.METRES)
+
+    def _converted(self, prediction: Tensor, to_disparity: bool) -> Tensor:
+        return prediction if to_disparity == (self.network.output == "relative") else 1 / prediction.clamp(min=1e-6)
 
     def on_validation_epoch_end(self) -> None:
         """Log the averages over all images of all processes."""
@@ -95,6 +120,13 @@ class DepthModule(lightning.LightningModule):
                 # Equal on every process already; sync_dist spares Lightning's warning and changes nothing.
                 self.log_dict({f"val/{name}": value for name, value in errors.items()}, sync_dist=True)
             metrics.reset()
+        depth = self.counts.depth
+        if sum(depth) and not depth.scored and self.trainer.is_global_zero:
+            log.warning(
+                f"None of the {sum(depth)} validation images with depth can be scored under this protocol "
+                f"({self.metrics.protocol}): {depth.without_valid_pixel} have no valid pixel in its crop and range, "
+                f"{depth.not_aligned} are not aligned. The depth metrics are NaN."
+            )
 
     def configure_optimizers(self) -> Any:
         """The optimiser, and its schedule over the steps that the trainer will make."""
