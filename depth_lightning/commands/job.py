@@ -69,6 +69,7 @@ def _quiet() -> None:
         ".*The number of training batches .* is smaller than the logging interval.*",
         ".*isinstance.treespec, LeafSpec.. is deprecated.*",
         ".*srun. command is available.*",
+        ".*The dirpath has changed from.*",  # a run that goes on in a new folder keeps its own best
     ):
         warnings.filterwarnings("ignore", message)
 

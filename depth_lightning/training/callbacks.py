@@ -11,10 +11,13 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
 
+from depth_lightning.metrics.alignment import align, fit_scale_shift
+from depth_lightning.models.depth_anything import Output
 from depth_lightning.reporting.loggers import log_image
 from depth_lightning.reporting.panels import draw_panel, save_png, stack_panels
-from depth_lightning.sample import DepthDataset, DepthSample, collate
+from depth_lightning.sample import DepthBatch, DepthDataset, DepthKind, DepthSample, collate
 from depth_lightning.training.module import DepthModule
 
 log = logging.getLogger(__name__)
@@ -83,10 +86,31 @@ def _panel(module: DepthModule, sample: DepthSample) -> np.ndarray:
     was_training = module.training
     module.eval()
     with torch.no_grad(), module.trainer.precision_plugin.val_step_context():
-        prediction = module.predict_batch(batch)[0].float().cpu().numpy()
+        prediction = _like_truth(module.predict_batch(batch).float(), batch, module.network.output)
     module.train(was_training)
-    image = (sample.image.clip(0, 1) * 255).round().astype(np.uint8)
-    return draw_panel(image, sample.target, sample.mask, prediction, kind=sample.kind, title=sample.id)
+    return draw_panel(
+        (sample.image.clip(0, 1) * 255).round().astype(np.uint8),
+        sample.target,
+        sample.mask,
+        prediction[0].cpu().numpy(),
+        kind=sample.kind,
+        unit="m" if sample.kind == DepthKind.METRES else "",
+        title=sample.id,
+    )
+
+
+def _like_truth(prediction: Tensor, batch: DepthBatch, output: Output) -> Tensor:
+    """The prediction in the unit of its truth; fitted to it where the two have no unit in common."""
+    target, mask, kind = batch.target, batch.mask, batch.kind[0]
+    if kind == DepthKind.DISPARITY:
+        disparity = prediction if output == "relative" else 1 / prediction
+        scale, shift, _ = fit_scale_shift(disparity, target, mask)
+        return scale[:, None, None] * disparity + shift[:, None, None]
+    if output == "relative":
+        return align(prediction, target, mask, "scale_shift_disparity").depth
+    if kind == DepthKind.UP_TO_SCALE:
+        return align(prediction, target, mask, "scale_median_of_ratios").depth
+    return prediction
 
 
 class PlainProgress(Callback):
