@@ -74,11 +74,14 @@ class DepthModule(lightning.LightningModule):
         self.config = dict(config or {})
 
     def training_step(self, batch: DepthBatch, batch_index: int) -> Tensor:
-        """The loss of one batch."""
+        """The loss of one batch; of a batch that mixes kinds of depth, each kind's loss is logged, too."""
         assert self.objective is not None, "DepthModule was built without an objective, which training needs."
         prediction = self.network(normalize(batch.image))
-        loss: Tensor = self.objective(prediction, batch.target, batch.mask, batch.kind)
+        losses = self.objective.by_kind(prediction, batch.target, batch.mask, batch.kind)
+        loss = self.objective.weighed(losses, batch.kind)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.image))
+        if len(losses) > 1:
+            self.log_dict({f"train/loss_{kind.name.lower()}": value for kind, value in losses.items()}, batch_size=1)
         return loss
 
     def predict_batch(self, batch: DepthBatch) -> Tensor:

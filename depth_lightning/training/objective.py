@@ -7,7 +7,7 @@
 | disparity up to scale and shift   | `disparity`, with 1 / prediction       | `disparity`                 |
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -48,15 +48,26 @@ class Objective(nn.Module):
 
     def forward(self, prediction: Tensor, target: Tensor, mask: Tensor, kinds: Sequence[DepthKind]) -> Tensor:
         """Scalar loss of (b, h, w) predictions, targets and masks, and b kinds."""
+        return self.weighed(self.by_kind(prediction, target, mask, kinds), kinds)
+
+    @staticmethod
+    def weighed(losses: Mapping[DepthKind, Tensor], kinds: Sequence[DepthKind]) -> Tensor:
+        """The losses' sum, each weighed by its kind's share of the images."""
+        shares = {kind: sum(other == kind for other in kinds) / len(kinds) for kind in losses}
+        return torch.stack([shares[kind] * loss for kind, loss in losses.items()]).sum()
+
+    def by_kind(
+        self, prediction: Tensor, target: Tensor, mask: Tensor, kinds: Sequence[DepthKind]
+    ) -> dict[DepthKind, Tensor]:
+        """The loss of each kind among `kinds`, over its own images."""
         present = sorted(set(kinds))
         if len(present) == 1:
-            return self._one_kind(prediction, target, mask, present[0])
-        total = prediction.new_zeros(())
+            return {present[0]: self._one_kind(prediction, target, mask, present[0])}
+        losses = {}
         for kind in present:
             images = [image for image, other in enumerate(kinds) if other == kind]
-            loss = self._one_kind(prediction[images], target[images], mask[images], kind)
-            total = total + loss * (len(images) / len(kinds))
-        return total
+            losses[kind] = self._one_kind(prediction[images], target[images], mask[images], kind)
+        return losses
 
     def _one_kind(self, prediction: Tensor, target: Tensor, mask: Tensor, kind: DepthKind) -> Tensor:
         if kind == DepthKind.DISPARITY:
