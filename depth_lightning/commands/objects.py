@@ -1,6 +1,7 @@
 """The configuration's groups as the objects they describe."""
 
 import logging
+import os
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -46,7 +47,7 @@ def build_data(cfg: DictConfig) -> DepthDataModule:
         eval_transform=EvaluationTransform(data.size),
         batch_size=data.batch_size,
         eval_batch_size=data.eval_batch_size,
-        num_workers=data.num_workers,
+        num_workers=min(8, len(os.sched_getaffinity(0))) if data.num_workers is None else data.num_workers,
         seed=cfg.seed,
     )
 

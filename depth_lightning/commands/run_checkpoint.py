@@ -28,7 +28,7 @@ def read_run_checkpoint(path: str | Path) -> tuple[DictConfig, dict[str, Any]]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
         raise ValueError(
-            f"checkpoint={path} cannot be read: it is torn, or no checkpoint of train.py ({_first_line(error)})."
+            f"checkpoint={path} cannot be read: it is torn, or no checkpoint of train.py ({_first_sentence(error)})."
         ) from error
     if not isinstance(content, dict) or "config" not in content:
         raise ValueError(
@@ -87,5 +87,5 @@ def overlay(saved: DictConfig, composed: DictConfig, overrides: Sequence[str]) -
     return merged
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+def _first_sentence(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0].split(". ")[0]
