@@ -47,7 +47,7 @@ def build_data(cfg: DictConfig) -> DepthDataModule:
         eval_transform=EvaluationTransform(data.size),
         batch_size=data.batch_size,
         eval_batch_size=data.eval_batch_size,
-        num_workers=min(8, len(os.sched_getaffinity(0))) if data.num_workers is None else data.num_workers,
+        num_workers=min(8, os.cpu_count() or 1) if data.num_workers is None else data.num_workers,
         seed=cfg.seed,
     )
 
