@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from depth_lightning.commands import objects
+from depth_lightning.commands.explain import Explain, Variant, as_rows, report_variants
 from depth_lightning.commands.job import run_job
 from depth_lightning.commands.run_checkpoint import overlay, read_run_checkpoint
 from depth_lightning.data import DepthDataModule
@@ -44,7 +45,7 @@ def evaluate(cfg: DictConfig, overrides: Sequence[str]) -> Score:
         overrides: what was typed, which wins over what the checkpoint says of itself.
 
     Raises:
-        ValueError: neither a checkpoint nor weights were given.
+        ValueError: neither a checkpoint nor weights were given, or the protocol does not go with the network.
     """
     if cfg.checkpoint is not None:
         saved, state = read_run_checkpoint(cfg.checkpoint)
@@ -62,11 +63,13 @@ def evaluate(cfg: DictConfig, overrides: Sequence[str]) -> Score:
         module.load_state_dict(state)
     else:
         objects.start_weights(network, cfg.model)
-    trainer = objects.build_trainer(cfg, callbacks=[], loggers=[])
+    explain = Explain(module.metrics.protocol, relative=network.output == "relative") if cfg.explain else None
+    trainer = objects.build_trainer(cfg, callbacks=[explain] if explain else [], loggers=[])
     result = score(trainer, module, data)
+    variants = explain.variants() if explain else None
     if trainer.is_global_zero:
         name = f"checkpoint {cfg.checkpoint}" if cfg.checkpoint else f"{cfg.model.weights}"
-        report(cfg, result, module.metrics, data, title=name)
+        report(cfg, result, module.metrics, data, title=name, variants=variants)
         if cfg.panels:
             picture = Path(cfg.run_dir) / "panels.png"
             save_png(picture, draw_panels(module, data.val_data, cfg.panels))
@@ -83,8 +86,23 @@ def score(trainer: lightning.Trainer, module: DepthModule, data: DepthDataModule
     return Score({name: logged[name] for name in names if name in logged}, module.counts)
 
 
-def report(cfg: DictConfig, result: Score, metrics: DepthMetrics, data: DepthDataModule, title: str) -> None:
+def report(
+    cfg: DictConfig,
+    result: Score,
+    metrics: DepthMetrics,
+    data: DepthDataModule,
+    title: str,
+    variants: Sequence[Variant] | None = None,
+) -> None:
     """Print the table, and write metrics.json and table.csv into the run's folder.
+
+    Args:
+        cfg: with the run's folder, and what is recorded of the network.
+        result: what was found.
+        metrics: under which protocol.
+        data: for the baseline.
+        title: above the table.
+        variants: what other protocols make of it, if they were asked for.
 
     Raises:
         ValueError: no image had anything to score.
@@ -93,8 +111,9 @@ def report(cfg: DictConfig, result: Score, metrics: DepthMetrics, data: DepthDat
     protocol = metrics.protocol
     if not depth.scored and not affine.scored:
         raise ValueError(
-            f"None of the {sum(depth) + sum(affine)} validation images has a valid pixel under this protocol "
-            f"({_in_words(protocol.to_dict())}). Check protocol.min_depth, protocol.max_depth and the data's unit."
+            f"None of the {sum(depth) + sum(affine)} validation images can be scored under this protocol ({protocol}): "
+            f"{' and '.join(_left_out(result.counts))}. Check protocol.max_depth and the data's unit, or choose an "
+            "alignment, such as protocol=median_scaled."
         )
     columns = {"model": result.metrics}
     content: dict[str, Any] = {
@@ -102,6 +121,7 @@ def report(cfg: DictConfig, result: Score, metrics: DepthMetrics, data: DepthDat
         "images": depth.scored or affine.scored,
         "images_by_truth": {name: counts._asdict() for name, counts in result.counts._asdict().items()},
         "protocol": {**protocol.to_dict(), "hash": protocol.hash},
+        "data": _data_in_words(cfg.data),
         "model": {key: cfg.model[key] for key in ("encoder", "output", "max_depth")},
         "size": cfg.data.size,
         "checkpoint": cfg.checkpoint,
@@ -115,10 +135,14 @@ def report(cfg: DictConfig, result: Score, metrics: DepthMetrics, data: DepthDat
         change = result.metrics["abs_rel"] / errors["abs_rel"] - 1
         side = "below" if change < 0 else "above"
         notes.append(f"abs_rel is {100 * abs(change):.1f} % {side} the best constant prediction's.")
+    if variants:
+        content["explain"] = as_rows(variants)
     run_dir = Path(cfg.run_dir)
     write_json(run_dir / "metrics.json", content)
     write_csv(run_dir / "table.csv", columns)
     print_table(title, columns, [*notes, f"Written: {run_dir}/metrics.json, table.csv"])
+    if variants is not None:
+        report_variants(variants, run_dir)
 
 
 def constant_baseline(metrics: DepthMetrics, data: DepthDataModule) -> tuple[float, dict[str, float]]:
@@ -132,21 +156,33 @@ def constant_baseline(metrics: DepthMetrics, data: DepthDataModule) -> tuple[flo
     return depth, {name: float(value) for name, value in constant.compute().items()}
 
 
+def _data_in_words(data: DictConfig) -> str:
+    """What was scored: numbers of different data are no more comparable than those of different protocols."""
+    if "parts" in data:
+        return "Mixture: " + ", ".join(data.parts if data.validate_on is None else data.validate_on)
+    name = data.dataset._target_.rsplit(".", 1)[-1]
+    return " ".join([name, *(str(data[key]) for key in ("root", "manifest") if data.get(key))])
+
+
 def _image_notes(counts: ValidationCounts, protocol: Protocol) -> list[str]:
     notes = []
     if counts.depth.scored:
-        how = f"Protocol {protocol.hash}: {_in_words(protocol.to_dict())}."
-        notes.append(f"{counts.depth.scored} images, each weighs the same. {how}")
+        notes.append(f"{counts.depth.scored} images. Protocol {protocol.hash}: {protocol}.")
     if counts.affine.scored:
         notes.append(f"{counts.affine.scored} images have truth up to scale and shift: affine_error, ordinal_error.")
-    empty, undetermined = (sum(column) for column in list(zip(*counts, strict=True))[1:])
-    if empty or undetermined:
-        notes.append(
-            f"NOT in these averages: {empty} images without a valid pixel, "
-            f"{undetermined} whose alignment the pixels do not determine."
-        )
+    if left_out := _left_out(counts):
+        notes.append(f"NOT in these averages: {', '.join(left_out)}.")
     return notes
 
 
-def _in_words(protocol: dict[str, Any]) -> str:
-    return ", ".join(f"{key}={value}" for key, value in protocol.items())
+def _left_out(counts: ValidationCounts) -> list[str]:
+    """The images that were not scored, and why."""
+    reasons = {
+        "have no valid pixel in the protocol's crop and range": counts.depth.without_valid_pixel,
+        "are not aligned: their pixels do not determine it, or their truth is up to scale with alignment none": (
+            counts.depth.not_aligned
+        ),
+        "with truth up to scale and shift have no valid pixel": counts.affine.without_valid_pixel,
+        "with truth up to scale and shift have the same truth everywhere": counts.affine.not_aligned,
+    }
+    return [f"{images} images {reason}" for reason, images in reasons.items() if images]

@@ -11,7 +11,7 @@ from typing import TypeVar
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, read_write
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -53,7 +53,7 @@ def _single_job_arguments(run_dir: str) -> None:
     if hydra.mode != RunMode.MULTIRUN:
         return
     sys.argv = [sys.argv[0], *hydra.overrides.task]
-    with open_dict(HydraConfig.instance().cfg):  # type: ignore[arg-type]
+    with read_write(hydra):  # type: ignore[arg-type]
         hydra.run.dir = run_dir
 
 

@@ -3,6 +3,7 @@
 import logging
 import math
 from pathlib import Path
+from typing import Any
 
 import lightning
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -34,15 +35,16 @@ def train(cfg: DictConfig) -> float:
     network = objects.build_network(cfg.model)
     module = objects.build_module(cfg, network)
     trainer = objects.build_trainer(cfg, objects.build_all(cfg.callbacks), objects.build_all(cfg.logger))
+    recorded = {**objects.plain(cfg), "protocol_hash": module.metrics.protocol.hash}
     if trainer.is_global_zero:
-        claim_folder(run_dir, cfg)
+        claim_folder(run_dir, recorded)
     if cfg.checkpoint is None:
         objects.start_weights(network, cfg.model)
     else:
         read_run_checkpoint(cfg.checkpoint)  # a file that cannot be read is named before anything starts
     for logger in trainer.loggers:
         if not isinstance(logger, CSVLogger):  # config.yaml lies beside metrics.csv already
-            logger.log_hyperparams(objects.plain(cfg))
+            logger.log_hyperparams(recorded)
 
     try:
         trainer.fit(module, datamodule=data, ckpt_path=cfg.checkpoint, weights_only=True)
@@ -64,7 +66,7 @@ def train(cfg: DictConfig) -> float:
     return result.metrics.get("abs_rel", result.metrics.get("affine_error", math.nan))
 
 
-def claim_folder(run_dir: Path, cfg: DictConfig) -> None:
+def claim_folder(run_dir: Path, config: dict[str, Any]) -> None:
     """Write the resolved configuration into a folder that holds no run yet.
 
     Raises:
@@ -73,7 +75,7 @@ def claim_folder(run_dir: Path, cfg: DictConfig) -> None:
     run_dir.mkdir(parents=True, exist_ok=True)
     try:
         with (run_dir / "config.yaml").open("x") as file:
-            file.write(OmegaConf.to_yaml(cfg, resolve=True))
+            file.write(OmegaConf.to_yaml(OmegaConf.create(config)))
     except FileExistsError:
         raise ValueError(f"{run_dir} already holds a run. Choose another hydra.run.dir.") from None
     log.info(f"Run folder: {run_dir}")

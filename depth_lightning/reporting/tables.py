@@ -8,8 +8,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-HIGHER_IS_BETTER = {"delta1", "delta2", "delta3"}
+HIGHER_IS_BETTER = {"delta1", "delta2", "delta3", "accuracy"}
 
 
 def print_table(title: str, columns: Mapping[str, Mapping[str, float]], notes: Sequence[str] = ()) -> None:
@@ -26,13 +27,42 @@ def print_table(title: str, columns: Mapping[str, Mapping[str, float]], notes: S
         table.add_column(name, justify="right")
     metrics = list(next(iter(columns.values())))
     for metric in metrics:
-        arrow = "↑" if metric in HIGHER_IS_BETTER else "↓"
-        table.add_row(f"{metric} {arrow}", *(_number(values.get(metric)) for values in columns.values()))
-    console = Console()
-    console.print(f"\n{title}", highlight=False, markup=False, soft_wrap=True)
-    console.print(table)
-    for note in notes:
-        console.print(note, highlight=False, markup=False, soft_wrap=True)
+        table.add_row(with_arrow(metric), *(number(values.get(metric)) for values in columns.values()))
+    _print(title, table, notes)
+
+
+def print_rows(
+    title: str,
+    header: Mapping[str, bool],
+    groups: Sequence[Sequence[Sequence[str]]],
+    notes: Sequence[str] = (),
+) -> None:
+    """Print rows of text, with a line between one group of them and the next.
+
+    Args:
+        title: above the table.
+        header: name of each column → whether it holds numbers, which stand on the right.
+        groups: rows, each with one text per column.
+        notes: what the reader must know beside the numbers.
+    """
+    table = Table()
+    for name, numbers in header.items():
+        table.add_column(name, justify="right" if numbers else "left", overflow="fold")
+    for group in groups:
+        for row in group:
+            table.add_row(*(Text(cell) for cell in row))
+        table.add_section()
+    _print(title, table, notes)
+
+
+def with_arrow(metric: str) -> str:
+    """The metric's name, and which way is better."""
+    return f"{metric} {'↑' if metric in HIGHER_IS_BETTER else '↓'}"
+
+
+def number(value: float | None) -> str:
+    """A metric's value as tables show it."""
+    return "–" if value is None or value != value else f"{value:.4f}"
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -43,15 +73,23 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def write_csv(path: Path, columns: Mapping[str, Mapping[str, float]]) -> None:
     """Write one row per result: its name, then its metrics."""
-    metrics = list(next(iter(columns.values())))
+    write_rows(path, [{"result": name, **metrics} for name, metrics in columns.items()])
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows as CSV; the columns are all of the names in them, as they first come up."""
     with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["result", *metrics])
-        writer.writerows([name, *(values.get(metric) for metric in metrics)] for name, values in columns.items())
+        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)), restval="")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
+def _print(title: str, table: Table, notes: Sequence[str]) -> None:
+    console = Console()
+    if not console.is_terminal:  # a file has no width that a table must fit
+        console = Console(width=200)
+    for line in (f"\n{title}", table, *notes):
+        console.print(line, highlight=False, markup=False, soft_wrap=isinstance(line, str))
 
 
 def _without_nan(value: Any) -> Any:

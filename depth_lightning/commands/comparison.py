@@ -1,0 +1,129 @@
+"""What a sweep ends with: one table of all its jobs, those measured alike on the same data together.
+
+A Hydra callback of train.py and evaluate.py. Torch is imported when there is a table, not before.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+from itertools import takewhile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+log = logging.getLogger(__name__)
+
+HEADLINE = ("abs_rel", "delta1", "rmse", "affine_error", "ordinal_error", "accuracy")
+
+
+class Job(NamedTuple):
+    """One job of a sweep."""
+
+    name: str
+    overrides: dict[str, str]
+    """What was typed or swept: key → value."""
+    content: dict[str, Any]
+    """Of its metrics.json."""
+
+    @property
+    def protocol(self) -> str:
+        """The hash of its protocol; empty where none applies, as for point pairs."""
+        return str(self.content.get("protocol", {}).get("hash", ""))
+
+    @property
+    def data(self) -> str:
+        """What it was scored on."""
+        return str(self.content.get("data", ""))
+
+
+class Comparison(Callback):
+    """Compares the jobs of a sweep when all are done."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Remember when, since a sweep's folder that is used again holds older results."""
+        self.started = time.time()
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Print the table, and write comparison.csv into the sweep's folder."""
+        folder = Path(config.hydra.sweep.dir)
+        jobs = read_jobs(folder, self.started)
+        if jobs:
+            report_jobs(jobs, folder)
+
+
+def read_jobs(folder: Path, since: float = 0.0) -> list[Job]:
+    """The jobs below a sweep's folder that wrote a metrics.json, in the order of their numbers.
+
+    Args:
+        folder: of the sweep.
+        since: in seconds, as time.time(); results that were written earlier are passed over.
+    """
+    jobs = []
+    for path in folder.rglob("metrics.json"):
+        if path.stat().st_mtime >= since - 1:  # file systems round
+            typed = path.with_name(".hydra") / "overrides.yaml"
+            overrides = [str(override) for override in OmegaConf.load(typed)] if typed.is_file() else []
+            jobs.append(
+                Job(
+                    path.parent.relative_to(folder).as_posix(),
+                    dict(override.lstrip("+~").split("=", 1) for override in overrides if "=" in override),
+                    json.loads(path.read_text()),
+                )
+            )
+    return sorted(jobs, key=lambda job: (len(job.name), job.name))
+
+
+def report_jobs(jobs: Sequence[Job], folder: Path) -> None:
+    """Print one row per job, grouped by protocol, and write comparison.csv."""
+    from depth_lightning.metrics import Protocol
+    from depth_lightning.reporting.tables import number, print_rows, with_arrow, write_rows
+
+    keys = list(dict.fromkeys(key for job in jobs for key in job.overrides))
+    varied = [key for key in keys if len({job.overrides.get(key) for job in jobs}) > 1]
+    shown = {key: shortened([job.overrides.get(key, "") for job in jobs]) for key in varied}
+    if len({job.data for job in jobs}) > 1:
+        shown["scored on"] = shortened([job.data for job in jobs])
+    metrics = [name for name in HEADLINE if any(name in job.content["metrics"] for job in jobs)]
+    groups: dict[tuple[str, str], list[list[str]]] = {}
+    words: dict[str, str] = {}
+    for index, job in enumerate(jobs):
+        row = [job.name, *(values[index] for values in shown.values()), job.protocol, str(job.content["images"])]
+        row += [number(job.content["metrics"].get(name)) for name in metrics]
+        groups.setdefault((job.protocol, job.data), []).append(row)
+        if job.protocol:
+            fields = {key: value for key, value in job.content["protocol"].items() if key != "hash"}
+            words[job.protocol] = f"Protocol {job.protocol}: {Protocol(**fields)}."
+    header = {"job": False, **dict.fromkeys(shown, False), "hash": False, "images": True}
+    header |= {with_arrow(name): True for name in metrics}
+    notes = list(words.values())
+    if len(groups) > 1:
+        notes.append("Numbers across a line are not comparable: the jobs were measured otherwise, or on other data.")
+    write_rows(folder / "comparison.csv", [_flat(job, keys) for job in jobs])
+    print_rows("All jobs of this sweep", header, list(groups.values()), [*notes, f"Written: {folder}/comparison.csv"])
+
+
+def shortened(values: Sequence[str]) -> list[str]:
+    """Paths without the folders that all have in common, and without the end that all have in common."""
+    parts = [value.split("/") for value in values]
+    parts = [names[_common([names[:-1] for names in parts]) :] for names in parts]
+    kept = _common([names[:0:-1] for names in parts])
+    return ["/".join(names[: len(names) - kept]) for names in parts]
+
+
+def _common(lists: Sequence[Sequence[str]]) -> int:
+    """How many first items all have in common."""
+    return sum(1 for _ in takewhile(lambda items: len(set(items)) == 1, zip(*lists, strict=False)))
+
+
+def _flat(job: Job, keys: Sequence[str]) -> dict[str, Any]:
+    return {
+        "job": job.name,
+        "protocol_hash": job.protocol,
+        "scored_on": job.data,
+        **{key: job.overrides.get(key, "") for key in keys},
+        **{key: job.content.get(key) for key in ("checkpoint", "weights", "images")},
+        **job.content["metrics"],
+    }
