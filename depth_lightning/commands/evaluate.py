@@ -112,8 +112,7 @@ def report(
     if not depth.scored and not affine.scored:
         raise ValueError(
             f"None of the {sum(depth) + sum(affine)} validation images can be scored under this protocol ({protocol}): "
-            f"{' and '.join(_left_out(result.counts))}. Check protocol.max_depth and the data's unit, or choose an "
-            "alignment, such as protocol=median_scaled."
+            f"{' and '.join(_left_out(result.counts, protocol))}."
         )
     columns = {"model": result.metrics}
     content: dict[str, Any] = {
@@ -170,18 +169,23 @@ def _image_notes(counts: ValidationCounts, protocol: Protocol) -> list[str]:
         notes.append(f"{counts.depth.scored} images. Protocol {protocol.hash}: {protocol}.")
     if counts.affine.scored:
         notes.append(f"{counts.affine.scored} images have truth up to scale and shift: affine_error, ordinal_error.")
-    if left_out := _left_out(counts):
+    if left_out := _left_out(counts, protocol):
         notes.append(f"NOT in these averages: {', '.join(left_out)}.")
     return notes
 
 
-def _left_out(counts: ValidationCounts) -> list[str]:
-    """The images that were not scored, and why."""
+def _left_out(counts: ValidationCounts, protocol: Protocol) -> list[str]:
+    """The images that were not scored, why, and what to look at."""
+    not_aligned = (
+        "have truth up to scale, which takes an alignment, such as protocol=median_scaled"
+        if protocol.alignment == "none"
+        else "are not aligned: their pixels do not determine it, as those of a constant prediction do not"
+    )
     reasons = {
-        "have no valid pixel in the protocol's crop and range": counts.depth.without_valid_pixel,
-        "are not aligned: their pixels do not determine it, or their truth is up to scale with alignment none": (
-            counts.depth.not_aligned
+        "have no valid pixel in the protocol's crop and range (is the data's unit metres?)": (
+            counts.depth.without_valid_pixel
         ),
+        not_aligned: counts.depth.not_aligned,
         "with truth up to scale and shift have no valid pixel": counts.affine.without_valid_pixel,
         "with truth up to scale and shift have the same truth everywhere": counts.affine.not_aligned,
     }

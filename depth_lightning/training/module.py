@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import lightning
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -123,8 +124,8 @@ class DepthModule(lightning.LightningModule):
                 # Equal on every process already; sync_dist spares Lightning's warning and changes nothing.
                 self.log_dict({f"val/{name}": value for name, value in errors.items()}, sync_dist=True)
             metrics.reset()
-        depth = self.counts.depth
-        if sum(depth) and not depth.scored and self.trainer.is_global_zero:
+        depth, fitting = self.counts.depth, self.trainer.state.fn == TrainerFn.FITTING
+        if sum(depth) and not depth.scored and fitting and self.trainer.is_global_zero:
             log.warning(
                 f"None of the {sum(depth)} validation images with depth can be scored under this protocol "
                 f"({self.metrics.protocol}): {depth.without_valid_pixel} have no valid pixel in its crop and range, "
