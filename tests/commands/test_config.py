@@ -17,7 +17,8 @@ OPTIONS = [
     for name, groups in (("train", TRAIN), ("evaluate", EVALUATE))
     for group in groups
     for file in sorted((CONF / group).glob("*.yaml"))
-    if (group, file.stem) not in {("model", "default"), ("data", "default"), ("data", "mixture_base"), ("loss", "default")}
+    if (group, file.stem)
+    not in {("model", "default"), ("data", "default"), ("data", "mixture_base"), ("loss", "default")}
 ]
 NEEDS_GPU = {"fp16", "ddp_fp16", "nyu_vits"}
 
