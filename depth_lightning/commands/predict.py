@@ -1,0 +1,208 @@
+"""Depth maps, pictures and point clouds of a user's images: `python predict.py`."""
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from depth_lightning.commands import objects
+from depth_lightning.commands.job import run_job
+from depth_lightning.commands.run_checkpoint import overlay, read_run_checkpoint
+from depth_lightning.inference import CloudOptions, Outputs, Predictor, predict_stream, predict_video, save_behind
+from depth_lightning.inference.inputs import Input, find_images, is_video, open_video, read_photo
+from depth_lightning.inference.outputs import claim
+from depth_lightning.inference.point_cloud import parse_intrinsics
+from depth_lightning.inference.predict import load_run_state
+from depth_lightning.inference.stream import Failure, Predicted
+from depth_lightning.inference.video import video_path
+
+log = logging.getLogger(__name__)
+
+
+class Summary(NamedTuple):
+    """What a call did."""
+
+    predicted: int
+    finished_before: int
+    failures: list[Failure[Any]]
+
+
+def run(cfg: DictConfig) -> None:
+    """The entry point; exit status 1 where an image could not be read or saved."""
+    summary = run_job(lambda cfg: predict(cfg, list(HydraConfig.get().overrides.task)), cfg)
+    if summary.failures:
+        sys.exit(1)
+
+
+def predict(cfg: DictConfig, overrides: Sequence[str]) -> Summary:
+    """Predict `cfg.input`, save into `cfg.output`, and say in the log what was done.
+
+    Args:
+        cfg: composed from conf/predict.yaml.
+        overrides: what was typed, which wins over what the checkpoint says of itself.
+
+    Raises:
+        OSError: nothing matches the input, or the output cannot be written to.
+        ValueError: no input, no network, or something is asked for that this network does not give.
+    """
+    if cfg.input is None:
+        raise ValueError("Nothing to predict: give input=… (an image, a folder, a glob, a list of paths, a video).")
+    if not isinstance(cfg.input, str):
+        raise ValueError(f"input is one path or pattern, found {cfg.input}. Several paths go into a .txt file.")
+    state = None
+    if cfg.checkpoint is not None:
+        saved, state = read_run_checkpoint(cfg.checkpoint)
+        cfg = overlay(saved, cfg, overrides)
+    elif not any(override.lstrip("+").startswith("model.weights=") for override in overrides):
+        raise ValueError(
+            "No network to predict with: give checkpoint=…/best.ckpt of a run, "
+            "or released weights with model=vits model.weights=…"
+        )
+    if not (isinstance(cfg.batch_size, int) and cfg.batch_size > 0):
+        raise ValueError(f"batch_size is a whole number above 0, found {cfg.batch_size!r}.")
+    network = objects.build_network(cfg.model)
+    video = is_video(cfg.input)
+    outputs = build_outputs(cfg, video, metric=network.output == "metric", max_depth=network.max_depth)
+    images: list[Input] = []
+    if video:
+        root = Path(cfg.input).expanduser()
+        with open_video(root) as opened:
+            total = opened.frames
+    else:
+        root, images = find_images(cfg.input, without=outputs.folder)
+        total = len(images)
+    if state is not None:
+        load_run_state(network, state, cfg.checkpoint)
+    else:
+        objects.start_weights(network, cfg.model)
+    predictor = Predictor(network, cfg.data.size, cfg.device, cfg.precision)
+    claim(
+        outputs.folder,
+        {"input": str(root.resolve()), "network": _describe(predictor), **outputs.settings()},
+        [video_path(root, outputs)] if video else _files(outputs, images),
+    )
+    start = time.perf_counter()
+    with _progress(total) as advance:
+        if video:
+            predicted, failures = predict_video(predictor, root, outputs, cfg.batch_size, done=advance)
+            summary = Summary(predicted, max(0, total - predicted - len(failures)), failures)
+        else:
+            summary = predict_images(predictor, images, outputs, cfg.batch_size, done=advance)
+    _report(summary, outputs.folder, time.perf_counter() - start, "frames" if video else "images")
+    return summary
+
+
+def predict_images(
+    predictor: Predictor, images: Sequence[Input], outputs: Outputs, batch_size: int, done: Callable[[], None]
+) -> Summary:
+    """Save what is missing of every image's files; `done` is called after each image."""
+    wanted, to_do = [], {}
+    for image in images:
+        changed = image.path.stat().st_mtime if image.path.is_file() else 0.0
+        if missing := outputs.unfinished(image.name, changed):
+            wanted.append(image)
+            to_do[image.name] = missing
+        else:
+            done()
+
+    def read(image: Input) -> tuple[str, np.ndarray]:
+        return image.name, read_photo(image.path)
+
+    def save(result: Predicted) -> None:
+        outputs.write(result.name, result.image, result.prediction, to_do[result.name])
+
+    disagreement = "uncertainty" in outputs.save
+    results = predict_stream(predictor, wanted, read, batch_size=batch_size, disagreement=disagreement)
+    with closing(results):
+        failures = save_behind(results, save, done=done)
+    return Summary(len(wanted) - len(failures), len(images) - len(wanted), failures)
+
+
+def build_outputs(cfg: DictConfig, video: bool, metric: bool, max_depth: float) -> Outputs:
+    """What `save` and its options ask for.
+
+    Raises:
+        ValueError: something that this input or network does not give, or that lacks an option.
+    """
+    save: list[Any] = [cfg.save] if isinstance(cfg.save, str) else list(cfg.save or ())
+    if cfg.save is None:
+        save = ["video"] if video else ["png", "colour"]
+    if "video" in save and not video:
+        raise ValueError(f"save=[video] needs a video as input, found {cfg.input}.")
+    cloud = cfg.cloud
+    options = CloudOptions(
+        intrinsics=None if cloud.intrinsics is None else parse_intrinsics(list(cloud.intrinsics)),
+        calibrated_size=_pair(cloud.calibrated_size, "cloud.calibrated_size"),
+        fov_deg=cloud.fov_deg,
+        max_range_m=cloud.max_range_m,
+        remove_flying=cloud.remove_flying,
+    )
+    colour_range = _pair(cfg.range, "range")
+    return Outputs(
+        Path(cfg.output).expanduser(), save, metric, max_depth, cfg.png_scale, colour_range, options, cfg.overwrite
+    )
+
+
+def _pair(values: Any, key: str) -> tuple[Any, Any] | None:
+    if values is None:
+        return None
+    if isinstance(values, str | float | int) or len(values) != 2:
+        raise ValueError(f"{key} is two numbers, {key}=[…,…]; found {values}.")
+    return values[0], values[1]
+
+
+def _describe(predictor: Predictor) -> dict[str, Any]:
+    network = predictor.network
+    return {
+        "weights": predictor.fingerprint(),
+        "encoder": network.encoder_name,
+        "output": network.output,
+        "max_depth": network.max_depth if predictor.metric else None,
+        "size": predictor.size,
+        "precision": predictor.precision,
+    }
+
+
+def _files(outputs: Outputs, images: Sequence[Input]) -> list[Path]:
+    return [path for image in images for paths in outputs.files(image.name).values() for path in paths]
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[], None]]:
+    """A bar on a terminal, nothing anywhere else; gives what to call after each image."""
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"), TimeRemainingColumn())
+    with Progress(*columns, disable=not sys.stdout.isatty(), console=Console()) as bar:
+        task = bar.add_task("", total=total or None, speed="")
+        start, done = time.perf_counter(), 0
+
+        def advance() -> None:
+            nonlocal done
+            done += 1
+            bar.update(task, advance=1, speed=f"{done / (time.perf_counter() - start):.1f}/s")
+
+        yield advance
+
+
+def _report(summary: Summary, folder: Path, seconds: float, what: str) -> None:
+    before = f", {summary.finished_before} were finished before" if summary.finished_before else ""
+    speed = f" ({summary.predicted / seconds:.1f} per second)" if summary.predicted else ""
+    log.info(f"{summary.predicted} {what} predicted{speed}{before}. Written: {folder}")
+    for failure in summary.failures:
+        log.error(f"Left out: {_reason(failure)}")
+    if summary.failures:
+        log.error(f"{len(summary.failures)} {what} could not be predicted.")
+
+
+def _reason(failure: Failure[Any]) -> str:
+    item = failure.item
+    path = str(item.path) if isinstance(item, Input) else str(item)
+    return str(failure.reason) if path in str(failure.reason) else f"{path}: {failure.reason}"

@@ -1,0 +1,217 @@
+"""What there is to predict: an image, a folder, a glob, a list file, or the frames of a video."""
+
+import glob
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"})
+_LIST_SUFFIX = ".txt"
+
+
+class Input(NamedTuple):
+    """One image to predict."""
+
+    name: str
+    """What its outputs are called: a path below the output folder, without a suffix."""
+    path: Path
+
+
+def is_video(source: str) -> bool:
+    """Whether the name is that of a video file."""
+    return Path(source).suffix.lower() in VIDEO_SUFFIXES
+
+
+def find_images(source: str, without: Path | None = None) -> tuple[Path, list[Input]]:
+    """The images that `source` stands for, in the order of their names or of the list.
+
+    Args:
+        source: an image; a folder, whose subfolders count, hidden ones do not; a glob, with ** for any folders; or a
+            .txt file with a path per line, relative to itself, where lines that start with # are passed over.
+        without: a folder whose files are left out: that of the outputs, which may lie in the folder of the images.
+
+    Returns:
+        The folder that the names are relative to, and the images. Two that differ in their suffix alone keep it.
+
+    Raises:
+        FileNotFoundError: nothing matches.
+        ValueError: the file is no image.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        root, paths = path, _images_below(path)
+        if without is not None and without.resolve() != path.resolve():
+            paths = [image for image in paths if not image.resolve().is_relative_to(without.resolve())]
+        if not paths:
+            raise FileNotFoundError(f"input={source}: no image lies in this folder ({_suffixes()}).")
+    elif path.is_file() and path.suffix.lower() == _LIST_SUFFIX:
+        paths = _listed(path)
+        root = _common_folder(paths, path.parent)
+    elif path.is_file():
+        if path.suffix.lower() not in IMAGE_SUFFIXES:
+            raise ValueError(f"input={source} is no image ({_suffixes()}), no video and no list of images (.txt).")
+        root, paths = path.parent, [path]
+    elif glob.has_magic(str(path)):
+        matches = (Path(match) for match in sorted(glob.glob(str(path), recursive=True)))  # noqa: PTH207
+        paths = [match for match in matches if match.is_file() and match.suffix.lower() in IMAGE_SUFFIXES]
+        if not paths:
+            raise FileNotFoundError(f"input={source}: no image matches this pattern ({_suffixes()}).")
+        plain = path.parts[:-1]
+        first = next((index for index, part in enumerate(plain) if glob.has_magic(part)), len(plain))
+        root = Path(*plain[:first])
+    else:
+        raise FileNotFoundError(f"input={source}: there is no such image, folder, list or video.")
+    return root.resolve(), [Input(_name(image, root), image) for image in paths]
+
+
+def read_photo(path: Path) -> np.ndarray:
+    """Read an image as (h, w, 3) uint8 RGB, turned as its EXIF orientation says and as viewers show it.
+
+    Grey becomes RGB, alpha is dropped, 16 bits become 8.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: OpenCV cannot decode it, or its values are neither 8 nor 16 bits.
+    """
+    encoded = np.frombuffer(path.read_bytes(), np.uint8)
+    bgr = cv2.imdecode(encoded, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if encoded.size else None
+    if bgr is None:
+        raise ValueError(f"{path}: expected an image, found another or a damaged file ({encoded.size:,} bytes).")
+    if bgr.dtype == np.uint16:
+        bgr = np.round(bgr / 257).astype(np.uint8)
+    if bgr.dtype != np.uint8:
+        raise ValueError(f"{path}: expected an image of 8 or 16 bits, found {bgr.dtype}. Convert it to 8 bits.")
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+
+
+@dataclass
+class Video:
+    """An open video; its frames come one after another, to one thread at a time."""
+
+    path: Path
+    capture: cv2.VideoCapture
+    fps: float
+    """25 where the file does not say."""
+    frames: int
+    """As the file says, which may be wrong; 0 where it says nothing."""
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def read(self) -> np.ndarray | None:
+        """The next frame, (h, w, 3) uint8 RGB; None behind the last."""
+        with self._lock:
+            found, bgr = self.capture.read()
+        return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB) if found else None
+
+    def skip(self) -> bool:
+        """Pass a frame over; False behind the last."""
+        with self._lock:
+            return bool(self.capture.grab())
+
+
+@contextmanager
+def open_video(path: Path) -> Iterator[Video]:
+    """Open a video, and close it after.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: OpenCV cannot read it.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"input={path}: there is no such video.")
+    capture = cv2.VideoCapture(str(path))
+    try:
+        if not capture.isOpened() or not capture.grab():
+            raise ValueError(f"input={path}: OpenCV finds no frame in this video; it is damaged, or of another codec.")
+        capture.release()  # seeking back is not exact with every codec, opening again is
+        capture = cv2.VideoCapture(str(path))
+        fps = float(capture.get(cv2.CAP_PROP_FPS))
+        frames = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+        yield Video(path, capture, fps if 0 < fps < 1000 else 25.0, frames)
+    finally:
+        capture.release()
+
+
+def sample_frames(path: Path, count: int) -> list[np.ndarray]:
+    """Up to `count` frames, evenly spread over the video, from its first on; the last may be missed."""
+    with open_video(path) as video:
+        total = video.frames
+        if not total:
+            while video.skip():
+                total += 1
+    step = max(1, -(-total // count))
+    frames = list[np.ndarray]()
+    with open_video(path) as video:
+        while (frame := video.read()) is not None and len(frames) < count:
+            frames.append(frame)
+            for _ in range(step - 1):
+                if not video.skip():
+                    return frames
+    return frames
+
+
+def _images_below(folder: Path) -> list[Path]:
+    found = []
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [Path(parent, name) for name in sorted(files) if _is_image(name)]
+    return found
+
+
+def _is_image(name: str) -> bool:
+    return not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def _listed(path: Path) -> list[Path]:
+    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    paths = [path.parent / Path(line).expanduser() for line in lines if line and not line.startswith("#")]
+    if not paths:
+        raise FileNotFoundError(f"input={path}: this list names no image; expected a path per line.")
+    absent = [image for image in paths if not image.is_file()]
+    if len(absent) == len(paths):
+        raise FileNotFoundError(
+            f"input={path}: none of the {len(paths)} images that it names is there; the first is {absent[0]}. "
+            "Relative paths are taken from the list's folder."
+        )
+    return list(dict.fromkeys(paths))
+
+
+def _common_folder(paths: Sequence[Path], preferred: Path) -> Path:
+    resolved = [path.resolve() for path in paths]
+    if all(path.is_relative_to(preferred.resolve()) for path in resolved):
+        return preferred
+    return Path(os.path.commonpath([path.parent for path in resolved]))
+
+
+def _name(image: Path, root: Path) -> str:
+    absolute = Path(os.path.normpath(image.absolute()))
+    base = Path(os.path.normpath(root.absolute()))
+    relative = (
+        absolute.relative_to(base) if absolute.is_relative_to(base) else image.resolve().relative_to(root.resolve())
+    )
+    # What lies beside it decides, not what else was chosen: the next call may choose otherwise.
+    stem = relative.with_suffix("") if _stems(str(image.parent)).get(image.stem, 1) == 1 else relative
+    return stem.as_posix()
+
+
+@lru_cache
+def _stems(folder: str) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for name in os.listdir(folder) if os.path.isdir(folder) else []:  # noqa: PTH112, PTH208
+        if _is_image(name):
+            counts[Path(name).stem] = counts.get(Path(name).stem, 0) + 1
+    return counts
+
+
+def _suffixes() -> str:
+    return ", ".join(sorted(IMAGE_SUFFIXES))

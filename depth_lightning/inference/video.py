@@ -1,0 +1,137 @@
+"""A clip through the network: its frames' files, and a depth video with one scale from its first frame to its last."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, nullcontext
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from depth_lightning.inference.inputs import Video, open_video, sample_frames
+from depth_lightning.inference.outputs import Outputs, aside_of, colour_picture, is_finished
+from depth_lightning.inference.predict import Predictor
+from depth_lightning.inference.stream import Failure, Predicted, predict_stream, save_behind
+from depth_lightning.reporting.colour import robust_range
+
+log = logging.getLogger(__name__)
+
+SCALE_FRAMES = 16
+"""How many frames, spread over the clip, its scale is read from."""
+
+
+class VideoSink:
+    """Takes pictures of one size, (h, w, 3) uint8 RGB, for a video."""
+
+    def __init__(self, path: Path, fps: float) -> None:
+        self.path, self.fps = path, fps
+        self.writer: cv2.VideoWriter | None = None
+
+    def add(self, picture: np.ndarray) -> None:
+        """Append a frame.
+
+        Raises:
+            OSError: OpenCV cannot write the video.
+        """
+        height, width = picture.shape[:2]
+        if self.writer is None:
+            size = (width + width % 2, height + height % 2)  # the codec halves the colours' resolution
+            self.writer = cv2.VideoWriter(str(self.path), cv2.VideoWriter.fourcc(*"mp4v"), self.fps, size)
+            if not self.writer.isOpened():
+                raise OSError(f"{self.path}: OpenCV cannot write this video; check the folder's rights.")
+        even = cv2.copyMakeBorder(picture, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+        self.writer.write(cv2.cvtColor(even, cv2.COLOR_RGB2BGR))
+
+
+@contextmanager
+def video_sink(path: Path, fps: float) -> Iterator[VideoSink]:
+    """A video that is there, under its name, when all its frames are, and not at all otherwise."""
+    with aside_of(path) as aside:
+        sink = VideoSink(aside, fps)
+        try:
+            yield sink
+        finally:
+            if sink.writer is not None:
+                sink.writer.release()
+
+
+def clip_range(predictor: Predictor, path: Path) -> tuple[float, float]:
+    """The ends of the colours for a whole clip: percentiles over `SCALE_FRAMES` frames of it."""
+    depths = [predictor.predict(frame) for frame in sample_frames(path, SCALE_FRAMES)]
+    return robust_range(np.stack(depths))
+
+
+def video_path(path: Path, outputs: Outputs) -> Path:
+    """Where the depth video of a clip is saved."""
+    return outputs.folder / f"{path.stem}_{outputs.quantity}.mp4"
+
+
+def predict_video(
+    predictor: Predictor, path: Path, outputs: Outputs, batch_size: int = 8, done: Callable[[], None] = lambda: None
+) -> tuple[int, list[Failure[Any]]]:
+    """Save a depth video and the files of the frames, as `outputs` says; those that are finished are passed over.
+
+    Args:
+        predictor: with its network.
+        path: of the clip.
+        outputs: its folder gets `<clip>_depth.mp4`, and the files of frame 12 as `<clip>/000012_….`
+        batch_size: frames that the network sees at once.
+        done: called after each frame.
+
+    Returns:
+        How many frames were predicted, and what could not be saved.
+
+    Raises:
+        OSError: a file cannot be written.
+        ValueError: the video cannot be read.
+    """
+    changed = path.stat().st_mtime
+    target = video_path(path, outputs)
+    make_video = "video" in outputs.save and (outputs.overwrite or not is_finished(target, changed))
+    coloured = set(outputs.save) & {"colour", "side_by_side", "video"}
+    scale = outputs.colour_range or (clip_range(predictor, path) if coloured else None)
+    predicted = 0
+
+    def next_frame(video: Video) -> Callable[[int], tuple[str, np.ndarray] | None]:
+        indices = count()
+
+        def read(_: int) -> tuple[str, np.ndarray] | None:
+            for index in indices:
+                name = f"{path.stem}/{index:06d}"
+                if make_video or outputs.unfinished(name, changed):
+                    frame = video.read()
+                    return None if frame is None else (name, frame)
+                if not video.skip():
+                    break
+                done()
+            return None
+
+        return read
+
+    def save(sink: VideoSink | None) -> Callable[[Predicted], None]:
+        def one(result: Predicted) -> None:
+            nonlocal predicted
+            name, image, prediction = result
+            if sink is not None:
+                assert scale is not None
+                sink.add(colour_picture(prediction.depth, *scale, metric=outputs.metric))
+            outputs.write(name, image, prediction, outputs.unfinished(name, changed), scale)
+            predicted += 1
+
+        return one
+
+    with open_video(path) as video:
+        results = predict_stream(
+            predictor,
+            count(),
+            next_frame(video),
+            batch_size=batch_size,
+            disagreement="uncertainty" in outputs.save,
+            readers=1,
+        )
+        sink_or_none = video_sink(target, video.fps) if make_video else nullcontext()
+        with closing(results), sink_or_none as sink:  # the readers stop before the video is closed
+            failures = save_behind(results, save(sink), writers=1, done=done)
+    return predicted, failures
