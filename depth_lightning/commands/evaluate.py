@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from depth_lightning.commands import objects
+from depth_lightning.commands.da2k import PairScore, evaluate_da2k, is_da2k
 from depth_lightning.commands.explain import Explain, Variant, as_rows, report_variants
 from depth_lightning.commands.job import run_job
 from depth_lightning.commands.run_checkpoint import overlay, read_run_checkpoint
@@ -37,7 +38,7 @@ def run(cfg: DictConfig) -> None:
     run_job(lambda cfg: evaluate(cfg, list(HydraConfig.get().overrides.task)), cfg)
 
 
-def evaluate(cfg: DictConfig, overrides: Sequence[str]) -> Score:
+def evaluate(cfg: DictConfig, overrides: Sequence[str]) -> Score | PairScore:
     """Score `cfg.checkpoint`, or `cfg.model` with the weights that were typed, and report it in `cfg.run_dir`.
 
     Args:
@@ -56,20 +57,22 @@ def evaluate(cfg: DictConfig, overrides: Sequence[str]) -> Score:
             "or released weights with model=vits model.weights=…"
         )
     lightning.seed_everything(cfg.seed, verbose=False)
-    data = objects.build_data(cfg)
     network = objects.build_network(cfg.model)
-    module = DepthModule(network, objects.build_metrics(cfg))
     if cfg.checkpoint is not None:
-        module.load_state_dict(state)
+        network.load_state_dict(state)
     else:
         objects.start_weights(network, cfg.model)
+    title = f"checkpoint {cfg.checkpoint}" if cfg.checkpoint else f"{cfg.model.weights}"
+    if is_da2k(cfg):
+        return evaluate_da2k(cfg, network, title)
+    data = objects.build_data(cfg)
+    module = DepthModule(network, objects.build_metrics(cfg))
     explain = Explain(module.metrics.protocol, relative=network.output == "relative") if cfg.explain else None
     trainer = objects.build_trainer(cfg, callbacks=[explain] if explain else [], loggers=[])
     result = score(trainer, module, data)
     variants = explain.variants() if explain else None
     if trainer.is_global_zero:
-        name = f"checkpoint {cfg.checkpoint}" if cfg.checkpoint else f"{cfg.model.weights}"
-        report(cfg, result, module.metrics, data, title=name, variants=variants)
+        report(cfg, result, module.metrics, data, title, variants)
         if cfg.panels:
             picture = Path(cfg.run_dir) / "panels.png"
             save_png(picture, draw_panels(module, data.val_data, cfg.panels))

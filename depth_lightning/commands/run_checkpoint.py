@@ -14,7 +14,7 @@ FROM_RUN = ("model", "data", "protocol", "metrics", "seed")
 
 
 def read_run_checkpoint(path: str | Path) -> tuple[DictConfig, dict[str, Any]]:
-    """The configuration of the run that wrote the checkpoint, and the module's state.
+    """The configuration of the run that wrote the checkpoint, and its network's state dict.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -35,7 +35,8 @@ def read_run_checkpoint(path: str | Path) -> tuple[DictConfig, dict[str, Any]]:
             f"checkpoint={path} does not say which run it is from. "
             f"For released weights, use model=… model.weights={path}."
         )
-    return cast(DictConfig, OmegaConf.create(content["config"])), content["state_dict"]
+    network = {key.removeprefix("network."): tensor for key, tensor in content["state_dict"].items()}
+    return cast(DictConfig, OmegaConf.create(content["config"])), network
 
 
 def describe(cfg: DictConfig) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def train(cfg: DictConfig) -> float:
 
     best = best_checkpoint(trainer)
     if best is not None:
-        module.load_state_dict(read_run_checkpoint(best)[1])
+        network.load_state_dict(read_run_checkpoint(best)[1])
     trainer.loggers = []  # the best epoch's numbers are logged already
     result = score(trainer, module, data)
     if trainer.is_global_zero:
