@@ -1,23 +1,26 @@
-"""Weights in and out, in the layout of the published files: `pretrained.*` is the encoder, `depth_head.*` the head."""
+"""Weights in and out: any known layout into a network, and a network into files that others read."""
 
-import logging
+import json
 import os
-import pickle
-import zipfile
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from depth_lightning.models.depth_anything import DepthAnythingV2
-from depth_lightning.models.hub import Release, find_release
+from depth_lightning.models.layouts import Layout, State, count_blocks, to_official, to_transformers
+from depth_lightning.models.provenance import Provenance, check_provenance, find_provenance
 from depth_lightning.models.sizes import SIZES
-
-_log = logging.getLogger(__name__)
+from depth_lightning.models.transformers_folder import image_processor_config, transformers_config
+from depth_lightning.models.weight_files import read_weights
 
 Init = Literal["all", "encoder"]
+SaveLayout = Literal["official", "transformers", "safetensors"]
 _OFFICIAL_PREFIX = {"encoder": "pretrained", "head": "depth_head"}
 
 
@@ -25,7 +28,7 @@ class LoadReport(NamedTuple):
     """What `load_weights` did. Keys are those of the published layout."""
 
     path: Path
-    layout: str
+    layout: Layout
     """How the file names its keys."""
     init: Init
     """With "encoder", the head keeps its random start."""
@@ -35,9 +38,13 @@ class LoadReport(NamedTuple):
     """Keys of the file that went nowhere."""
     missing: tuple[str, ...]
     """Keys that were asked for and not found. None of them is used by a forward pass: those would be an error."""
+    provenance: Provenance | None
+    """What is said of the file; None where nothing is, and it was taken as what the network is."""
 
     def __str__(self) -> str:
         text = f"Loaded {self.loaded} tensors ({self.init}) from {self.path} in the {self.layout} layout."
+        if self.provenance is not None:
+            text += f" Known of it: {self.provenance}."
         head = [key for key in self.dropped if key.startswith("depth_head.")]
         others = [key for key in self.dropped if not key.startswith("depth_head.")]
         if self.init == "encoder":
@@ -53,37 +60,41 @@ class LoadReport(NamedTuple):
         return text
 
 
-def load_weights(network: DepthAnythingV2, path: str | Path, init: Init = "all") -> LoadReport:
+def load_weights(network: DepthAnythingV2, path: str | Path, init: Init = "all", force: bool = False) -> LoadReport:
     """Copy weights from a file into the network, in place; nothing is changed if an error is raised.
 
     Args:
         network: on any device.
-        path: a `.pth` file in the published layout, complete or the encoder alone; keys may start with `module.`, and
-            the state dict may lie under "model". It is read without unpickling objects.
+        path: a file of torch or safetensors in the published layout, complete or the encoder alone; a folder of
+            transformers; a checkpoint of this project; DINOv2's own file, or timm's of it, for the encoder. Keys may
+            start with `module.`. Nothing is unpickled but tensors and plain values.
         init: "all", or "encoder" to leave the head as it is.
+        force: take weights of the other kind of output, or of Depth Anything V1, with a warning.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file cannot be read safely, is of another encoder or of another kind of output, or lacks
-            something.
+        ValueError: the file cannot be read safely, is of another encoder, lacks something, or is said to be of another
+            kind of output or of V1: by metadata beside it, its configuration, or its published name.
     """
-    if init not in ("all", "encoder"):
+    if init not in get_args(Init):
         raise ValueError(f"init is all or encoder, found {init!r}.")
     path = Path(path)
-    layout, state = _to_official(_read(path), path)
+    content, run_config = read_weights(path)
+    recognised = to_official(content)
+    if recognised is None:
+        raise ValueError(
+            f"{path} has no weights of a Depth Anything encoder: its keys are in none of the layouts "
+            f"{', '.join(get_args(Layout))}. It has {', '.join(list(content)[:4])} …"
+        )
+    layout, state = recognised
     _check_encoder(state, network, path)
-    if init == "all":
-        _check_output(find_release(path), network, path)
+    provenance = find_provenance(path, run_config)
+    check_provenance(provenance, network, path, init, force)
 
     own = official_state_dict(network)
     wanted = own if init == "all" else {key: own[key] for key in own if key.startswith("pretrained.")}
     missing = tuple(key for key in wanted if key not in state)
-    # What no forward pass uses may be missing from an encoder: DINOv2 in timm has no mask token.
-    unused = {official_key(network, name) for name, _ in network.named_buffers()} if init == "encoder" else set()
-    if lacking := [key for key in missing if key not in unused]:
-        only_head = all(key.startswith("depth_head.") for key in lacking)
-        hint = " Type model.init=encoder to load the encoder alone." if only_head else ""
-        raise ValueError(f"{path} lacks {len(lacking)} of {len(wanted)} tensors: {', '.join(lacking)}.{hint}")
+    _check_missing(missing, wanted, network, path, init)
     shared = {key: tensor for key, tensor in wanted.items() if key in state}
     if differing := [key for key, tensor in shared.items() if tensor.shape != state[key].shape]:
         shapes = ", ".join(f"{key} is {tuple(state[key].shape)}, not {tuple(own[key].shape)}" for key in differing)
@@ -92,27 +103,80 @@ def load_weights(network: DepthAnythingV2, path: str | Path, init: Init = "all")
         for key, tensor in shared.items():
             tensor.copy_(state[key])
     dropped = tuple(key for key in state if key not in wanted)
-    return LoadReport(path, layout, init, len(shared), dropped, missing)
+    return LoadReport(path, layout, init, len(shared), dropped, missing, provenance)
 
 
-def save_weights(network: DepthAnythingV2, path: str | Path, layout: Literal["official"] = "official") -> None:
-    """Write the network's weights, complete and nothing else, so that the reference's strict load takes them.
+def save_weights(
+    network: DepthAnythingV2,
+    path: str | Path,
+    layout: SaveLayout = "official",
+    metadata: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the network's weights, complete and nothing else, and beside them what they are, as JSON.
+
+    Args:
+        network: on any device.
+        path: a new file; for transformers a new folder, of which `from_pretrained` needs nothing else.
+        layout: "official" is what the reference's strict load takes, "safetensors" has the same keys.
+        metadata: plain values to go into the JSON, beside the encoder, output, max_depth in metres and version. It lies
+            in metadata.json of the folder, or beside the file in one that ends in .json.
 
     Raises:
-        FileExistsError: there is a file at `path` already.
+        FileExistsError: there is something at `path` already, or at its metadata's.
+        ValueError: transformers cannot build this network (see `transformers_config`).
     """
-    if layout != "official":
-        raise ValueError(f"layout is official, found {layout!r}.")
+    if layout not in get_args(SaveLayout):
+        raise ValueError(f"layout is one of {', '.join(get_args(SaveLayout))}, found {layout!r}.")
     path = Path(path)
+    own = {
+        "encoder": network.encoder_name,
+        "output": network.output,
+        "max_depth": network.max_depth if network.output == "metric" else None,
+        "version": "V2",
+    }
+    description = _to_json({**(metadata or {}), **own})
+    state = {key: tensor.detach().cpu().contiguous() for key, tensor in official_state_dict(network).items()}
+    if layout == "transformers":
+        _save_folder(path, network, state, description)
+        return
+    beside = path.with_suffix(".json")
+    for target in (path, beside):
+        if target.exists():
+            raise FileExistsError(f"{target} exists; remove it, or give another path.")
+    save = torch.save if layout == "official" else save_file
+    with _finished(path) as weights, _finished(beside) as text:
+        save(state, weights)
+        text.write_text(description, encoding="utf-8")
+
+
+def _save_folder(path: Path, network: DepthAnythingV2, state: State, description: str) -> None:
+    config = transformers_config(network)
     if path.exists():
         raise FileExistsError(f"{path} exists; remove it, or give another path.")
+    with _finished(path) as folder:
+        folder.mkdir()
+        save_file(to_transformers(state), folder / "model.safetensors", metadata={"format": "pt"})
+        (folder / "config.json").write_text(_to_json(config), encoding="utf-8")
+        (folder / "preprocessor_config.json").write_text(_to_json(image_processor_config()), encoding="utf-8")
+        (folder / "metadata.json").write_text(description, encoding="utf-8")
+
+
+@contextmanager
+def _finished(path: Path) -> Iterator[Path]:
+    """A path beside it to write to, which is moved to `path` once all went well, and removed otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        torch.save({key: t.cpu().contiguous() for key, t in official_state_dict(network).items()}, unfinished)
+        yield unfinished
         unfinished.replace(path)
     finally:
+        if unfinished.is_dir():
+            shutil.rmtree(unfinished)
         unfinished.unlink(missing_ok=True)
+
+
+def _to_json(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def official_state_dict(network: DepthAnythingV2) -> dict[str, Tensor]:
@@ -128,61 +192,34 @@ def official_key(network: DepthAnythingV2, key: str) -> str:
     return f"{_OFFICIAL_PREFIX[part]}.{name}"
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    """The state dict in a `.pth` file; nothing in it is executed."""
-    if not path.is_file():
-        found = "is a folder" if path.is_dir() else "does not exist"
-        raise FileNotFoundError(f"{path} {found}; expected a .pth file.")
-    zipped = zipfile.is_zipfile(path)
-    with path.open("rb") as file:
-        start = file.read(16)
-    if not zipped and not start.startswith(b"\x80"):  # torch wrote pickles before it wrote zip files
-        torn = "it is torn: download or copy it again" if start.startswith(b"PK") else f"it starts with {start!r}"
-        raise ValueError(f"{path} is not a checkpoint of torch; {torn}.")
-    try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path} was refused: it holds more than tensors and plain values, or is damaged, and to read it would be "
-            "to run code that it brings. Ask its author for a plain state dict."
-        ) from error
-    except (RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} cannot be read; it is damaged, or not a checkpoint of torch: {error}") from error
-    if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
-        content = content["model"]
-    if not isinstance(content, Mapping) or not content:
-        raise ValueError(f"{path} holds {type(content).__name__}, expected a state dict: names with tensors.")
-    if strangers := [str(key) for key, value in content.items() if not isinstance(value, Tensor)]:
-        raise ValueError(f"{path} is not a state dict: {', '.join(strangers[:8])} hold no tensors.")
-    return {str(key): value for key, value in content.items()}
+def _check_missing(
+    missing: tuple[str, ...], wanted: Mapping[str, Tensor], network: DepthAnythingV2, path: Path, init: Init
+) -> None:
+    # What no forward pass uses may be missing from an encoder: DINOv2 in timm has no mask token.
+    unused = {official_key(network, name) for name, _ in network.encoder.named_buffers(prefix="encoder")}
+    lacking = [key for key in missing if init == "all" or key not in unused]
+    if not lacking:
+        return
+    lacks_head = all(key.startswith("depth_head.") for key in lacking if key not in unused)
+    head_is_there = any(key.startswith("depth_head.") and key not in missing for key in wanted)
+    only_encoder = init == "all" and lacks_head and any(key.startswith("depth_head.") for key in lacking)
+    if only_encoder and not head_is_there:
+        raise ValueError(f"{path} holds an encoder without a head. Type model.init=encoder to load the encoder alone.")
+    hint = " Type model.init=encoder to load the encoder alone." if only_encoder else ""
+    raise ValueError(f"{path} lacks {len(lacking)} of {len(wanted)} tensors: {', '.join(lacking)}.{hint}")
 
 
-def _to_official(state: dict[str, Tensor], path: Path) -> tuple[str, dict[str, Tensor]]:
-    """The name of the file's layout, and its tensors under the published keys."""
-    if all(key.startswith("module.") for key in state):  # left by DistributedDataParallel
-        state = {key.removeprefix("module."): tensor for key, tensor in state.items()}
-    if any(key.startswith("pretrained.") for key in state):
-        return "official", _from_official(state)
-    raise ValueError(
-        f"{path} has no weights of a Depth Anything encoder: none of its keys starts with pretrained. "
-        f"It has {', '.join(list(state)[:4])} …"
-    )
-
-
-def _from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    mask_token = state.get("pretrained.mask_token")
-    if mask_token is not None and mask_token.ndim == 3:  # some files have a dimension more
-        state = {**state, "pretrained.mask_token": mask_token.squeeze(1)}
-    return state
-
-
-def _check_encoder(state: dict[str, Tensor], network: DepthAnythingV2, path: Path) -> None:
+def _check_encoder(state: State, network: DepthAnythingV2, path: Path) -> None:
     """Width and depth name an encoder; shapes alone would not tell where files of two encoders overlap."""
     class_token = state.get("pretrained.cls_token")
     if class_token is None:
         raise ValueError(f"{path} lacks pretrained.cls_token, so it is not a whole Depth Anything encoder.")
-    blocks = {key.split(".")[2] for key in state if key.startswith("pretrained.blocks.")}
-    found = (class_token.shape[-1], len(blocks))
+    if registers := {"pretrained.register_tokens", "pretrained.reg_token"} & state.keys():
+        raise ValueError(
+            f"{path} is of a DINOv2 with registers ({', '.join(registers)}), which Depth Anything does not have: give "
+            f"the one without, as in dinov2_{network.encoder_name}14_pretrain.pth."
+        )
+    found = (class_token.shape[-1], count_blocks(state, "pretrained.blocks."))
     size = SIZES[network.encoder_name]
     if found != (size.width, size.depth):
         name = next((name for name, s in SIZES.items() if (s.width, s.depth) == found), None)
@@ -191,25 +228,4 @@ def _check_encoder(state: dict[str, Tensor], network: DepthAnythingV2, path: Pat
             f"{path} holds {name or 'an unknown encoder'} (width {found[0]}, {found[1]} blocks), and the network is "
             f"{network.encoder_name} (width {size.width}, {size.depth} blocks): {advice} weights of "
             f"{network.encoder_name}."
-        )
-
-
-def _check_output(release: Release | None, network: DepthAnythingV2, path: Path) -> None:
-    """Relative and metric files have the same keys and shapes, so only a released file's name tells them apart."""
-    if release is None:
-        return
-    if release.output != network.output:
-        raise ValueError(
-            f"{path} is the released {release.output} network of {release.repo}, and this one gives {network.output} "
-            f"output: type model.output={release.output}, or model.init=encoder to start a new head."
-        )
-    if release.max_depth is not None and release.max_depth != network.max_depth:
-        _log.warning(
-            "%s was trained with max_depth %g, and this network has %g: until it is trained further, its depths come "
-            "out %.3g times as large. For the released ones type model.max_depth=%g.",
-            path,
-            release.max_depth,
-            network.max_depth,
-            network.max_depth / release.max_depth,
-            release.max_depth,
         )

@@ -26,6 +26,11 @@ class Release:
     sha256: str | None
     """None where it is not known to us."""
 
+    @property
+    def for_transformers(self) -> bool:
+        """Whether it is a folder for transformers: `file` with a config.json beside it."""
+        return self.repo.endswith("-hf")
+
 
 def _releases() -> list[Release]:
     owner = "depth-anything/Depth-Anything-V2"
@@ -43,57 +48,93 @@ def _releases() -> list[Release]:
             repo = f"{owner}-Metric-{data}-{name}"
             file = f"depth_anything_v2_metric_{data.lower()}_{encoder}.pth"
             releases.append(Release(repo, file, encoder, "metric", max_depth, licence, None))
+        file = "model.safetensors"
+        releases.append(Release(f"{owner}-{name}-hf", file, encoder, "relative", None, licence, None))
+        for scene, max_depth in (("Indoor", 20.0), ("Outdoor", 80.0)):
+            repo = f"{owner}-Metric-{scene}-{name}-hf"
+            releases.append(Release(repo, file, encoder, "metric", max_depth, licence, None))
     return releases
 
 
 RELEASES = _releases()
 
 
+_V1_FILES = (
+    "depth_anything_vits14.pth",
+    "depth_anything_vitb14.pth",
+    "depth_anything_vitl14.pth",
+    "depth_anything_metric_depth_indoor.pt",
+    "depth_anything_metric_depth_outdoor.pt",
+)
+_V1_REPOS = (
+    "LiheYoung/Depth-Anything",
+    "LiheYoung/depth_anything_vits14",
+    "LiheYoung/depth_anything_vitb14",
+    "LiheYoung/depth_anything_vitl14",
+    "LiheYoung/depth-anything-small-hf",
+    "LiheYoung/depth-anything-base-hf",
+    "LiheYoung/depth-anything-large-hf",
+)
+
+
 def find_release(source: str | Path) -> Release | None:
-    """The release of that hub id, or whose file has that path's name; None where neither is known."""
+    """The release of that hub id, or of that path by the name of the file or of the folder; None if it has none."""
     for release in RELEASES:
-        if str(source) == release.repo or Path(source).name == release.file:
+        if _is_repo(source, release.repo):
+            return release
+        if not release.for_transformers and Path(source).name == release.file:
             return release
     return None
 
 
+def find_v1(source: str | Path) -> str | None:
+    """The published name of Depth Anything V1 that a hub id or a path bears, or None."""
+    name = Path(source).name
+    return name if name in _V1_FILES else next((repo for repo in _V1_REPOS if _is_repo(source, repo)), None)
+
+
+def _is_repo(source: str | Path, repo: str) -> bool:
+    """Whether it is that hub id, its copy, or lies in its folder of the hub's cache."""
+    in_cache = "models--" + repo.replace("/", "--")
+    parts = Path(source).parts
+    return str(source) == repo or in_cache in parts or (repo.endswith("-hf") and repo.split("/")[1] in parts[-2:])
+
+
 def resolve_weights(source: str | Path) -> Path:
-    """The path of a weights file: `source` itself, or the file of a hub id, downloaded once into the hub's cache.
+    """The path of weights: `source` itself, or the file or folder of a hub id, downloaded once into the hub's cache.
 
     Raises:
-        FileNotFoundError: `source` is neither a file nor a hub id in `RELEASES`.
+        FileNotFoundError: `source` is neither a file, nor a transformers folder, nor a hub id in `RELEASES`.
         ConnectionError: the download failed; the message says which file to fetch by hand and where to put it.
-        ValueError: the download's SHA-256 is not the published one.
+        ValueError: the download's SHA-256 is not the published one, or the hub id is one of Depth Anything V1.
     """
     path = Path(source).expanduser()
     release = find_release(source)
-    if not path.is_file():
+    if not path.is_file() and not (path / "config.json").is_file():
+        if str(source) in _V1_REPOS:
+            known = ", ".join(r.repo for r in RELEASES if r.output == "relative")
+            raise ValueError(f"{source} is Depth Anything V1, which another network reads. Type one of V2: {known}.")
         if release is None or str(source) != release.repo:
             known = "\n  ".join(release.repo for release in RELEASES)
             raise FileNotFoundError(
                 f"{source} is neither a file nor a hub id known here. "
-                f"Give the path of a .pth file (model.weights=/path/to/it), or one of:\n  {known}"
+                "Give the path of a .pth or .safetensors file or of a transformers folder (model.weights=/path/to/it), "
+                f"or one of:\n  {known}"
             )
         path = _download(release)
     if release is not None:
         commercial = release.licence == "Apache-2.0"
         level, limit = (logging.INFO, "") if commercial else (logging.WARNING, ": no commercial use")
-        _log.log(level, "%s is licensed under %s%s.", path.name, release.licence, limit)
+        name = release.repo if release.for_transformers else release.file
+        _log.log(level, "%s is licensed under %s%s.", name, release.licence, limit)
     return path
 
 
 def _download(release: Release) -> Path:
-    cached = try_to_load_from_cache(release.repo, release.file)
-    try:
-        # Asking the hub about a file that is there takes half a minute where there is no network.
-        path = Path(cached if isinstance(cached, str) else hf_hub_download(release.repo, release.file))
-    except OSError as error:  # the hub's own errors and those of the connection are all of this kind
-        raise ConnectionError(
-            f"Could not download {release.file} of {release.repo}: {error}\n"
-            f"On a machine with a network, download https://huggingface.co/{release.repo}/blob/main/{release.file} "
-            f"and type model.weights=/path/to/{release.file} here; or bring its hub cache, which lies in "
-            f"{constants.HF_HUB_CACHE} (HF_HOME moves it)."
-        ) from error
+    """The file of an official release, the folder of one for transformers."""
+    path = _download_file(release, release.file)
+    if release.for_transformers:
+        return _download_file(release, "config.json").parent
     if release.sha256 is not None:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
@@ -103,3 +144,21 @@ def _download(release: Release) -> Path:
                 "Delete it and try again."
             )
     return path
+
+
+def _download_file(release: Release, file: str) -> Path:
+    cached = try_to_load_from_cache(release.repo, file)
+    try:
+        # Asking the hub about a file that is there takes half a minute where there is no network.
+        return Path(cached if isinstance(cached, str) else hf_hub_download(release.repo, file))
+    except OSError as error:  # the hub's own errors and those of the connection are all of this kind
+        if release.for_transformers:
+            address, target = f"{release.repo}/tree/main (config.json and {release.file})", release.repo.split("/")[1]
+        else:
+            address, target = f"{release.repo}/blob/main/{file}", file
+        raise ConnectionError(
+            f"Could not download {file} of {release.repo}: {error}\n"
+            f"On a machine with a network, download https://huggingface.co/{address} "
+            f"and type model.weights=/path/to/{target} here; or bring its hub cache, which lies in "
+            f"{constants.HF_HUB_CACHE} (HF_HOME moves it)."
+        ) from error

@@ -1,0 +1,168 @@
+"""What a weights file says that it holds, where keys and shapes cannot tell.
+
+Relative and metric files have the same keys and shapes, and so has Depth Anything V1, whose head reads the last four
+blocks. Only what lies beside the tensors tells: metadata, a configuration, or the name of a published file.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from depth_lightning.models.depth_anything import DepthAnythingV2, Output
+from depth_lightning.models.hub import RELEASES, find_release, find_v1
+from depth_lightning.models.sizes import SIZES
+
+_log = logging.getLogger(__name__)
+
+FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
+"""Files that hold the weights of a transformers folder."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What is said of a file, by whom."""
+
+    source: str
+    """Who says it, to be shown to the user."""
+    output: Output | None = None
+    max_depth: float | None = None
+    """In metres; None for a relative network, or where nothing is said."""
+    version: Literal["V1", "V2"] = "V2"
+
+    def __str__(self) -> str:
+        depth = "" if self.max_depth is None else f" with max_depth {self.max_depth:g}"
+        return f"{self.source} says {self.output or 'a network of unknown output'} {self.version}{depth}"
+
+
+def metadata_path(path: Path) -> Path:
+    """Where the metadata of a weights file, or of a transformers folder, lies."""
+    return path / "metadata.json" if path.is_dir() else path.with_suffix(".json")
+
+
+def find_provenance(path: Path, run_config: Mapping[str, Any] | None) -> Provenance | None:
+    """What metadata, the run's configuration, config.json or the name says, the first that says anything.
+
+    Args:
+        path: a file, or a transformers folder.
+        run_config: the configuration that a checkpoint of this project carries.
+
+    Raises:
+        ValueError: a configuration cannot be read, or is of another model.
+    """
+    if path.name in FOLDER_FILES and (path.parent / "config.json").is_file():
+        path = path.parent
+    return _from_metadata(metadata_path(path)) or _from_run(run_config) or _from_config_json(path) or _from_name(path)
+
+
+def check_provenance(
+    provenance: Provenance | None, network: DepthAnythingV2, path: Path, init: Literal["all", "encoder"], force: bool
+) -> None:
+    """Refuse what is not said to be what the network is; with `force`, warn instead.
+
+    Raises:
+        ValueError: the file is of V1; or, unless the encoder alone is wanted, of the other kind of output.
+    """
+    if provenance is None:
+        return
+    if provenance.version == "V1":
+        wanted = "relative" if init == "encoder" else network.output
+        repo = next((r.repo for r in RELEASES if (r.encoder, r.output) == (network.encoder_name, wanted)), None)
+        advice = f"type model.weights={repo} for those of V2" if repo else "give weights of V2"
+        taps = ", ".join(str(tap) for tap in SIZES[network.encoder_name].taps)
+        _refuse(
+            f"{path} is of Depth Anything V1 ({provenance.source}). Keys and shapes are the same, but its head reads the "
+            f"last four blocks, and that of V2 the blocks {taps}: {advice}, "
+            "or model.force=true to start from it nevertheless.",
+            force,
+        )
+    if init == "encoder":
+        return
+    if provenance.output not in (None, network.output):
+        _refuse(
+            f"{path} holds a {provenance.output} network ({provenance.source}), and this one gives {network.output} "
+            f"output: type model.output={provenance.output}, or model.init=encoder to start a new head, or "
+            "model.force=true to take the head nevertheless.",
+            force,
+        )
+    elif provenance.max_depth not in (None, network.max_depth):
+        _log.warning(
+            "%s was trained with max_depth %g (%s), and this network has %g: until it is trained further, its depths "
+            "come out %.3g times as large. To get the trained ones type model.max_depth=%g.",
+            path,
+            provenance.max_depth,
+            provenance.source,
+            network.max_depth,
+            network.max_depth / provenance.max_depth,
+            provenance.max_depth,
+        )
+
+
+def _refuse(message: str, force: bool) -> None:
+    if not force:
+        raise ValueError(message)
+    _log.warning("Forced: %s", message)
+
+
+def _from_metadata(path: Path) -> Provenance | None:
+    return _from_fields(f"metadata in {path.name}", read_json(path)) if path.is_file() else None
+
+
+def _from_run(config: Mapping[str, Any] | None) -> Provenance | None:
+    model = (config or {}).get("model")
+    return _from_fields("the run's configuration", model) if isinstance(model, Mapping) else None
+
+
+def _from_fields(source: str, fields: Mapping[str, Any]) -> Provenance | None:
+    output, max_depth = fields.get("output"), fields.get("max_depth")
+    if fields.get("version") == "V1":
+        return Provenance(source, version="V1")
+    if output not in get_args(Output):  # another's file of that name, or an interpolation
+        return None
+    metres = float(max_depth) if output == "metric" and isinstance(max_depth, int | float) else None
+    return Provenance(source, output, metres)
+
+
+def _from_config_json(folder: Path) -> Provenance | None:
+    path = folder / "config.json"
+    if not path.is_file():
+        return None
+    config = read_json(path)
+    if config.get("model_type") != "depth_anything":
+        raise ValueError(
+            f"{path} is of a {config.get('model_type')!r} model, expected 'depth_anything': give a folder of "
+            "DepthAnythingForDepthEstimation, or for an encoder alone DINOv2's own .pth file."
+        )
+    backbone = config.get("backbone_config") or {}
+    stages = (str(name).removeprefix("stage") for name in backbone.get("out_features") or [])
+    tapped = backbone.get("out_indices") or [int(stage) for stage in stages if stage.isdecimal()]
+    metric = config.get("depth_estimation_type") == "metric"
+    return Provenance(
+        "config.json",
+        "metric" if metric else "relative",  # transformers' own default
+        float(config["max_depth"]) if metric and config.get("max_depth") else None,
+        "V1" if tapped and list(tapped) == list(range(tapped[0], tapped[0] + 4)) else "V2",
+    )
+
+
+def _from_name(path: Path) -> Provenance | None:
+    if release := find_release(path):
+        return Provenance(f"the name of {release.repo}'s file", release.output, release.max_depth)
+    if name := find_v1(path):
+        return Provenance(f"the name {name}", version="V1")
+    return None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty where it holds something else.
+
+    Raises:
+        ValueError: it is not JSON.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}, beside the weights, is not JSON ({error}): repair it or move it away.") from error
+    return content if isinstance(content, dict) else {}
