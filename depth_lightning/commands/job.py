@@ -4,10 +4,11 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
+import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
@@ -29,6 +30,7 @@ def run_job(work: Callable[[DictConfig], Result], cfg: DictConfig) -> Result:
     cfg.run_dir = str(Path(HydraConfig.get().runtime.output_dir).absolute())
     _single_job_arguments(cfg.run_dir)
     _quiet()
+    environment = dict(os.environ)
     try:
         return work(cfg)
     except (*EXPECTED_ERRORS, InstantiationException) as error:
@@ -41,6 +43,16 @@ def run_job(work: Callable[[DictConfig], Result], cfg: DictConfig) -> Result:
         log.error(f"{type(cause).__name__}: {_root_message(cause)}")
         log.info(f"The traceback is in {cfg.run_dir}/{HydraConfig.get().job.name}.log")
         sys.exit(1)
+    finally:
+        _leave_processes(environment)
+
+
+def _leave_processes(environment: Mapping[str, str]) -> None:
+    """Undo what DDP left in this process, which the next job of a sweep would take for its own."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    os.environ.clear()
+    os.environ.update(environment)
 
 
 def _single_job_arguments(run_dir: str) -> None:
