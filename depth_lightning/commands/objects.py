@@ -9,6 +9,7 @@ import lightning
 from hydra.utils import get_method, instantiate
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from depth_lightning.commands.run_checkpoint import describe
@@ -30,12 +31,13 @@ def build_network(model: DictConfig) -> DepthAnythingV2:
 def start_weights(network: DepthAnythingV2, model: DictConfig) -> None:
     """Load `model.weights` as `model.init` says, and say what was loaded; say it loudly where nothing is."""
     if model.weights is None:
-        log.warning(
+        said = (
             f"NO PRETRAINED WEIGHTS: this {model.encoder} starts from random (model.weights=null). "
             "It takes far more data and time than fine-tuning."
         )
+        rank_zero_only(log.warning)(said)
         return
-    log.info(str(load_weights(network, resolve_weights(model.weights), init=model.init)))
+    rank_zero_only(log.info)(str(load_weights(network, resolve_weights(model.weights), init=model.init)))
 
 
 def build_data(cfg: DictConfig) -> DepthDataModule:
