@@ -1,6 +1,7 @@
 from depth_lightning.models.checkpoints import LoadReport, load_weights, official_state_dict, save_weights
 from depth_lightning.models.depth_anything import IMAGENET_MEAN, IMAGENET_STD, DepthAnythingV2, normalize
 from depth_lightning.models.hub import RELEASES, Release, find_release, resolve_weights
+from depth_lightning.models.provenance import Provenance
 
 __all__ = [
     "IMAGENET_MEAN",
@@ -8,6 +9,7 @@ __all__ = [
     "RELEASES",
     "DepthAnythingV2",
     "LoadReport",
+    "Provenance",
     "Release",
     "find_release",
     "load_weights",

@@ -73,8 +73,8 @@ def check_provenance(
         advice = f"type model.weights={repo} for those of V2" if repo else "give weights of V2"
         taps = ", ".join(str(tap) for tap in SIZES[network.encoder_name].taps)
         _refuse(
-            f"{path} is of Depth Anything V1 ({provenance.source}). Keys and shapes are the same, but its head reads the "
-            f"last four blocks, and that of V2 the blocks {taps}: {advice}, "
+            f"{path} is of Depth Anything V1 ({provenance.source}). Keys and shapes are the same, but its head reads "
+            f"the last four blocks, and that of V2 the blocks {taps}: {advice}, "
             "or model.force=true to start from it nevertheless.",
             force,
         )

@@ -87,6 +87,30 @@ def test_without_a_network_the_error_says_what_to_download_and_where_to_put_it(c
         assert part in str(error.value)
 
 
+def test_a_repository_of_transformers_is_a_folder_with_its_config(hub, cache):
+    source = "depth-anything/Depth-Anything-V2-Metric-Indoor-Small-hf"
+    folder = resolve_weights(source)
+    assert folder.is_relative_to(cache)
+    assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors"}
+    assert find_release(folder) == find_release(source)
+    hub.clear()
+    assert resolve_weights(source) == resolve_weights(folder) == folder
+    assert hub == []
+
+
+def test_without_a_network_a_repository_of_transformers_is_to_be_copied_whole():
+    with pytest.raises(ConnectionError) as error:
+        resolve_weights("depth-anything/Depth-Anything-V2-Base-hf")
+    assert "Depth-Anything-V2-Base-hf/tree/main (config.json and model.safetensors)" in str(error.value)
+    assert "model.weights=/path/to/Depth-Anything-V2-Base-hf" in str(error.value)
+
+
+@pytest.mark.parametrize("source", ["LiheYoung/depth_anything_vits14", "LiheYoung/depth-anything-large-hf"])
+def test_a_hub_id_of_v1_is_refused(source):
+    with pytest.raises(ValueError, match=r"Depth Anything V1.* depth-anything/Depth-Anything-V2-Small"):
+        resolve_weights(source)
+
+
 def test_a_path_is_itself(tmp_path, monkeypatch, caplog):
     path = tmp_path / "depth_anything_v2_vits.pth"
     path.write_bytes(CONTENT)
@@ -115,6 +139,8 @@ def test_neither_a_file_nor_a_known_id(source, tmp_path, monkeypatch):
         ("depth-anything/Depth-Anything-V2-Large", "vitl", "relative", None, "CC-BY-NC-4.0"),
         ("depth-anything/Depth-Anything-V2-Metric-Hypersim-Base", "vitb", "metric", 20.0, "CC-BY-NC-4.0"),
         ("depth-anything/Depth-Anything-V2-Metric-VKITTI-Small", "vits", "metric", 80.0, "Apache-2.0"),
+        ("depth-anything/Depth-Anything-V2-Metric-Outdoor-Large-hf", "vitl", "metric", 80.0, "CC-BY-NC-4.0"),
+        (Path("some/Depth-Anything-V2-Base-hf"), "vitb", "relative", None, "CC-BY-NC-4.0"),
         (Path("some/depth_anything_v2_vitb.pth"), "vitb", "relative", None, "CC-BY-NC-4.0"),
         ("depth_anything_v2_metric_vkitti_vitl.pth", "vitl", "metric", 80.0, "CC-BY-NC-4.0"),
     ],
