@@ -199,7 +199,7 @@ def _report(summary: Summary, folder: Path, seconds: float, what: str) -> None:
     for failure in summary.failures:
         log.error(f"Left out: {_reason(failure)}")
     if summary.failures:
-        log.error(f"{len(summary.failures)} {what} could not be predicted.")
+        log.error(f"{len(summary.failures)} of the {what} could not be predicted.")
 
 
 def _reason(failure: Failure[Any]) -> str:

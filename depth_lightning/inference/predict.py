@@ -169,18 +169,17 @@ def load(
 
 
 def load_run_state(network: DepthAnythingV2, state: Mapping[str, Tensor], path: str | Path) -> None:
-    """Copy the weights of a run's checkpoint into its network.
+    """Copy a run's weights into its network; their keys may start with `network.`, the module's name for it.
 
     Raises:
         ValueError: they do not fit.
     """
-    prefix = "network."
-    own = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
+    own = {key.removeprefix("network."): tensor for key, tensor in state.items()}
     try:
         network.load_state_dict(own)
     except RuntimeError as error:
-        reason = "; ".join(line.strip() for line in str(error).splitlines()[1:3])
-        raise ValueError(f"checkpoint={path} does not fit its network: {reason}") from error
+        reason = " ".join(str(error).split()[:20])
+        raise ValueError(f"checkpoint={path} does not fit its network: {reason} …") from error
 
 
 def _run_checkpoint(path: Path) -> dict[str, Any] | None:

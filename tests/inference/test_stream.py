@@ -1,0 +1,82 @@
+import threading
+
+import numpy as np
+import pytest
+
+from depth_lightning.inference.stream import Failure, predict_stream, save_behind
+
+IMAGE = np.random.default_rng(0).integers(0, 256, (42, 56, 3), dtype=np.uint8)
+
+
+def test_a_broken_image_is_reported_and_the_others_go_on(predictor):
+    def read(index):
+        if index in (1, 4):
+            raise ValueError(f"{index} is broken")
+        return str(index), IMAGE
+
+    saved = []
+    results = predict_stream(predictor, range(6), read, batch_size=3)
+    failures = save_behind(results, lambda result: saved.append(result.name))
+    assert sorted(saved) == ["0", "2", "3", "5"]
+    assert [(failure.item, str(failure.reason)) for failure in failures] == [(1, "1 is broken"), (4, "4 is broken")]
+
+
+def test_one_reader_and_one_writer_keep_the_order_and_stop_at_the_end(predictor):
+    numbers, saved = iter(range(11)), []
+
+    def read(_):
+        index = next(numbers, None)
+        return None if index is None else (str(index), IMAGE)
+
+    endless = iter(int, 1)
+    save_behind(
+        predict_stream(predictor, endless, read, batch_size=4, readers=1),
+        lambda result: saved.append(int(result.name)),
+        writers=1,
+    )
+    assert saved == list(range(11))
+
+
+def test_few_images_wait_however_many_sizes_there_are(predictor):
+    """A folder of images of which no two are alike must not be held in memory."""
+    read_so_far, largest = set(), 0
+
+    def read(index):
+        read_so_far.add(index)
+        return str(index), np.full((42 + 14 * index, 42, 3), 100, np.uint8)
+
+    for done, _ in enumerate(predict_stream(predictor, range(30), read, batch_size=2)):
+        largest = max(largest, len(read_so_far) - done)
+    assert len(read_so_far) == 30 and largest <= 8 + 4 + 1
+
+
+def test_reading_goes_on_while_results_are_saved(predictor):
+    read_third = threading.Event()
+
+    def read(index):
+        if index == 2:
+            read_third.set()
+        return str(index), IMAGE
+
+    results = predict_stream(predictor, range(3), read, batch_size=1)
+    next(results)
+    assert read_third.wait(timeout=10)
+    results.close()
+
+
+def test_an_image_that_cannot_be_saved_is_a_failure_and_a_full_disk_is_the_end(predictor):
+    def read(index):
+        return str(index), IMAGE
+
+    def refuse(result):
+        if result.name == "1":
+            raise ValueError("not this one")
+
+    failures = save_behind(predict_stream(predictor, range(3), read), refuse)
+    assert [failure.item for failure in failures] == ["1"] and isinstance(failures[0], Failure)
+
+    def full(result):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        save_behind(predict_stream(predictor, range(30), read, batch_size=1), full)
