@@ -37,8 +37,12 @@ class Summary(NamedTuple):
 
 
 def run(cfg: DictConfig) -> None:
-    """The entry point; exit status 1 where an image could not be read or saved."""
-    summary = run_job(lambda cfg: predict(cfg, list(HydraConfig.get().overrides.task)), cfg)
+    """The entry point; exit status 1 where an image could not be read or saved, 130 after an interrupt."""
+    try:
+        summary = run_job(lambda cfg: predict(cfg, list(HydraConfig.get().overrides.task)), cfg)
+    except KeyboardInterrupt:
+        log.error(f"Interrupted. What is in {cfg.output} is whole; the same call makes the rest.")
+        sys.exit(130)
     if summary.failures:
         sys.exit(1)
 

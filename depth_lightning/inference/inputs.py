@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
-VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"})
+VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".wmv"})
 _LIST_SUFFIX = ".txt"
 
 
@@ -183,7 +183,7 @@ def _listed(path: Path) -> list[Path]:
             f"input={path}: none of the {len(paths)} images that it names is there; the first is {absent[0]}. "
             "Relative paths are taken from the list's folder."
         )
-    return list(dict.fromkeys(paths))
+    return list({image.resolve(): image for image in paths}.values())
 
 
 def _common_folder(paths: Sequence[Path], preferred: Path) -> Path:

@@ -100,7 +100,8 @@ class Outputs:
                     f"cloud.fov_deg=…, the horizontal field of view (phones: about 65); found "
                     f"{'neither' if self.cloud.intrinsics is None else 'both'}."
                 )
-            self.cloud.camera(1, 1) if self.cloud.fov_deg is not None else None
+            if self.cloud.fov_deg is not None:
+                intrinsics_from_fov(self.cloud.fov_deg, 1, 1)
         if "png" in self.save and self.metric and self.max_depth * self.png_scale > _LARGEST:
             raise ValueError(
                 f"A 16-bit PNG with png_scale={self.png_scale:g} values per metre ends at "
@@ -168,9 +169,11 @@ class Outputs:
 
         Raises:
             OSError: a file cannot be written.
-            ValueError: the camera is not for this image.
+            ValueError: the camera is not for this image, or the prediction holds NaN or infinities.
         """
         depth = prediction.depth
+        if not np.isfinite(depth).all():
+            raise ValueError("The prediction holds NaN or infinities. Check the weights, or type precision=float32.")
         low, high = self.colour_range or colour_range or robust_range(depth)
         files = self.files(name)
 
@@ -207,7 +210,7 @@ class Outputs:
     def _write_png(self, paths: Sequence[Path], depth: np.ndarray) -> None:
         if self.metric:
             # 0 means that nothing is known, to whoever reads such files.
-            values = np.nan_to_num(depth * self.png_scale, nan=0.0).clip(1, _LARGEST)
+            values = (depth * self.png_scale).clip(1, _LARGEST)
         else:
             low, high = float(depth.min()), float(depth.max())
             step = (high - low) / _LARGEST or 1.0

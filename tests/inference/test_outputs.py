@@ -122,3 +122,12 @@ def test_files_of_the_user_s_own_are_not_taken_for_finished(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="cannot be written to"):
         claim(tmp_path / "file" / "out", {}, [])
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_a_prediction_that_is_no_number_is_not_saved(tmp_path, wrong):
+    depth = DEPTH.copy()
+    depth[3, 4] = wrong
+    with pytest.raises(ValueError, match="NaN or infinities"):
+        _outputs(tmp_path).write("a", IMAGE, Prediction(depth, None), {"png", "npy"})
+    assert list(tmp_path.iterdir()) == []

@@ -73,6 +73,9 @@ def test_weights_are_loaded_with_what_they_do_not_tell(network, predictor, tmp_p
     save_weights(network, tmp_path / "mine.pth")
     model = load(tmp_path / "mine.pth", encoder="tiny", max_depth=10.0, size=42, device="cpu")
     np.testing.assert_array_equal(model.predict(IMAGES[0]), predictor.predict(IMAGES[0]))
+    for told in ({}, {"encoder": "tiny"}):
+        with pytest.raises(ValueError, match="does not tell which network"):
+            load(tmp_path / "mine.pth", **told)
     with pytest.raises(FileNotFoundError):
         load(tmp_path / "none.pth", encoder="tiny", max_depth=10.0)
 

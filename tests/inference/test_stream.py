@@ -3,6 +3,7 @@ import threading
 import numpy as np
 import pytest
 
+from depth_lightning.inference import Outputs
 from depth_lightning.inference.stream import Failure, predict_stream, save_behind
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (42, 56, 3), dtype=np.uint8)
@@ -80,3 +81,26 @@ def test_an_image_that_cannot_be_saved_is_a_failure_and_a_full_disk_is_the_end(p
 
     with pytest.raises(OSError, match="No space"):
         save_behind(predict_stream(predictor, range(30), read, batch_size=1), full)
+
+
+def test_an_interrupt_leaves_whole_files_and_no_others(predictor, tmp_path):
+    outputs, count = Outputs(tmp_path, ("npy", "side_by_side"), metric=True, max_depth=10.0), 0
+
+    def read(index):
+        return str(index), IMAGE
+
+    def save(result):
+        outputs.write(result.name, result.image, result.prediction, {"npy", "side_by_side"})
+
+    def interrupt():
+        nonlocal count
+        count += 1
+        if count == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        save_behind(predict_stream(predictor, range(40), read, batch_size=2), save, done=interrupt)
+    files = list(tmp_path.iterdir())
+    assert 3 <= len(list(tmp_path.glob("*.npy"))) < 40
+    assert not [path for path in files if path.name.startswith(".")]
+    assert {np.load(path).shape for path in files if path.suffix == ".npy"} == {IMAGE.shape[:2]}
