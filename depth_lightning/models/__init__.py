@@ -1,7 +1,7 @@
 from depth_lightning.models.checkpoints import LoadReport, load_weights, official_state_dict, save_weights
 from depth_lightning.models.depth_anything import IMAGENET_MEAN, IMAGENET_STD, DepthAnythingV2, normalize
 from depth_lightning.models.hub import RELEASES, Release, find_release, resolve_weights
-from depth_lightning.models.provenance import Provenance
+from depth_lightning.models.provenance import Provenance, find_provenance
 
 __all__ = [
     "IMAGENET_MEAN",
@@ -11,6 +11,7 @@ __all__ = [
     "LoadReport",
     "Provenance",
     "Release",
+    "find_provenance",
     "find_release",
     "load_weights",
     "normalize",

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from depth_lightning.models.depth_anything import DepthAnythingV2
 from depth_lightning.models.layouts import Layout, State, count_blocks, to_official, to_transformers
-from depth_lightning.models.provenance import Provenance, check_provenance, find_provenance
+from depth_lightning.models.provenance import Provenance, check_provenance, find_provenance, metadata_path
 from depth_lightning.models.sizes import SIZES
 from depth_lightning.models.transformers_folder import image_processor_config, transformers_config
 from depth_lightning.models.weight_files import read_weights
@@ -119,7 +119,7 @@ def save_weights(
         path: a new file; for transformers a new folder, of which `from_pretrained` needs nothing else.
         layout: "official" is what the reference's strict load takes, "safetensors" has the same keys.
         metadata: plain values to go into the JSON, beside the encoder, output, max_depth in metres and version. It lies
-            in metadata.json of the folder, or beside the file in one that ends in .json.
+            in metadata.json of the folder, or beside name.pth in name.pth.json.
 
     Raises:
         FileExistsError: there is something at `path` already, or at its metadata's.
@@ -139,7 +139,7 @@ def save_weights(
     if layout == "transformers":
         _save_folder(path, network, state, description)
         return
-    beside = path.with_suffix(".json")
+    beside = metadata_path(path)
     for target in (path, beside):
         if target.exists():
             raise FileExistsError(f"{target} exists; remove it, or give another path.")

@@ -31,6 +31,8 @@ class Provenance:
     max_depth: float | None = None
     """In metres; None for a relative network, or where nothing is said."""
     version: Literal["V1", "V2"] = "V2"
+    encoder: str | None = None
+    """A name of `SIZES`; told to build a network by it, since in loading the tensors tell it themselves."""
 
     def __str__(self) -> str:
         depth = "" if self.max_depth is None else f" with max_depth {self.max_depth:g}"
@@ -38,11 +40,11 @@ class Provenance:
 
 
 def metadata_path(path: Path) -> Path:
-    """Where the metadata of a weights file, or of a transformers folder, lies."""
-    return path / "metadata.json" if path.is_dir() else path.with_suffix(".json")
+    """Where the metadata of a weights file (name.pth.json of name.pth) or of a transformers folder lies."""
+    return path / "metadata.json" if path.is_dir() else path.with_name(f"{path.name}.json")
 
 
-def find_provenance(path: Path, run_config: Mapping[str, Any] | None) -> Provenance | None:
+def find_provenance(path: Path, run_config: Mapping[str, Any] | None = None) -> Provenance | None:
     """What metadata, the run's configuration, config.json or the name says, the first that says anything.
 
     Args:
@@ -122,7 +124,8 @@ def _from_fields(source: str, fields: Mapping[str, Any]) -> Provenance | None:
     if output not in get_args(Output):  # another's file of that name, or an interpolation
         return None
     metres = float(max_depth) if output == "metric" and isinstance(max_depth, int | float) else None
-    return Provenance(source, output, metres)
+    encoder = fields.get("encoder")
+    return Provenance(source, output, metres, encoder=encoder if encoder in SIZES else None)
 
 
 def _from_config_json(folder: Path) -> Provenance | None:
@@ -139,17 +142,21 @@ def _from_config_json(folder: Path) -> Provenance | None:
     stages = (str(name).removeprefix("stage") for name in backbone.get("out_features") or [])
     tapped = backbone.get("out_indices") or [int(stage) for stage in stages if stage.isdecimal()]
     metric = config.get("depth_estimation_type") == "metric"
+    width = config.get("reassemble_hidden_size", 384)  # transformers' own default
     return Provenance(
         "config.json",
         "metric" if metric else "relative",  # transformers' own default
         float(config["max_depth"]) if metric and config.get("max_depth") else None,
         "V1" if tapped and list(tapped) == list(range(tapped[0], tapped[0] + 4)) else "V2",
+        next((name for name, size in SIZES.items() if size.width == width), None),
     )
 
 
 def _from_name(path: Path) -> Provenance | None:
     if release := find_release(path):
-        return Provenance(f"the name of {release.repo}'s file", release.output, release.max_depth)
+        return Provenance(
+            f"the name of {release.repo}'s file", release.output, release.max_depth, encoder=release.encoder
+        )
     if name := find_v1(path):
         return Provenance(f"the name {name}", version="V1")
     return None

@@ -32,14 +32,14 @@ def test_a_file_that_tells_nothing_is_taken_as_what_the_network_is(weights):
 @pytest.mark.parametrize(
     ("name", "beside", "content", "output", "max_depth"),
     [
-        ("a.pth", "a.json", {"output": "relative"}, "relative", None),
-        ("a.pth", "a.json", {"output": "metric", "max_depth": 7.5}, "metric", 7.5),
+        ("a.pth", "a.pth.json", {"output": "relative"}, "relative", None),
+        ("a.pth", "a.pth.json", {"output": "metric", "max_depth": 7.5}, "metric", 7.5),
         ("depth_anything_v2_metric_vkitti_vits.pth", None, None, "metric", 80.0),
         ("depth_anything_v2_vits.pth", None, None, "relative", None),
         # Metadata was written with the weights, a name by whoever copied them.
         (
             "depth_anything_v2_vits.pth",
-            "depth_anything_v2_vits.json",
+            "depth_anything_v2_vits.pth.json",
             {"output": "metric", "max_depth": 3},
             "metric",
             3,
@@ -91,7 +91,7 @@ def test_kind_is_known_and_the_other_refused(name, beside, content, output, max_
             "config.json",
             {"model_type": "depth_anything", "backbone_config": {"out_features": [f"stage{i}" for i in range(21, 25)]}},
         ),
-        ("a.pth", "a.json", {"version": "V1", "output": "metric"}),
+        ("a.pth", "a.pth.json", {"version": "V1", "output": "metric"}),
     ],
 )
 @pytest.mark.parametrize("init", ["all", "encoder"])
@@ -119,7 +119,7 @@ def test_v1_message_types_the_id_of_v2(vits_file, tmp_path):
     [
         ("folder", "config.json", '{"model_type": "dinov2"}', "'dinov2' model, expected 'depth_anything'"),
         ("folder", "config.json", "{", "is not JSON"),
-        ("a.pth", "a.json", '{"output": ', "is not JSON"),
+        ("a.pth", "a.pth.json", '{"output": ', "is not JSON"),
     ],
 )
 def test_bad_configuration_is_an_error(name, beside, text, message, weights):
@@ -129,10 +129,19 @@ def test_bad_configuration_is_an_error(name, beside, text, message, weights):
         load_weights(DepthAnythingV2("tiny"), path)
 
 
+def test_encoder_is_told_to_build_a_network_by(tmp_path):
+    save_weights(DepthAnythingV2("tiny"), tmp_path / "b.pth")
+    assert find_provenance(tmp_path / "b.pth").encoder == "tiny"
+    save_weights(DepthAnythingV2("vits", "relative"), tmp_path / "folder", "transformers")
+    (tmp_path / "folder" / "metadata.json").unlink()
+    assert find_provenance(tmp_path / "folder").encoder == "vits"
+    assert find_provenance(tmp_path / "depth_anything_v2_metric_vkitti_vitl.pth").encoder == "vitl"
+
+
 def test_json_of_others_says_nothing(weights):
     path = weights("a.pth")
     for content in ([1, 2], {"loss": 0.1}, {"output": "${model.output}"}):
-        path.with_suffix(".json").write_text(json.dumps(content))
+        path.with_name("a.pth.json").write_text(json.dumps(content))
         assert find_provenance(path, None) is None
     assert find_provenance(path, {"model": {"output": "${data.output}"}}) is None
 
@@ -140,7 +149,7 @@ def test_json_of_others_says_nothing(weights):
 def test_metadata_is_merged_and_the_network_knows_best(tmp_path):
     given = {"licence": "Apache-2.0", "protocol": "abc123", "size": 518, "output": "relative"}
     save_weights(DepthAnythingV2("tiny", "metric", 7.5), tmp_path / "a.pth", metadata=given)
-    assert json.loads((tmp_path / "a.json").read_text()) == {
+    assert json.loads((tmp_path / "a.pth.json").read_text()) == {
         **given,
         "encoder": "tiny",
         "output": "metric",

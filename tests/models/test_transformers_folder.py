@@ -23,7 +23,7 @@ def test_saved_then_loaded_is_bit_for_bit(layout, vits_file, tmp_path):
     assert all(torch.equal(tensor, expected[key]) for key, tensor in official_state_dict(back).items())
     if layout == "safetensors":
         assert set(load_file(path)) == set(expected)
-        assert {file.name for file in tmp_path.iterdir()} == {"saved.safetensors", "saved.json"}
+        assert {file.name for file in tmp_path.iterdir()} == {"saved.safetensors", "saved.safetensors.json"}
     else:
         assert {file.name for file in path.iterdir()} == {
             "config.json",
