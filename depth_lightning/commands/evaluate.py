@@ -14,7 +14,7 @@ from depth_lightning.commands import objects
 from depth_lightning.commands.da2k import PairScore, evaluate_da2k, is_da2k
 from depth_lightning.commands.explain import Explain, Variant, as_rows, report_variants
 from depth_lightning.commands.job import run_job
-from depth_lightning.commands.run_checkpoint import overlay, read_run_checkpoint
+from depth_lightning.commands.run_checkpoint import chosen_network
 from depth_lightning.data import DepthDataModule
 from depth_lightning.metrics import DepthMetrics, Protocol, best_constant
 from depth_lightning.reporting.panels import save_png
@@ -48,17 +48,10 @@ def evaluate(cfg: DictConfig, overrides: Sequence[str]) -> Score | PairScore:
     Raises:
         ValueError: neither a checkpoint nor weights were given, or the protocol does not go with the network.
     """
-    if cfg.checkpoint is not None:
-        saved, state = read_run_checkpoint(cfg.checkpoint)
-        cfg = overlay(saved, cfg, overrides)
-    elif not any(override.lstrip("+").startswith("model.weights=") for override in overrides):
-        raise ValueError(
-            "Nothing to evaluate: give checkpoint=…/best.ckpt of a run, "
-            "or released weights with model=vits model.weights=…"
-        )
+    cfg, state = chosen_network(cfg, overrides, "evaluate")
     lightning.seed_everything(cfg.seed, verbose=False)
     network = objects.build_network(cfg.model)
-    if cfg.checkpoint is not None:
+    if state is not None:
         network.load_state_dict(state)
     else:
         objects.start_weights(network, cfg.model)

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 def build_network(model: DictConfig) -> DepthAnythingV2:
     """The network of `model`, untrained: its weights are loaded by `start_weights`, or come from a checkpoint."""
-    arguments = {key: value for key, value in model.items() if key not in ("weights", "init")}
+    arguments = {key: value for key, value in model.items() if key not in ("weights", "init", "force")}
     return cast(DepthAnythingV2, instantiate(arguments))
 
 
@@ -37,7 +37,8 @@ def start_weights(network: DepthAnythingV2, model: DictConfig) -> None:
         )
         rank_zero_only(log.warning)(said)
         return
-    rank_zero_only(log.info)(str(load_weights(network, resolve_weights(model.weights), init=model.init)))
+    report = load_weights(network, resolve_weights(model.weights), init=model.init, force=model.force)
+    rank_zero_only(log.info)(str(report))
 
 
 def build_data(cfg: DictConfig) -> DepthDataModule:

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from depth_lightning.commands import objects
 from depth_lightning.commands.job import run_job
-from depth_lightning.commands.run_checkpoint import overlay, read_run_checkpoint
+from depth_lightning.commands.run_checkpoint import chosen_network
 from depth_lightning.inference import CloudOptions, Outputs, Predictor, predict_stream, predict_video, save_behind
 from depth_lightning.inference.inputs import Input, find_images, is_video, open_video, read_photo
 from depth_lightning.inference.outputs import claim
@@ -62,15 +62,7 @@ def predict(cfg: DictConfig, overrides: Sequence[str]) -> Summary:
         raise ValueError("Nothing to predict: give input=… (an image, a folder, a glob, a list of paths, a video).")
     if not isinstance(cfg.input, str):
         raise ValueError(f"input is one path or pattern, found {cfg.input}. Several paths go into a .txt file.")
-    state = None
-    if cfg.checkpoint is not None:
-        saved, state = read_run_checkpoint(cfg.checkpoint)
-        cfg = overlay(saved, cfg, overrides)
-    elif not any(override.lstrip("+").startswith("model.weights=") for override in overrides):
-        raise ValueError(
-            "No network to predict with: give checkpoint=…/best.ckpt of a run, "
-            "or released weights with model=vits model.weights=…"
-        )
+    cfg, state = chosen_network(cfg, overrides, "predict with")
     if not (isinstance(cfg.batch_size, int) and cfg.batch_size > 0):
         raise ValueError(f"batch_size is a whole number above 0, found {cfg.batch_size!r}.")
     network = objects.build_network(cfg.model)

@@ -39,6 +39,28 @@ def read_run_checkpoint(path: str | Path) -> tuple[DictConfig, dict[str, Any]]:
     return cast(DictConfig, OmegaConf.create(content["config"])), network
 
 
+def chosen_network(cfg: DictConfig, overrides: Sequence[str], purpose: str) -> tuple[DictConfig, dict[str, Any] | None]:
+    """What `cfg.checkpoint` says with what was typed on top, and its network's state dict; or `cfg` itself and None.
+
+    Args:
+        cfg: composed from the command's file.
+        overrides: as typed.
+        purpose: what the network is for, for the message.
+
+    Raises:
+        ValueError: neither a checkpoint nor weights were typed.
+    """
+    if cfg.checkpoint is not None:
+        saved, state = read_run_checkpoint(cfg.checkpoint)
+        return overlay(saved, cfg, overrides), state
+    if not any(override.lstrip("+").startswith("model.weights=") for override in overrides):
+        raise ValueError(
+            f"Nothing to {purpose}: give checkpoint=…/best.ckpt of a run, "
+            "or released weights with model=vits model.weights=…"
+        )
+    return cfg, None
+
+
 def describe(cfg: DictConfig) -> dict[str, Any]:
     """The configuration as a checkpoint carries it: plain values, and its interpolations as they were written.
 

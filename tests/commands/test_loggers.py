@@ -39,7 +39,7 @@ def test_wandb_offline_holds_config_metrics_and_panels(one_epoch, compose_config
     train(compose_config("train", [*one_epoch, "logger=wandb"], tmp_path))
     import wandb
 
-    wandb.finish()
+    wandb.teardown()  # finishes the run and waits for the process that writes its file
     config, history = {}, {}
     for record in _wandb_records(tmp_path):
         for item in record.run.config.update:

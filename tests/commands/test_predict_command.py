@@ -120,7 +120,7 @@ def test_wrong_arguments_are_said_before_anything_is_written(call, files, tmp_pa
 
 
 def test_a_network_must_be_named(call, files):
-    with pytest.raises(ValueError, match="No network to predict with"):
+    with pytest.raises(ValueError, match="Nothing to predict with"):
         call(f"input={files}/photos", network=["model=tiny"])
 
 
