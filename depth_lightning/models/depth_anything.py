@@ -51,6 +51,10 @@ class DepthAnythingV2(nn.Module):
         self.max_depth = max_depth
         self.encoder = Encoder(size).requires_grad_(not freeze_encoder)
         head = DPTHead(size.width, size.features if features is None else features, out_channels)
+        if output == "relative":
+            # A random head's logits are all near 0: where they are negative, the last ReLU lets no gradient through,
+            # and nothing is ever learnt. Weights that are loaded replace this.
+            nn.init.ones_(head.get_parameter("scratch.output_conv2.2.bias"))
         # Tokens (b, n, c) seen as maps (b, c, rows, columns) are already channels-last.
         self.head = head.to(memory_format=torch.channels_last)
 

@@ -155,3 +155,14 @@ def test_normalize():
         np.testing.assert_allclose(normalized.numpy(), expected, atol=1e-5)
     with pytest.raises(TypeError, match="int64"):
         normalize(image.long())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_random_relative_network_learns(seed):
+    """Its last ReLU must not be dead from the start."""
+    torch.manual_seed(seed)
+    network = DepthAnythingV2("tiny", "relative")
+    disparity = network(torch.randn(1, 3, 84, 112))
+    assert (disparity > 0).float().mean() > 0.9
+    disparity.var().backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in network.head.parameters())
