@@ -16,6 +16,7 @@ from depth_lightning.commands.explain import Explain, Variant, as_rows, report_v
 from depth_lightning.commands.job import run_job
 from depth_lightning.commands.run_checkpoint import chosen_network
 from depth_lightning.data import DepthDataModule
+from depth_lightning.inference.predict import load_run_state
 from depth_lightning.metrics import DepthMetrics, Protocol, best_constant
 from depth_lightning.reporting.panels import save_png
 from depth_lightning.reporting.tables import print_table, write_csv, write_json
@@ -52,7 +53,7 @@ def evaluate(cfg: DictConfig, overrides: Sequence[str]) -> Score | PairScore:
     lightning.seed_everything(cfg.seed, verbose=False)
     network = objects.build_network(cfg.model)
     if state is not None:
-        network.load_state_dict(state)
+        load_run_state(network, state, cfg.checkpoint)
     else:
         objects.start_weights(network, cfg.model)
     title = f"checkpoint {cfg.checkpoint}" if cfg.checkpoint else f"{cfg.model.weights}"

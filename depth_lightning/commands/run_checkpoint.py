@@ -14,7 +14,7 @@ FROM_RUN = ("model", "data", "protocol", "metrics", "seed")
 
 
 def read_run_checkpoint(path: str | Path) -> tuple[DictConfig, dict[str, Any]]:
-    """The configuration of the run that wrote the checkpoint, and its network's state dict.
+    """The configuration of the run that wrote the checkpoint, and the module's state dict, for `load_run_state`.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -35,12 +35,11 @@ def read_run_checkpoint(path: str | Path) -> tuple[DictConfig, dict[str, Any]]:
             f"checkpoint={path} does not say which run it is from. "
             f"For released weights, use model=… model.weights={path}."
         )
-    network = {key.removeprefix("network."): tensor for key, tensor in content["state_dict"].items()}
-    return cast(DictConfig, OmegaConf.create(content["config"])), network
+    return cast(DictConfig, OmegaConf.create(content["config"])), content["state_dict"]
 
 
 def chosen_network(cfg: DictConfig, overrides: Sequence[str], purpose: str) -> tuple[DictConfig, dict[str, Any] | None]:
-    """What `cfg.checkpoint` says with what was typed on top, and its network's state dict; or `cfg` itself and None.
+    """What `cfg.checkpoint` says with what was typed on top, and its state dict; or `cfg` itself and None.
 
     Args:
         cfg: composed from the command's file.

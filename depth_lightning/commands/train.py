@@ -14,6 +14,7 @@ from depth_lightning.commands import objects
 from depth_lightning.commands.evaluate import report, score
 from depth_lightning.commands.job import run_job
 from depth_lightning.commands.run_checkpoint import read_run_checkpoint
+from depth_lightning.inference.predict import load_run_state
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ def train(cfg: DictConfig) -> float:
 
     best = best_checkpoint(trainer)
     if best is not None:
-        network.load_state_dict(read_run_checkpoint(best)[1])
+        load_run_state(network, read_run_checkpoint(best)[1], best)
     trainer.loggers = []  # the best epoch's numbers are logged already
     result = score(trainer, module, data)
     if trainer.is_global_zero:
