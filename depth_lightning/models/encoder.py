@@ -3,7 +3,6 @@
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from timm.layers import Mlp, SwiGLUPacked
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -65,10 +64,29 @@ class Encoder(nn.Module):
 
         Resampled bicubically in float32 without antialiasing. DINOv2 gives the factor, not the size, and adds 0.1
         patches to it against rounding; the samples lie where that factor puts them, so leaving it out changes depth.
+        At its own size the table is as it is. In an exported graph the sizes may be symbolic, and stay so.
         """
-        if (rows, columns) == self.grid:
+        extra: float | Tensor = 0.1
+        if not isinstance(rows, int):  # symbolic: a comparison in Python would fix it
+            extra = 0.1 * (torch.tensor([rows, columns]) != torch.tensor(self.grid)).any()
+        elif (rows, columns) == self.grid:
             return self.pos_embed
-        table = self.pos_embed[:, 1:].float().reshape(1, *self.grid, -1).permute(0, 3, 1, 2)
-        factor = ((rows + 0.1) / self.grid[0], (columns + 0.1) / self.grid[1])
-        table = F.interpolate(table, scale_factor=factor, mode="bicubic", antialias=False)
-        return torch.cat([self.pos_embed[:, :1], table.flatten(2).transpose(1, 2).to(self.pos_embed)], dim=1)
+        table = self.pos_embed[0, 1:].float().unflatten(0, self.grid)
+        entries, weights = _cubic_samples(rows, self.grid[0], extra, table.device)
+        table = (table[entries] * weights[:, :, None, None]).sum(1)
+        entries, weights = _cubic_samples(columns, self.grid[1], extra, table.device)
+        table = (table[:, entries] * weights[:, :, None]).sum(2)
+        return torch.cat([self.pos_embed[:, :1], table.flatten(0, 1)[None].to(self.pos_embed)], dim=1)
+
+
+def _cubic_samples(count: int, length: int, extra: float | Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Which four of `length` entries each of `count` samples is made of, and their weights; both (count, 4).
+
+    Samples are length / (count + extra) apart. Cubic convolution (Keys, 1981) with a = −0.75, the ends repeated.
+    """
+    position = (torch.arange(count, device=device) + 0.5) * length / (count + extra) - 0.5
+    first = position.floor()[:, None]
+    offset = torch.arange(-1, 3, device=device)
+    x = (position[:, None] - first - offset).abs()
+    near, far = (1.25 * x - 2.25) * x * x + 1, ((-0.75 * x + 3.75) * x - 6) * x + 3
+    return (first.long() + offset).clamp(0, length - 1), torch.where(x <= 1, near, far)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 
 from depth_lightning.models.encoder import Encoder
 from depth_lightning.models.sizes import SIZES
@@ -76,6 +77,39 @@ def test_positions_lie_where_the_factor_with_its_tenth_of_a_patch_puts_them(rows
 
     torch.testing.assert_close(positions[0], table[0, 0])
     np.testing.assert_allclose(positions[1:].numpy(), expected.reshape(rows * columns, -1), atol=2e-4)
+
+
+def test_positions_are_those_of_interpolate_at_every_size():
+    encoder = Encoder(SIZES["tiny"])
+    encoder.pos_embed.data.normal_()
+    rows, columns = encoder.grid
+    table = encoder.pos_embed.detach()[0, 1:].view(1, rows, columns, -1).permute(0, 3, 1, 2)
+    for size in [(r, c) for r in range(1, 50, 6) for c in (1, 2, 7, 8, 9, 24, 100)]:
+        factor = ((size[0] + 0.1) / rows, (size[1] + 0.1) / columns)
+        expected = F.interpolate(table, scale_factor=factor, mode="bicubic").flatten(2).transpose(1, 2)
+        torch.testing.assert_close(encoder.positions(*size).detach()[:, 1:], expected, rtol=0, atol=2e-5)
+
+
+class Positions(torch.nn.Module):
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, image):
+        return self.encoder.positions(image.shape[0] // 14, image.shape[1] // 14)
+
+
+@pytest.mark.parametrize("name", ["vits", "tiny"])
+def test_positions_follow_the_size_when_traced_once(name):
+    encoder = Encoder(SIZES[name])
+    encoder.pos_embed.data.normal_()
+    sides = {"image": {0: 14 * torch.export.Dim("rows", min=2), 1: 14 * torch.export.Dim("columns", min=2)}}
+    traced = torch.export.export(Positions(encoder), (torch.zeros(70, 98),), dynamic_shapes=sides).module()
+    rows, columns = encoder.grid
+    assert torch.equal(traced(torch.zeros(14 * rows, 14 * columns)), encoder.pos_embed)
+    for size in [(columns, rows + 1), (rows, columns + 12), (rows + 3, columns), (2, 90)]:
+        positions = traced(torch.zeros(14 * size[0], 14 * size[1]))
+        torch.testing.assert_close(positions, encoder.positions(*size), rtol=0, atol=1e-6)
 
 
 def test_positions_are_untouched_at_the_size_of_the_table_only():
