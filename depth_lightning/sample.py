@@ -33,6 +33,8 @@ class DepthSample(NamedTuple):
     """Names the image in reports: its path below the data set's root."""
     scene: str = ""
     """Frames of one scene are not independent; empty where scenes are not known."""
+    seed: int = 0
+    """Of the random changes that are left to the device, once transformed for training."""
 
 
 class DepthBatch(NamedTuple):
@@ -48,6 +50,7 @@ class DepthBatch(NamedTuple):
     """One per image; on the host, so that choosing a loss by it costs no sync."""
     id: Sequence[str]
     scene: Sequence[str]
+    seed: Sequence[int] = ()
 
 
 class DepthDataset(Protocol):
@@ -81,4 +84,5 @@ def collate(samples: Sequence[DepthSample]) -> DepthBatch:
         kind=tuple(s.kind for s in samples),
         id=tuple(s.id for s in samples),
         scene=tuple(s.scene for s in samples),
+        seed=tuple(s.seed for s in samples),
     )

@@ -56,28 +56,15 @@ class EvaluationTransform:
         return sample._replace(image=network_image(sample.image, self.size))
 
 
-def authors() -> list[A.BasicTransform]:
-    """What Depth Anything V2's metric training does: flip."""
-    return [A.HorizontalFlip(p=0.5)]
-
-
-def article() -> list[A.BasicTransform]:
-    """Flip, colour jitter, and Gaussian noise with a standard deviation of up to 5 of 255."""
-    return [
-        A.HorizontalFlip(p=0.5),
-        A.ColorJitter(brightness=0.1, contrast=0.1, saturation=0.1, hue=0.1, p=0.5),
-        A.GaussNoise(std_range=(0, 5 / 255), p=0.5),
-    ]
-
-
 class TrainTransform:
-    """Resize, random crop, augmentation; the same for the same seed, whatever was transformed before.
+    """Resize, random crop, flip or transforms of your own; the same for the same seed, whatever was transformed before.
 
     Args:
         size: what the shorter side is resized to, see `network_size`.
         crop: (h, w) of the crop in network pixels, multiples of 14; None for the whole image.
-        augmentation: "article", "authors", "none", or albumentations transforms of your own. Geometric ones move image
-            and depth together; what they uncover should be filled with 0, which is a hole.
+        augmentation: "flip", "none", or albumentations transforms of your own. Geometric ones move image and depth
+            together; what they uncover should be filled with 0, which is a hole. `ColourNoise` does the colours of a
+            whole batch at once, on the device.
 
     Raises:
         ValueError: a crop that is not a multiple of 14, or for a sample, larger than the resized image.
@@ -87,22 +74,26 @@ class TrainTransform:
         self,
         size: int = 518,
         crop: Sequence[int] | None = (518, 518),
-        augmentation: Literal["article", "authors", "none"] | Sequence[A.BasicTransform] = "article",
+        augmentation: Literal["flip", "none"] | Sequence[A.BasicTransform] = "flip",
     ) -> None:
         if crop is not None and (len(crop) != 2 or any(side <= 0 or side % PATCH for side in crop)):
             raise ValueError(f"A crop is (h, w) in multiples of {PATCH}, found {tuple(crop)}.")
-        if isinstance(augmentation, str):
-            recipes = {"article": article, "authors": authors, "none": list}
-            if augmentation not in recipes:
-                raise ValueError(f"data.augmentation is one of {sorted(recipes)} or a list, found {augmentation!r}.")
-            augmentation = recipes[augmentation]()
+        if isinstance(augmentation, str) and augmentation not in ("flip", "none"):
+            raise ValueError(f"TrainTransform's augmentation is flip, none or a list, found {augmentation!r}.")
         self.size, self.crop = size, crop and tuple(crop)
-        self.augment = A.Compose(list(augmentation), additional_targets={"target": "mask", "valid": "mask"})
+        self.flip = augmentation == "flip"
+        self.augment = None if isinstance(augmentation, str) else _compose(augmentation)
 
     def __call__(self, sample: DepthSample, seed: int) -> DepthSample:
         """An (h, w, 3) uint8 image with its target and mask at the crop's size."""
         rng = np.random.default_rng(seed)
-        sample = resized_crop(sample, self.size, self.crop, rng)
+        sample = resized_crop(sample, self.size, self.crop, rng)._replace(seed=seed)
+        if self.flip and rng.random() < 0.5:
+            # A view: collating copies it.
+            flipped = (array[:, ::-1] for array in (sample.image, sample.target, sample.mask))
+            return sample._replace(**dict(zip(("image", "target", "mask"), flipped, strict=True)))
+        if self.augment is None:
+            return sample
         # One pair of generators for all transforms: set_random_seed gives each its own of the same seed, and then
         # those with the same p are all applied or all left out.
         self.augment.set_random_state(rng, random.Random(seed))
@@ -110,6 +101,10 @@ class TrainTransform:
         return sample._replace(
             image=augmented["image"], target=augmented["target"], mask=augmented["valid"].astype(bool)
         )
+
+
+def _compose(transforms: Sequence[A.BasicTransform]) -> A.Compose:
+    return A.Compose(list(transforms), additional_targets={"target": "mask", "valid": "mask"})
 
 
 def resized_crop(sample: DepthSample, size: int, crop: Sequence[int] | None, rng: np.random.Generator) -> DepthSample:

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,20 @@ def test_batches(root: Path) -> None:
     evaluated = next(iter(data.val_dataloader()))
     assert (evaluated.image.dtype, tuple(evaluated.image.shape)) == (torch.float32, (1, 3, 28, 42))
     assert tuple(evaluated.target.shape) == (1, 40, 60)
+
+
+def test_colours_are_changed_on_the_device_and_in_training_alone(root: Path) -> None:
+    called = []
+
+    def colour(image: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
+        called.append((image.dtype, tuple(seeds)))
+        return image / 255
+
+    plain, coloured = fit(root, epochs=2), fit(root, epochs=2, colour=colour)
+    for (_, before), (_, after) in zip(plain.train_batches, coloured.train_batches, strict=True):
+        torch.testing.assert_close(after.image, before.image / 255)
+    assert [dtype for dtype, _ in called] == [torch.uint8] * 6  # of training; validation is in float
+    assert len({seed for _, seeds in called for seed in seeds}) == 12
 
 
 def test_accumulated_batches_are_one_global_batch(root: Path) -> None:

@@ -1,0 +1,95 @@
+"""Colour jitter and noise for a batch of training images, on the device that holds them.
+
+On the CPU they would cost more than reading the image, cropping and resizing it together; on a GPU they are free.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+GREY = (0.2989, 0.587, 0.114)
+"""Weights of R, G and B in ITU-R 601 luma."""
+
+
+@dataclass(frozen=True)
+class ColourNoise:
+    """Colour jitter, then Gaussian noise, each for `probability` of the images; the same for the same seed.
+
+    The defaults are the article's.
+
+    Args:
+        jitter: brightness, contrast and saturation are multiplied by 1 ± `jitter`, the hue is turned by ± `jitter` of
+            a full turn.
+        noise: the largest standard deviation, of an image in [0, 1].
+    """
+
+    probability: float = 0.5
+    jitter: float = 0.1
+    noise: float = 5 / 255
+
+    def __call__(self, image: Tensor, seeds: Sequence[int]) -> Tensor:
+        """The images as float32 in [0, 1].
+
+        Args:
+            image: (b, 3, h, w) RGB, uint8.
+            seeds: one an image. What an image becomes depends on its own alone (and on the kind of device, whose
+                generators differ), and not on its batch.
+        """
+        drawn = np.stack([self._draw(seed) for seed in seeds]).astype(np.float32)
+        factors, deviation = torch.from_numpy(drawn).to(image.device, non_blocking=True).split((4, 1), dim=1)
+        brightness, contrast, saturation, turn = factors[:, :, None, None].unbind(1)
+        jittered = adjust_colour(image.float() / 255, brightness, contrast, saturation, turn)
+        for index, seed in enumerate(seeds):
+            if drawn[index, -1]:
+                generator = torch.Generator(image.device).manual_seed(seed & (2**63 - 1))
+                normal = torch.randn(image.shape[1:], generator=generator, device=image.device)
+                jittered[index].addcmul_(normal, deviation[index])
+        return jittered.clamp_(0, 1)
+
+    def _draw(self, seed: int) -> np.ndarray:
+        # A stream of its own: the seed's first numbers have chosen the crop already.
+        rng = np.random.default_rng((seed, 1))
+        jitters, noises = rng.random(2) < self.probability
+        change = rng.uniform(-self.jitter, self.jitter, 4) * jitters
+        return np.concatenate([1 + change[:3], change[3:], [rng.uniform(0, self.noise) * noises]])
+
+
+def adjust_colour(image: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, turn: Tensor) -> Tensor:
+    """Images (b, 3, h, w) in [0, 1] after four adjustments in this order, each as torchvision defines it.
+
+    Args:
+        image: RGB.
+        brightness, contrast, saturation: factors (b, 1, 1); 1 changes nothing.
+        turn: of the hue, (b, 1, 1), in full turns; 0 changes nothing.
+    """
+    brightness, contrast, saturation = (factor[:, None] for factor in (brightness, contrast, saturation))
+    image = (image * brightness).clamp_(max=1)
+    image = torch.lerp(_grey(image).mean((2, 3), keepdim=True), image, contrast).clamp_(0, 1)
+    image = torch.lerp(_grey(image), image, saturation).clamp_(0, 1)
+    return _turn_hue(image, turn)
+
+
+def _grey(image: Tensor) -> Tensor:
+    red, green, blue = image.split(1, dim=1)
+    return GREY[0] * red + GREY[1] * green + GREY[2] * blue
+
+
+def _turn_hue(image: Tensor, turn: Tensor) -> Tensor:
+    """The hue of HSV turned, its value and chroma kept.
+
+    A channel of HSV's hexcone is value − chroma · clamp(min(k, 4 − k), 0, 1), k = (n + 6 · hue) mod 6, for n = 5, 3, 1.
+    """
+    red, green, blue = image.unbind(1)
+    value, chroma = image.amax(1), image.amax(1) - image.amin(1)
+    safe = torch.where(chroma > 0, chroma, 1)
+    sixths = torch.where(
+        value == red,
+        (green - blue) / safe,
+        torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
+    )
+    offset = torch.tensor([5.0, 3.0, 1.0], device=image.device).view(3, 1, 1)
+    k = (offset + (sixths + 6 * turn)[:, None]) % 6
+    return value[:, None] - chroma[:, None] * torch.minimum(k, 4 - k).clamp_(0, 1)

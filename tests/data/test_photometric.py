@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+import torch
+from depth_lightning.data.photometric import ColourNoise, adjust_colour
+from torch import Tensor
+from torchvision.transforms.v2 import functional as peer
+
+SEEDS = list(range(64))
+
+
+@pytest.fixture
+def image() -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.randint(0, 256, (2, 3, 9, 12), generator=generator, dtype=torch.uint8)
+    coarse[0, :, :4] = coarse[0, :1, :4]  # grey pixels have no hue
+    coarse[1, :, :2] = 0
+    return coarse
+
+
+def batch(image: Tensor) -> Tensor:
+    return image[:1].expand(len(SEEDS), -1, -1, -1)
+
+
+@pytest.mark.parametrize(
+    ("adjusted", "neutral"), [("brightness", 1.0), ("contrast", 1.0), ("saturation", 1.0), ("hue", 0.0)]
+)
+@pytest.mark.parametrize("change", [-0.1, 0.07, 0.5])
+def test_every_adjustment_is_torchvisions(image: Tensor, adjusted: str, neutral: float, change: float) -> None:
+    names = ("brightness", "contrast", "saturation", "hue")
+    factors = [torch.full((2, 1, 1), 0.0 if name == "hue" else 1.0) for name in names]
+    factors[names.index(adjusted)] += change
+    scaled = image.float() / 255
+    expected = getattr(peer, f"adjust_{adjusted}")(scaled, neutral + change)
+    torch.testing.assert_close(adjust_colour(scaled, *factors), expected, atol=2e-6, rtol=0)
+
+
+def test_images_of_a_batch_are_adjusted_each_by_its_own_factors(image: Tensor) -> None:
+    scaled = image.float() / 255
+    factors = [torch.tensor(values).view(2, 1, 1) for values in ((0.9, 1.1), (1.1, 0.95), (1.0, 0.9), (0.1, -0.05))]
+    together = adjust_colour(scaled, *factors)
+    for index in range(2):
+        alone = adjust_colour(scaled[index : index + 1], *(factor[index : index + 1] for factor in factors))
+        torch.testing.assert_close(together[index : index + 1], alone, atol=1e-6, rtol=0)
+
+
+def test_an_image_depends_on_its_seed_and_not_on_its_batch(image: Tensor) -> None:
+    images = batch(image)
+    together = ColourNoise()(images, SEEDS)
+    assert together.dtype == torch.float32 and 0 <= together.min() and together.max() <= 1
+    for index in (0, 7, 63):
+        assert torch.equal(ColourNoise()(images[:1], [SEEDS[index]])[0], together[index])
+    assert len({tuple(pixels.flatten().tolist()) for pixels in together}) > 32  # a quarter stay as they are
+
+
+def test_seeds_of_the_sampler_are_taken(image: Tensor) -> None:
+    ColourNoise(probability=1.0)(image, [2**64 - 1, 2**63])
+
+
+def test_half_are_jittered_and_half_are_noisy(image: Tensor) -> None:
+    images = torch.full((1, 3, 64, 64), 100, dtype=torch.uint8).expand(400, -1, -1, -1)
+    changed = ColourNoise()(images, range(400)) - 100 / 255
+    noisy = changed.std((2, 3)).amax(1) > 1e-5
+    jittered = changed.mean((1, 2, 3)).abs() > 2e-3
+    assert 160 < noisy.sum() < 240
+    assert 150 < jittered.sum() < 240
+    assert 80 < (noisy & ~jittered).sum() < 140
+
+
+def test_noise_has_the_deviation_that_was_drawn() -> None:
+    grey = torch.full((200, 3, 64, 64), 128, dtype=torch.uint8)
+    noisy = ColourNoise(probability=1.0, jitter=0.0, noise=0.1)(grey, range(200)) - 128 / 255
+    deviations = noisy.std((1, 2, 3)).numpy()
+    assert deviations.max() < 0.103 and deviations.min() < 0.005
+    assert abs(np.sort(deviations) - np.linspace(0, 0.1, 200)).max() < 0.015  # uniform in [0, noise]
+    assert abs(float(noisy.mean())) < 1e-4
+
+
+def test_nothing_drawn_changes_nothing(image: Tensor) -> None:
+    torch.testing.assert_close(ColourNoise(probability=0.0)(image, [1, 2]), image / 255, atol=1e-6, rtol=0)
