@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from depth_lightning.models.sizes import ModelSize
 
 PATCH = 14
-Count = int | torch.SymInt
 
 
 class Encoder(nn.Module):
@@ -60,7 +59,7 @@ class Encoder(nn.Module):
                 tapped.append(self.norm(tokens))
         return tapped
 
-    def positions(self, rows: Count, columns: Count) -> Tensor:
+    def positions(self, rows: int, columns: int) -> Tensor:
         """The position table for a grid of patches, (1, 1 + rows·columns, width), the class token's entry first.
 
         Resampled bicubically in float32 without antialiasing. DINOv2 gives the factor, not the size, and adds 0.1
@@ -68,7 +67,7 @@ class Encoder(nn.Module):
         At its own size the table is as it is. In an exported graph the sizes may be symbolic, and stay so.
         """
         extra: float | Tensor = 0.1
-        if isinstance(rows, torch.SymInt) or isinstance(columns, torch.SymInt):  # a comparison in Python would fix them
+        if type(rows) is not int:  # symbolic: a comparison in Python would fix it
             extra = 0.1 * (torch.tensor([rows, columns]) != torch.tensor(self.grid)).any()
         elif (rows, columns) == self.grid:
             return self.pos_embed
@@ -80,7 +79,7 @@ class Encoder(nn.Module):
         return torch.cat([self.pos_embed[:, :1], table.flatten(0, 1)[None].to(self.pos_embed)], dim=1)
 
 
-def _cubic_samples(count: Count, length: int, extra: float | Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+def _cubic_samples(count: int, length: int, extra: float | Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
     """Which four of `length` entries each of `count` samples is made of, and their weights; both (count, 4).
 
     Samples are length / (count + extra) apart. Cubic convolution (Keys, 1981) with a = −0.75, the ends repeated.
