@@ -2,7 +2,8 @@
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import lightning
@@ -14,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from depth_lightning.commands.run_checkpoint import describe
 from depth_lightning.data import DepthDataModule, Mixture
+from depth_lightning.data.photometric import ColourNoise
 from depth_lightning.data.transforms import EvaluationTransform, TrainTransform
 from depth_lightning.metrics import ERRORS, DepthMetrics, Protocol
 from depth_lightning.models import DepthAnythingV2, load_weights, resolve_weights
@@ -44,15 +46,30 @@ def start_weights(network: DepthAnythingV2, model: DictConfig) -> None:
 def build_data(cfg: DictConfig) -> DepthDataModule:
     """The data module of `data`."""
     data = cfg.data
+    if data.on_error not in ("raise", "skip"):
+        raise ValueError(f"data.on_error is 'raise' or 'skip', found {data.on_error!r}.")
+    geometry, colour = _augmentation(data.augmentation)
     return DepthDataModule(
         dataset=_mixture(data) if "parts" in data else instantiate(data.dataset, _partial_=True),
-        train_transform=TrainTransform(data.size, data.crop, data.augmentation),
+        train_transform=TrainTransform(data.size, data.crop, geometry),
         eval_transform=EvaluationTransform(data.size),
         batch_size=data.batch_size,
         eval_batch_size=data.eval_batch_size,
         num_workers=min(8, os.cpu_count() or 1) if data.num_workers is None else data.num_workers,
         seed=cfg.seed,
+        colour=colour,
+        bad_samples=Path(cfg.run_dir) / "bad_samples.csv" if data.on_error == "skip" else None,
     )
+
+
+def _augmentation(chosen: str | Sequence[Any]) -> tuple[Any, ColourNoise | None]:
+    """What the transform does in the workers, and what is done on the device."""
+    recipes = {"article": ("flip", ColourNoise()), "authors": ("flip", None), "none": ("none", None)}
+    if not isinstance(chosen, str):
+        return instantiate(chosen), None
+    if chosen not in recipes:
+        raise ValueError(f"data.augmentation is one of {', '.join(recipes)} or a list, found {chosen!r}.")
+    return recipes[chosen]
 
 
 def _mixture(data: DictConfig) -> Callable[[str], Mixture]:

@@ -1,16 +1,19 @@
 """Batches for training and validation, the same ones for the same seed on any number of workers."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
 
 import cv2
 import torch
 from lightning.pytorch import LightningDataModule
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from depth_lightning.data.bad_samples import BadSampleList, Samples, peers_of
 from depth_lightning.data.mixture import Mixture
 from depth_lightning.data.sampling import Draw, EvaluationSampler, TrainSampler, draw
-from depth_lightning.sample import DepthDataset, DepthSample, collate
+from depth_lightning.sample import DepthBatch, DepthDataset, DepthSample, collate
 
 
 class DepthDataModule(LightningDataModule):
@@ -27,6 +30,9 @@ class DepthDataModule(LightningDataModule):
         num_workers: processes that read and transform, per loader and device; 0 for none.
         seed: with epoch and index, decides order, crops and augmentations.
         pin_memory: faster copies to a GPU; without one it does nothing.
+        colour: (images uint8, seeds) → float images, for training batches once they are on the device.
+        bad_samples: a CSV file to list broken samples in and go on, see `Samples`; None to end with the first one's
+            error. The first sample of every data set is read in `setup`, so that what is wrong with all is said early.
     """
 
     def __init__(
@@ -39,25 +45,40 @@ class DepthDataModule(LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
         pin_memory: bool = True,
+        colour: Callable[[Tensor, Sequence[int]], Tensor] | None = None,
+        bad_samples: Path | None = None,
     ) -> None:
         super().__init__()
         self.dataset = dataset
         self.train_transform, self.eval_transform = train_transform, eval_transform
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.num_workers, self.seed, self.pin_memory = num_workers, seed, pin_memory
+        self.colour = colour
+        self.bad_samples = bad_samples
 
     def setup(self, stage: str) -> None:
         """Open the splits that `stage` needs: both for "fit", the validation split otherwise."""
         if stage == "fit":
-            self.train_data = _TrainData(self.dataset(split="train"), self.train_transform, self.seed)
-        self.val_data = _EvaluationData(self.dataset(split="val"), self.eval_transform)
+            self.train_data = _TrainData(self._samples("train"), self.train_transform, self.seed)
+        self.val_data = _EvaluationData(self._samples("val"), self.eval_transform)
+
+    def _samples(self, split: Literal["train", "val"]) -> Samples:
+        source = self.dataset(split=split)
+        if self.bad_samples is not None:
+            return Samples(source, BadSampleList(self.bad_samples, split))
+        first = 0
+        while first < len(source):
+            source[first]
+            first = peers_of(source, first).stop
+        return Samples(source)
 
     def train_dataloader(self) -> DataLoader[DepthSample]:
         """Batches in the order of `TrainSampler`, which Lightning tells the epoch."""
         rank, world_size = self._process()
         accumulated = self.trainer.accumulate_grad_batches if self.trainer else 1
         global_batch_size = self.batch_size * world_size * accumulated
-        mixture = self.train_data.dataset if isinstance(self.train_data.dataset, Mixture) else None
+        source = self.train_data.dataset.source
+        mixture = source if isinstance(source, Mixture) else None
         sampler = TrainSampler(
             mixture.samples_per_epoch if mixture else len(self.train_data),
             self.seed,
@@ -72,6 +93,12 @@ class DepthDataModule(LightningDataModule):
         """Batches in the order of `EvaluationSampler`."""
         sampler = EvaluationSampler(len(self.val_data), *self._process())
         return self._loader(self.val_data, sampler, self.eval_batch_size)
+
+    def on_after_batch_transfer(self, batch: DepthBatch, dataloader_idx: int) -> DepthBatch:
+        """Training images get their colours changed here, where it costs no worker's time."""
+        if self.colour is None or self.trainer is None or not self.trainer.training:
+            return batch
+        return batch._replace(image=self.colour(batch.image, batch.seed))
 
     def _process(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -93,7 +120,7 @@ class DepthDataModule(LightningDataModule):
 
 
 class _TrainData(Dataset[DepthSample]):
-    def __init__(self, dataset: DepthDataset, transform: Callable[[DepthSample, int], DepthSample], seed: int) -> None:
+    def __init__(self, dataset: Samples, transform: Callable[[DepthSample, int], DepthSample], seed: int) -> None:
         self.dataset, self.transform, self.seed = dataset, transform, seed
 
     def __len__(self) -> int:
@@ -102,11 +129,11 @@ class _TrainData(Dataset[DepthSample]):
     def __getitem__(self, item: Draw | int) -> DepthSample:
         # Lightning's overfit_batches puts a sampler of plain indices in the place of ours.
         drawn = item if isinstance(item, Draw) else draw(self.seed, 0, item)
-        return self.transform(self.dataset[drawn.index], drawn.seed)
+        return self.transform(self.dataset.draw(drawn.index, drawn.seed), drawn.seed)
 
 
 class _EvaluationData(Dataset[DepthSample]):
-    def __init__(self, dataset: DepthDataset, transform: Callable[[DepthSample], DepthSample]) -> None:
+    def __init__(self, dataset: Samples, transform: Callable[[DepthSample], DepthSample]) -> None:
         self.dataset, self.transform = dataset, transform
 
     def __len__(self) -> int:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from depth_lightning.data.bad_samples import path_of
 from depth_lightning.sample import DepthDataset, DepthSample
 
 
@@ -48,10 +49,25 @@ class Mixture:
 
     def __getitem__(self, index: int) -> DepthSample:
         """The sample, its id and scene below its part's name."""
+        name, part, start = self._part(index)
+        sample = part[index - start]
+        return sample._replace(id=f"{name}/{sample.id}", scene=f"{name}/{sample.scene}")
+
+    def path(self, index: int) -> str:
+        """Where sample `index` is."""
+        _, part, start = self._part(index)
+        return path_of(part, index - start)
+
+    def peers(self, index: int) -> range:
+        """The indices of the part that sample `index` is of."""
+        _, part, start = self._part(index)
+        return range(start, start + len(part))
+
+    def _part(self, index: int) -> tuple[str, DepthDataset, int]:
+        """Name and data set of a sample's part, and the index of its first sample."""
         number = int(np.searchsorted(self._ends, index, side="right"))
         name, part = list(self.parts.items())[number]
-        sample = part[index - int(self._ends[number]) + len(part)]
-        return sample._replace(id=f"{name}/{sample.id}", scene=f"{name}/{sample.scene}")
+        return name, part, int(self._ends[number]) - len(part)
 
     def epoch_order(self, rng: np.random.Generator) -> np.ndarray:
         """The indices of one epoch, shuffled: from every part its share to within one draw.

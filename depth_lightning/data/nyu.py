@@ -5,17 +5,16 @@ one of Eigen et al., Depth Map Prediction from a Single Image using a Multi-Scal
 """
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import cv2
-import h5py
 import numpy as np
 import scipy.io
 
+from depth_lightning.data.files import check_side, open_h5, read_image, read_map
 from depth_lightning.sample import DepthKind, DepthSample
 
 log = logging.getLogger(__name__)
@@ -39,7 +38,7 @@ class _Frame(NamedTuple):
 
 
 class NYUDepthV2:
-    """NYU Depth V2: depth in metres, 0 in holes.
+    """NYU Depth V2: depth in metres; 0 is a hole, and so are NaN, infinity and negative depth, which mean nothing.
 
     Args:
         root: the folder of a release, or the labelled .mat itself.
@@ -51,7 +50,7 @@ class NYUDepthV2:
     Raises:
         FileNotFoundError: no `root`, or no splits.mat.
         ValueError: none or several of the layouts in `root`, an empty split; for a sample, see the readers, and
-            a depth that is all holes, not finite, negative, or larger than metres can be.
+            a depth that is all holes, or larger than metres can be.
     """
 
     def __init__(self, root: str | Path, split: Literal["train", "val"], layout: Layout | None = None) -> None:
@@ -74,11 +73,20 @@ class NYUDepthV2:
 
     def __getitem__(self, index: int) -> DepthSample:
         """Sample `index` as stored: image (h, w, 3) uint8 RGB, target (h, w) in metres."""
+        sample = self.read(index)
+        _check_metres(self.path(index), sample.target[sample.mask])
+        return sample
+
+    def read(self, index: int) -> DepthSample:
+        """Sample `index`, even where its depth cannot be meant: for looking at it."""
         frame = self._frames[index]
         image, depth = frame.read()
-        mask = depth > 0
-        _check_metres(self._root / frame.id, depth, mask)
-        return DepthSample(image, depth, mask, DepthKind.METRES, frame.id, frame.scene)
+        mask = np.isfinite(depth) & (depth > 0)
+        return DepthSample(image, np.where(mask, depth, 0), mask, DepthKind.METRES, frame.id, frame.scene)
+
+    def path(self, index: int) -> Path:
+        """Where sample `index` is."""
+        return self._root / self._frames[index].id
 
 
 def detect_layout(root: Path) -> Layout:
@@ -138,7 +146,7 @@ def _labelled_frames(root: Path, split: str) -> list[_Frame]:
         raise ValueError(
             f"{splits_path}: expected a MATLAB file with {key!r}, found another ({error}). Get it from {SPLITS_URL}."
         ) from error
-    with _open(path) as file:
+    with open_h5(path) as file:
         missing = [name for name in ("images", "rawDepths") if name not in file]
         if missing:
             raise ValueError(f"{path}: expected 'images' and 'rawDepths', found {sorted(file)}.")
@@ -192,21 +200,6 @@ def _png_frames(root: Path, split: str) -> list[_Frame]:
     return frames
 
 
-@contextmanager
-def _open(path: Path) -> Iterator[h5py.File]:
-    if not path.is_file():
-        raise FileNotFoundError(f"No HDF5 file at {path}.")
-    try:
-        with h5py.File(path, "r") as file:
-            yield file
-    except PermissionError:
-        raise
-    except OSError as error:
-        raise ValueError(
-            f"{path}: expected an HDF5 file, found one that is cut short or damaged ({error}). Copy it again."
-        ) from error
-
-
 def read_h5(path: Path) -> RGBD:
     """Read one frame of the h5 release: `rgb` (3, h, w) uint8 and `depth` (h, w) floating point.
 
@@ -217,12 +210,14 @@ def read_h5(path: Path) -> RGBD:
         FileNotFoundError: no such file.
         ValueError: a file cut short or not HDF5, a missing data set, a wrong shape or dtype.
     """
-    with _open(path) as file:
+    with open_h5(path) as file:
         if not {"rgb", "depth"} <= set(file):
             raise ValueError(
                 f"{path}: expected the data sets 'rgb' and 'depth', found {sorted(file)}. "
                 "Is this a file of the NYU Depth V2 h5 release?"
             )
+        for name in ("rgb", "depth"):
+            check_side(path, file[name].shape[-2:])
         rgb, depth = np.asarray(file["rgb"]), np.asarray(file["depth"])
     if rgb.ndim != 3 or rgb.shape[0] != 3 or rgb.dtype != np.uint8:
         raise ValueError(f"{path}: expected 'rgb' as (3, h, w) uint8, found {rgb.shape} {rgb.dtype}.")
@@ -239,7 +234,7 @@ def read_labelled(path: Path, number: int) -> RGBD:
 
     The file is opened for every image, so that no handle crosses into a worker.
     """
-    with _open(path) as file:
+    with open_h5(path) as file:
         image, depth = file["images"][number - 1], file["rawDepths"][number - 1]
     # MATLAB stores columns first.
     return np.ascontiguousarray(image.transpose(2, 1, 0)), np.ascontiguousarray(depth.T, np.float32)
@@ -252,35 +247,24 @@ def read_png(image_path: Path, depth_path: Path) -> RGBD:
         FileNotFoundError: one of the files is missing.
         ValueError: one of the files is no image, the depth is not 16-bit, or the sizes differ.
     """
-    bgr = _read_image(image_path, cv2.IMREAD_COLOR)
-    depth = _read_image(depth_path, cv2.IMREAD_UNCHANGED)
-    if depth.ndim != 2 or depth.dtype != np.uint16:
+    image = read_image(image_path)
+    depth = read_map(depth_path)
+    if depth.dtype != np.uint16:
         raise ValueError(
             f"{depth_path}: expected a 16-bit PNG with one channel, depth in millimetres, found "
             f"{depth.shape} {depth.dtype}. An 8-bit picture of a depth map cannot be turned back into metres."
         )
-    if bgr.shape[:2] != depth.shape:
-        raise ValueError(_sizes_differ(depth_path, bgr.shape[:2], depth.shape))
-    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), depth.astype(np.float32) / 1000
-
-
-def _read_image(path: Path, flags: int) -> np.ndarray:
-    if not path.is_file():
-        raise FileNotFoundError(f"No image at {path}. The paths of a list file are taken from data.root.")
-    image: np.ndarray | None = cv2.imread(str(path), flags)
-    if image is None:
-        raise ValueError(f"{path}: expected an image, found a file that OpenCV cannot decode. Copy it again.")
-    return image
+    if image.shape[:2] != depth.shape:
+        raise ValueError(_sizes_differ(depth_path, image.shape[:2], depth.shape))
+    return image, depth.astype(np.float32) / 1000
 
 
 def _sizes_differ(path: Path, image: tuple[int, ...], depth: tuple[int, ...]) -> str:
-    return f"{path}: expected image and depth of one size, found {image} and {depth} (h, w)."
+    hint = "One of them is transposed." if image == depth[::-1] else "They are not of the same frame."
+    return f"{path}: expected image and depth of one size, found {image} and {depth} (h, w). {hint}"
 
 
-def _check_metres(path: Path, depth: np.ndarray, mask: np.ndarray) -> None:
-    if not np.isfinite(depth).all() or depth.min() < 0:
-        raise ValueError(f"{path}: expected depth in metres with 0 in holes, found NaN, infinite or negative values.")
-    valid = depth[mask]
+def _check_metres(path: Path, valid: np.ndarray) -> None:
     if not valid.size:
         raise ValueError(f"{path}: expected some depth, found nothing but holes (0). Remove it from the split.")
     median = np.median(valid[:: max(1, valid.size // 4096)])

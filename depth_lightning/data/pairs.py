@@ -30,11 +30,10 @@ class DepthPairs:
         val_share: see `select`.
         encoding: what the stored numbers mean.
 
-    The first sample is read here, so that what is wrong with all of them is said at the start. An image's id is its
-    path below `root`.
+    An image's id is its path below `root`.
 
     Raises:
-        FileNotFoundError: a folder, manifest or file that is not there.
+        OSError: a folder, manifest or file that is not there, or may not be read.
         ValueError: see `match_patterns`, `read_manifest` and `select`; for a sample, the readers and `DepthEncoding`,
             and sizes that do not go together.
     """
@@ -68,13 +67,28 @@ class DepthPairs:
             pairs = match_patterns(folder, image, depth, mask, unmatched)
         self.pairs = select(pairs, split, split_list, val_share, folder)
         self.encodings = [_of_row(encoding or DepthEncoding(), pair) for pair in self.pairs]
-        self[0]
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> DepthSample:
         """Sample `index`: image (h, w, 3) uint8 RGB, target of its own size."""
+        sample, pair = self.read(index), self.pairs[index]
+        path, _ = split_key(pair.depth)
+        try:
+            self.encodings[index].check(sample.target, sample.mask)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        (h, w), (depth_h, depth_w) = sample.image.shape[:2], sample.target.shape
+        if not same_aspect((h, w), (depth_h, depth_w)):
+            raise ValueError(
+                f"{path}: expected the aspect of its image, found depth {depth_h}×{depth_w} for {h}×{w} of "
+                f"{pair.image} (h×w). One of them is cropped, rotated or another camera's: register them first."
+            )
+        return sample
+
+    def read(self, index: int) -> DepthSample:
+        """Sample `index`, even where its numbers or its aspect cannot be meant: for looking at it."""
         pair, encoding = self.pairs[index], self.encodings[index]
         image = read_image(Path(pair.image))
         path, key = split_key(pair.depth)
@@ -90,16 +104,18 @@ class DepthPairs:
                     )
                 mask &= declared != 0
                 target[~mask] = 0
-            encoding.check(target, mask)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-        (h, w), (depth_h, depth_w) = image.shape[:2], target.shape
-        if abs(h * depth_w / (w * depth_h) - 1) > ASPECT_TOLERANCE:
-            raise ValueError(
-                f"{path}: expected the aspect of its image, found depth {depth_h}×{depth_w} for {h}×{w} of "
-                f"{pair.image} (h×w). One of them is cropped, rotated or another camera's: register them first."
-            )
         return DepthSample(image, target, mask, encoding.depth_kind, pair.id, pair.scene)
+
+    def path(self, index: int) -> Path:
+        """Where the image of sample `index` is."""
+        return Path(self.pairs[index].image)
+
+
+def same_aspect(image: tuple[int, int], depth: tuple[int, int]) -> bool:
+    """Whether the two sizes (h, w) have the same aspect, but for rounding."""
+    return abs(image[0] * depth[1] / (image[1] * depth[0]) - 1) <= ASPECT_TOLERANCE
 
 
 def _of_row(encoding: DepthEncoding, pair: Pair) -> DepthEncoding:

@@ -314,3 +314,7 @@ class RenderedRooms:
             id=file.relative_to(self.folder).as_posix(),
             scene=file.parent.name,
         )
+
+    def path(self, index: int) -> Path:
+        """Where sample `index` is."""
+        return self.files[index]

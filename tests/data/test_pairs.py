@@ -183,10 +183,11 @@ def test_nothing_is_chosen(folder: Path) -> None:
     assert isinstance(caught.value.__cause__, ValueError)
 
 
-def test_what_is_wrong_with_the_first_sample_is_said_at_the_start(folder: Path) -> None:
-    patterns = ("train", folder, "*/rgb/*.png", "*/depth/*_mm.png")
+def test_millimetres_are_refused_and_can_be_looked_at(folder: Path) -> None:
+    pairs = DepthPairs("train", folder, "*/rgb/*.png", "*/depth/*_mm.png", split_list=["b"])
     with pytest.raises(ValueError, match=r"a/depth/0_mm\.png: expected depth in metres.*data\.depth_scale=1000\?"):
-        DepthPairs(*patterns, split_list=["b"])
+        pairs[0]
+    assert (pairs.read(0).target == 1000).all()
 
 
 def test_aspects_that_differ(folder: Path) -> None:
@@ -197,7 +198,7 @@ def test_aspects_that_differ(folder: Path) -> None:
     assert (sample.image.shape, sample.target.shape) == ((6, 8, 3), (3, 4))
     write(folder, "a/rgb/0.png", "a/depth/0_mm.png", size=(8, 6))
     with pytest.raises(ValueError, match=r"a/depth/0_mm\.png: .*found depth 8×6 for 6×8 of .*a/rgb/0\.png"):
-        DepthPairs(*patterns, split_list=["b"], encoding=encoding)
+        DepthPairs(*patterns, split_list=["b"], encoding=encoding)[0]
 
 
 def _layout(name: str, root: Path) -> list[tuple[str, str]]:
