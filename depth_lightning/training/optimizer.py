@@ -33,8 +33,13 @@ def adamw(
                 f"The parameter group {name!r} holds {len(parameters)} parameters; "
                 f"expected the groups {' and '.join(scales)}, none of them empty."
             )
-    return torch.optim.AdamW(
+    optimizer = torch.optim.AdamW(
         [{"params": list(parameters), "lr": lr * scales[name], "name": name} for name, parameters in groups.items()],
         weight_decay=weight_decay,
         betas=(betas[0], betas[1]),
+        # On a GPU one kernel, which can be told there to leave a step out (see `training.watch`).
+        fused=all(parameter.is_cuda for parameters in groups.values() for parameter in parameters) or None,
     )
+    # A fused optimizer offers to unscale fp16 gradients itself, after clipping, so that Lightning refuses to clip them.
+    optimizer._step_supports_amp_scaling = False
+    return optimizer

@@ -1,0 +1,37 @@
+"""Going through a network on the side of a run, so that the run is what it would have been without."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import nn
+
+_MIXED = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
+
+
+@contextmanager
+def no_trace(network: nn.Module) -> Iterator[None]:
+    """Inside, gradients are enabled; after it, random generators, buffers and training modes are what they were.
+
+    Parameters and their `.grad` are left to the caller: take gradients with `torch.autograd.grad`, which neither adds
+    to `.grad` nor starts DDP's exchange.
+    """
+    modes = {module: module.training for module in network.modules()}
+    buffers = {buffer: buffer.clone() for buffer in network.buffers()}
+    try:
+        with torch.inference_mode(False), torch.enable_grad(), isolate_rng():
+            yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+        with torch.no_grad():
+            for buffer, before in buffers.items():
+                buffer.copy_(before)
+
+
+def mixed_precision(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """The autocast of a trainer's precision, such as "16-mixed"; nothing for a precision without one."""
+    if precision not in _MIXED:
+        return nullcontext()
+    return torch.autocast(device.type, _MIXED[precision], cache_enabled=False)

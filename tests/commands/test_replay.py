@@ -1,0 +1,79 @@
+"""A fault planted in a run of train.py is recorded, and the command that is printed finds it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from depth_lightning.commands import objects, replay
+from depth_lightning.commands.train import train
+from depth_lightning.training.incident import read_incident
+from depth_lightning.training.watch import StoppedByWatchError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class PlantedWeight(Callback):
+    """From step 2 on, a weight is infinite."""
+
+    def on_train_batch_start(self, trainer, module, batch, index):
+        if trainer.global_step == 2:
+            module.network.head.projects[1].weight.data[0, 0] = torch.inf
+
+
+@pytest.fixture(scope="module")
+def stopped(small, compose_config, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stopped")
+    overrides = [*small, "callbacks.watch.on_bad_step=stop", "trainer.num_sanity_val_steps=0"]
+    cfg = compose_config("train", overrides, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        build = objects.build_all
+        patch.setattr(
+            objects, "build_all", lambda group: [*([PlantedWeight()] if group is cfg.callbacks else []), *build(group)]
+        )
+        with pytest.raises(StoppedByWatchError, match=r"commands\.replay"):
+            train(cfg)
+    return folder / "incidents/step_000002"
+
+
+def test_the_step_is_gone_through_again(stopped, capsys):
+    assert replay.main([str(stopped)]) == 0
+    said = capsys.readouterr().out
+    assert "Step 2 of epoch 1: the loss is nan" in said or "its gradient is not finite" in said
+    assert "the first is head.projects.1.weight" in said
+    assert "up to the output of head.projects.1 (Conv2d)" in said
+    for identity in read_incident(stopped).batches[0].id:
+        assert identity in said
+
+
+def test_a_replay_on_the_same_machine_finds_the_same(stopped):
+    assert repr(replay.replay(stopped)) == repr(read_incident(stopped).findings)  # repr: nan is not nan
+
+
+def test_what_does_not_happen_again_is_said(stopped, capsys, tmp_path):
+    """As if the weights had been whole: a fault of the machine."""
+    from shutil import copytree
+
+    from safetensors.torch import load_file, save_file
+
+    folder = copytree(stopped, tmp_path / "step")
+    weights = load_file(folder / "weights.safetensors")
+    save_file({name: w.nan_to_num(posinf=0.0) for name, w in weights.items()}, folder / "weights.safetensors")
+    assert replay.replay(folder).finite
+    assert "It broke then and does not now" in capsys.readouterr().out
+
+
+def test_a_wrong_folder_is_one_sentence(tmp_path, capsys):
+    assert replay.main([str(tmp_path)]) == 1
+    assert "holds no incident.json" in capsys.readouterr().err
+    (tmp_path / "incident.json").write_text("{")
+    assert replay.main([str(tmp_path)]) == 1
+    assert "torn" in capsys.readouterr().err
+
+
+def test_help_does_not_import_torch():
+    code = "import sys; from depth_lightning.commands import replay; assert 'torch' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
