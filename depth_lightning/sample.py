@@ -64,7 +64,7 @@ class DepthDataset(Protocol):
 
 
 def collate(samples: Sequence[DepthSample]) -> DepthBatch:
-    """Stack samples into a batch.
+    """Stack samples into a batch; no samples give a batch of no images.
 
     Raises:
         ValueError: the images or the targets differ in size; the message lists the sizes with their ids.
@@ -77,6 +77,9 @@ def collate(samples: Sequence[DepthSample]) -> DepthBatch:
                 f"A batch needs {field}s of one size, found {found}. Set a data.crop for training, "
                 "or data.eval_batch_size=1 for evaluation."
             )
+    if not samples:
+        nothing = torch.empty(0, 1, 1)
+        return DepthBatch(nothing[:, None].expand(-1, 3, -1, -1), nothing, nothing.bool(), (), (), ())
     return DepthBatch(
         image=torch.stack([torch.from_numpy(np.ascontiguousarray(s.image.transpose(2, 0, 1))) for s in samples]),
         target=torch.stack([torch.from_numpy(np.ascontiguousarray(s.target)) for s in samples]),

@@ -109,7 +109,15 @@ class DA2K(Dataset[PointPairSample]):
 def point_pair_loader(
     data: DA2K, num_workers: int = 0, rank: int = 0, world_size: int = 1
 ) -> DataLoader[PointPairSample]:
-    """This process's share of the samples, one at a time: the images differ in size."""
+    """This process's share of the samples, one at a time: the images differ in size.
+
+    Raises:
+        ValueError: there are fewer images than processes.
+    """
+    if len(data) < world_size:
+        raise ValueError(
+            f"{len(data)} images are too few for {world_size} processes: choose a smaller trainer.devices."
+        )
     if num_workers:
         cv2.setNumThreads(1)  # or each worker would have a thread for every core
     sampler = EvaluationSampler(len(data), rank, world_size)

@@ -141,3 +141,7 @@ class _EvaluationData(Dataset[DepthSample]):
 
     def __getitem__(self, index: int) -> DepthSample:
         return self.transform(self.dataset[index])
+
+    def __getitems__(self, indices: Sequence[int | None]) -> list[DepthSample]:
+        """What the loader asks for; None is of a process without a share, see `EvaluationSampler`."""
+        return [self[index] for index in indices if index is not None]

@@ -4,7 +4,7 @@ The order is elastic, as in MosaicML Streaming: a step sees the same global batc
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,23 +77,18 @@ class TrainSampler(DistributedSampler[Draw]):
             seen[index] += 1
 
 
-class EvaluationSampler(DistributedSampler[int]):
+class EvaluationSampler(DistributedSampler[int | None]):
     """This process's share of the samples, in order: nothing padded, nothing dropped.
 
-    Raises:
-        ValueError: fewer samples than processes; one without any would leave the others waiting.
+    A process without a share gets one None, which stands for a batch of no images: Lightning passes over a process
+    whose loader is empty, and the others then wait for it where they exchange what they found.
     """
 
     def __init__(self, length: int, rank: int = 0, world_size: int = 1) -> None:
-        if length < world_size:
-            raise ValueError(
-                f"Evaluation on {world_size} processes needs at least as many images, found {length}. "
-                "Choose a smaller trainer.devices."
-            )
-        self.indices = range(rank, length, world_size)
+        self.indices: Sequence[int | None] = range(rank, length, world_size) if rank < length else [None]
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[int | None]:
         return iter(self.indices)

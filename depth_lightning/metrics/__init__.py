@@ -5,7 +5,8 @@ from depth_lightning.metrics.alignment import align
 from depth_lightning.metrics.baseline import best_constant
 from depth_lightning.metrics.depth_metrics import DepthMetrics
 from depth_lightning.metrics.errors import ERRORS, ErrorFunction
-from depth_lightning.metrics.per_image import ImageCounts, PerImageMetrics
+from depth_lightning.metrics.intervals import Intervals, mean_intervals, units_of
+from depth_lightning.metrics.per_image import ImageCounts, ImageTable, PerImageMetrics
 from depth_lightning.metrics.protocol import Protocol, crop_mask, usual_crops
 
 __all__ = [
@@ -14,10 +15,14 @@ __all__ = [
     "DepthMetrics",
     "ErrorFunction",
     "ImageCounts",
+    "ImageTable",
+    "Intervals",
     "PerImageMetrics",
     "Protocol",
     "align",
     "best_constant",
     "crop_mask",
+    "mean_intervals",
+    "units_of",
     "usual_crops",
 ]

@@ -52,7 +52,8 @@ class AffineMetrics(PerImageMetrics):
     def image_rows(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """One row an image. A constant truth orders no pair, so it is counted as not determined."""
         rows = torch.stack([function(prediction, target, mask) for function in self.errors.values()], dim=1)
-        return self.with_status(rows, mask, rows.isfinite().all(dim=1))
+        unfitted = rows.new_full((len(rows),), torch.nan)
+        return self.with_facts(rows, target, mask, rows.isfinite().all(dim=1), unfitted, unfitted)
 
 
 def _normalised(values: Tensor, mask: Tensor) -> Tensor:

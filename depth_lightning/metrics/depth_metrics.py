@@ -1,13 +1,15 @@
 """The depth metrics as a torchmetrics class: per-image errors under a protocol, averaged over images."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from depth_lightning.metrics.alignment import align
+from depth_lightning.metrics.alignment import Aligned, align
 from depth_lightning.metrics.errors import ERRORS, ErrorFunction
+from depth_lightning.metrics.intervals import Units, mean_intervals
 from depth_lightning.metrics.per_image import PerImageMetrics
 from depth_lightning.metrics.protocol import Protocol
 
@@ -37,36 +39,69 @@ class DepthMetrics(PerImageMetrics):
         super().__init__(errors, **kwargs)
         self.protocol = protocol
 
-    def update(self, prediction: Tensor, target: Tensor, mask: Tensor, scale_known: bool = True) -> None:
+    def update(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        mask: Tensor,
+        ids: Sequence[str] = (),
+        scenes: Sequence[str] = (),
+        scale_known: bool = True,
+    ) -> None:
         """Add images, as `PerImageMetrics.update`.
 
         Args:
             prediction: (b, h, w), at the target's resolution.
             target: (b, h, w) depth.
             mask: (b, h, w) bool, True where the target is valid.
+            ids: names of the images.
+            scenes: of the images, where known.
             scale_known: whether the target is in a unit. Where it is up to scale, an alignment alone can score an
                 image; under alignment "none" it is counted as not aligned.
         """
-        super().update(prediction, target, mask)
+        super().update(prediction, target, mask, ids, scenes)
         if not scale_known and self.protocol.alignment == "none":
             self.rows[-1][:, -1] = 0
 
     def image_rows(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """One row an image: aligned, bounded and scored as the protocol says."""
-        valid = self.protocol.valid(target, mask)
-        aligned = align(prediction, target, valid, self.protocol.alignment)
-        depth = self.protocol.bound(aligned.depth)
+        depth, valid, aligned = prepare(prediction, target, mask, self.protocol)
         errors = torch.stack([function(depth, target, valid) for function in self.errors.values()], dim=1)
-        return self.with_status(errors, valid, aligned.determined)
+        unfitted = torch.full_like(aligned.scale, torch.nan)
+        fits_scale, fits_shift = self.protocol.alignment != "none", "shift" in self.protocol.alignment
+        return self.with_facts(
+            errors,
+            target,
+            valid,
+            aligned.determined,
+            scale=aligned.scale if fits_scale else unfitted,
+            shift=aligned.shift if fits_shift else unfitted,
+        )
 
     def compute(self) -> dict[str, Tensor]:
         """Every error by its name, over images or, for those in `POOLED`, pixels, as the protocol's reduction says."""
         if self.protocol.reduction == "image":
             return super().compute()
-        errors, scored, pixels = self.table()
-        columns, weights = dict(zip(self.errors, errors[scored].T, strict=True)), pixels[scored]
+        errors, scored, facts = self.table()
+        columns, weights = dict(zip(self.errors, errors[scored].T, strict=True)), facts[scored, 0]
         return {
             name: ((columns[name] ** p * weights).sum() / weights.sum()).float() ** (1 / p)
             for name, p in POOLED.items()
             if name in columns
         }
+
+    def bounds(self, values: np.ndarray, pixels: np.ndarray, units: Units) -> dict[str, tuple[float, float]]:
+        """Bounds of what `compute` reports."""
+        if self.protocol.reduction == "image":
+            return super().bounds(values, pixels, units)
+        powers = np.array([POOLED.get(name, 0) for name in self.errors])
+        pooled = powers > 0
+        found = mean_intervals(values[:, pooled] ** powers[pooled], units, weights=pixels) ** (1 / powers[pooled, None])
+        return dict(zip((name for name in self.errors if name in POOLED), map(tuple, found.tolist()), strict=True))
+
+
+def prepare(prediction: Tensor, target: Tensor, mask: Tensor, protocol: Protocol) -> tuple[Tensor, Tensor, Aligned]:
+    """What is compared: (b, h, w) depth after alignment and bounds, (b, h, w) pixels that count, and the alignment."""
+    valid = protocol.valid(target, mask)
+    aligned = align(prediction, target, valid, protocol.alignment)
+    return protocol.bound(aligned.depth), valid, aligned

@@ -1,7 +1,7 @@
 """The LightningModule: one training step, one evaluation step, and the optimiser between them."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import lightning
@@ -10,7 +10,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from depth_lightning.metrics import AffineMetrics, DepthMetrics, ImageCounts, Protocol
+from depth_lightning.metrics import AffineMetrics, DepthMetrics, ImageCounts, ImageTable, Protocol
 from depth_lightning.metrics.protocol import Alignment
 from depth_lightning.models import DepthAnythingV2, normalize
 from depth_lightning.sample import DepthBatch, DepthKind
@@ -28,6 +28,13 @@ class ValidationCounts(NamedTuple):
     """Truth in metres or up to scale: the depth metrics."""
     affine: ImageCounts
     """Truth up to scale and shift: the affine metrics."""
+
+
+class ValidationTables(NamedTuple):
+    """The same images, one by one."""
+
+    depth: ImageTable
+    affine: ImageTable
 
 
 class DepthModule(lightning.LightningModule):
@@ -72,6 +79,8 @@ class DepthModule(lightning.LightningModule):
         self.affine_metrics = AffineMetrics()
         self.counts: ValidationCounts | None = None
         """Of the last validation."""
+        self.tables: ValidationTables | None = None
+        """Of the last validation."""
         self.config = dict(config or {})
 
     def training_step(self, batch: DepthBatch, batch_index: int) -> Tensor:
@@ -95,12 +104,14 @@ class DepthModule(lightning.LightningModule):
 
     def validation_step(self, batch: DepthBatch, batch_index: int) -> Tensor:
         """Score one batch at the resolution of its ground truth; the prediction, for callbacks."""
+        if not batch.id:
+            return batch.target
         prediction = self.predict_batch(batch)
         self.score_depth(self.metrics, batch, prediction)
         images = [image for image, kind in enumerate(batch.kind) if kind == DepthKind.DISPARITY]
         if images:
             disparity = self._converted(prediction[images], to_disparity=True)
-            self.affine_metrics.update(disparity, batch.target[images], batch.mask[images])
+            self.affine_metrics.update(disparity, batch.target[images], batch.mask[images], *_names(batch, images))
         return prediction
 
     def score_depth(self, metrics: DepthMetrics, batch: DepthBatch, prediction: Tensor) -> None:
@@ -110,7 +121,8 @@ class DepthModule(lightning.LightningModule):
             images = [image for image, other in enumerate(batch.kind) if other == kind]
             if images:
                 given = self._converted(prediction[images], to_disparity)
-                metrics.update(given, batch.target[images], batch.mask[images], scale_known=kind == DepthKind.METRES)
+                truth = batch.target[images], batch.mask[images]
+                metrics.update(given, *truth, *_names(batch, images), scale_known=kind == DepthKind.METRES)
 
     def _converted(self, prediction: Tensor, to_disparity: bool) -> Tensor:
         return prediction if to_disparity == (self.network.output == "relative") else 1 / prediction.clamp(min=1e-6)
@@ -118,6 +130,7 @@ class DepthModule(lightning.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the averages over all images of all processes."""
         self.counts = ValidationCounts(self.metrics.counts(), self.affine_metrics.counts())
+        self.tables = ValidationTables(self.metrics.images(), self.affine_metrics.images())
         for metrics, counts in zip((self.metrics, self.affine_metrics), self.counts, strict=True):
             if sum(counts):
                 errors = metrics.compute()
@@ -150,3 +163,8 @@ class DepthModule(lightning.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Let the checkpoint say what it holds."""
         checkpoint["config"] = self.config
+
+
+def _names(batch: DepthBatch, images: Sequence[int]) -> tuple[list[str], list[str]]:
+    """Ids and scenes of some images of a batch."""
+    return [batch.id[image] for image in images], [batch.scene[image] for image in images]

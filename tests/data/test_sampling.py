@@ -2,6 +2,7 @@ import pytest
 from torch.utils.data import DataLoader
 
 from depth_lightning.data.sampling import Draw, EvaluationSampler, TrainSampler, draw
+from depth_lightning.sample import collate
 
 
 def epoch_of(sampler: TrainSampler, epoch: int) -> list[Draw]:
@@ -59,11 +60,15 @@ def test_evaluation_counts_every_image_once(length: int, world_size: int) -> Non
     assert min(len(sampler) for sampler in samplers) > 0
 
 
+def test_processes_without_an_image_get_an_empty_batch() -> None:
+    assert [list(EvaluationSampler(2, rank, 4)) for rank in range(4)] == [[0], [1], [None], [None]]
+    assert [len(EvaluationSampler(2, rank, 4)) for rank in range(4)] == [1, 1, 1, 1]
+    batch = collate([])
+    assert batch.image.shape[:2] == (0, 3) and batch.target.shape == batch.mask.shape and batch.id == ()
+
+
 def test_too_few_images() -> None:
     with pytest.raises(ValueError, match=r"at least one global batch .* of 8 images, found 7\. .*data\.batch_size"):
         TrainSampler(7, 0, 8)
-    for rank in range(4):
-        with pytest.raises(ValueError, match=r"on 4 processes needs .* found 3\. .*trainer\.devices"):
-            EvaluationSampler(3, rank, 4)
     with pytest.raises(ValueError, match="7 does not divide among 2"):
         TrainSampler(50, 0, 7, 0, 2)
