@@ -12,6 +12,7 @@ exchange, so that all processes find the same. What it costs:
 
 import logging
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast, get_args
@@ -19,12 +20,14 @@ from typing import Any, Literal, NamedTuple, cast, get_args
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_only
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.optim import Optimizer
 
 from depth_lightning.sample import DepthBatch
 from depth_lightning.training.incident import Circumstances, replay_command, room_for, write_incident
-from depth_lightning.training.inspection import inspect_step
+from depth_lightning.training.inspection import Findings, inspect_step
 from depth_lightning.training.module import DepthModule
 
 log = logging.getLogger(__name__)
@@ -196,15 +199,14 @@ class Watch(Callback):
         said = self._record(trainer, module, step, reason, loss, norm, median)
         too_many = len(self._skipped) > MAX_SKIPPED_SHARE * self.window
         if self.on_bad_step == "skip" and not too_many:
-            if said:
-                log.warning(f"Step {step.step} is skipped: {reason}.{said}")
+            rank_zero_only(log.warning)(f"Step {step.step} is skipped: {reason}.{said}")
             return True
-        count = len(self._skipped)
-        why = f"{count} of the last {self.window} steps went wrong, this one because " if too_many else ""
+        if trainer.global_rank:
+            sys.exit(1)  # one process says why
+        why = f"{len(self._skipped)} of the last {self.window} steps went wrong, this one because " if too_many else ""
+        hint = "" if too_many else " callbacks.watch.on_bad_step=skip goes on without it."
         raise StoppedByWatchError(
-            f"The run ends at step {step.step}: {why}{reason}. The weights are those from before it."
-            + ("" if too_many else " callbacks.watch.on_bad_step=skip goes on without it.")
-            + said
+            f"The run ends at step {step.step}: {why}{reason}. The weights are those from before it.{hint}{said}"
         )
 
     def _record(
@@ -217,50 +219,68 @@ class Watch(Callback):
         norm: float,
         median: float,
     ) -> str:
-        """What is to be said of it, in indented lines, by the process that recorded it; empty on the others."""
+        """Have the process to blame record its part; what is to be said of it, in indented lines, the same on all."""
         assert module.objective is not None
-        inspected = inspect_step(
-            module.network, module.objective, step.batches, str(trainer.precision), step.loss_scale
-        )
-        findings, predictions = inspected
-        losses = _of_all(trainer, step.own_loss)
-        if trainer.global_rank != _culprit(losses, _of_all(trainer, torch.tensor(float(findings.finite)))):
-            return ""
-        folder = self.folder / f"step_{step.step:06d}"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        origin = "".join(f"\n  {sentence}" for sentence in findings.origin())
-        if folder.exists():
-            return f"{origin}\n  Recorded before: {replay_command(folder)}"
-        if len(list(self.folder.glob("step_*"))) >= self.max_incidents:
-            return f"{origin}\n  Not recorded: there are callbacks.watch.max_incidents={self.max_incidents} already."
-        if not room_for(self.folder, module.network, step.batches):
-            return f"{origin}\n  Not recorded: there is too little room on the disk of {self.folder}."
-        circumstances = Circumstances(
-            reason=reason,
-            step=step.step,
-            epoch=step.epoch,
-            rank=trainer.global_rank,
-            world_size=trainer.world_size,
-            loss=loss,
-            loss_by_process=losses,
-            gradient_norm=norm,
-            median_loss=median,
-            learning_rates=step.learning_rates,
-            precision=str(trainer.precision),
-            loss_scale=step.loss_scale,
-            device=str(module.device),
-        )
         try:
-            write_incident(folder, circumstances, findings, module.network, step.batches, predictions, module.config)
-        except OSError as error:
-            return f"{origin}\n  Not recorded: {error}"
-        return f"{origin}\n  To go through it again: {replay_command(folder)}"
+            findings, predictions = inspect_step(
+                module.network, module.objective, step.batches, str(trainer.precision), step.loss_scale
+            )
+        except torch.OutOfMemoryError:
+            findings = Findings(inputs_not_finite=["There was too little memory to go through the step on the side."])
+            predictions = [torch.full_like(batch.target, torch.nan) for batch in step.batches]
+        losses = _of_all(trainer, step.own_loss)
+        culprit = _culprit(losses, _of_all(trainer, torch.tensor(float(findings.finite))))
+        said = ""
+        if trainer.global_rank == culprit:
+            circumstances = Circumstances(
+                reason=reason,
+                step=step.step,
+                epoch=step.epoch,
+                rank=culprit,
+                world_size=trainer.world_size,
+                loss=loss,
+                loss_by_process=losses,
+                gradient_norm=norm,
+                median_loss=median,
+                learning_rates=step.learning_rates,
+                precision=str(trainer.precision),
+                loss_scale=step.loss_scale,
+                device=str(module.device),
+            )
+            outcome = self._write(circumstances, findings, module, step.batches, predictions)
+            said = "".join(f"\n  {sentence}" for sentence in (*findings.origin(), outcome))
+        # The others wait for it: the end of a process ends them all, and would tear the record.
+        return trainer.strategy.broadcast(said, src=culprit)
+
+    def _write(
+        self,
+        circumstances: Circumstances,
+        findings: Findings,
+        module: DepthModule,
+        batches: Sequence[DepthBatch],
+        predictions: Sequence[Tensor],
+    ) -> str:
+        """Write the record if there is room for one, and say what became of it."""
+        folder = self.folder / f"step_{circumstances.step:06d}"
+        if folder.exists():
+            return f"Recorded before: {replay_command(folder)}"
+        if len(list(self.folder.glob("step_*"))) >= self.max_incidents:
+            return f"Not recorded: there are callbacks.watch.max_incidents={self.max_incidents} already."
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not room_for(self.folder, module.network, batches):
+                return f"Not recorded: there is too little room on the disk of {self.folder}."
+            write_incident(folder, circumstances, findings, module.network, batches, predictions, module.config)
+        except (OSError, SafetensorError) as error:
+            return f"Not recorded: {error}"
+        return f"To go through it again: {replay_command(folder)}"
 
 
 def _of_all(trainer: lightning.Trainer, value: Tensor) -> list[float]:
     """A scalar of every process, in the order of their ranks; every process gets the same."""
-    values = trainer.strategy.all_gather(value.to(trainer.strategy.root_device))
-    return cast(list[float], values.reshape(-1).tolist())
+    values = torch.zeros(trainer.world_size, device=trainer.strategy.root_device)
+    values[trainer.global_rank] = value
+    return cast(Tensor, trainer.strategy.reduce(values, reduce_op="sum")).tolist()
 
 
 def _culprit(losses: Sequence[float], finite: Sequence[float]) -> int:
