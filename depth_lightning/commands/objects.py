@@ -18,7 +18,7 @@ from depth_lightning.data import DepthDataModule, Mixture
 from depth_lightning.data.photometric import ColourNoise
 from depth_lightning.data.transforms import EvaluationTransform, TrainTransform
 from depth_lightning.metrics import ERRORS, DepthMetrics, Protocol
-from depth_lightning.models import DepthAnythingV2, load_weights, resolve_weights
+from depth_lightning.models import DepthAnythingV2, LoadReport, load_weights, resolve_weights
 from depth_lightning.training import DepthModule, Objective
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ def build_network(model: DictConfig) -> DepthAnythingV2:
     return cast(DepthAnythingV2, instantiate(arguments))
 
 
-def start_weights(network: DepthAnythingV2, model: DictConfig) -> None:
+def start_weights(network: DepthAnythingV2, model: DictConfig) -> LoadReport | None:
     """Load `model.weights` as `model.init` says, and say what was loaded; say it loudly where nothing is."""
     if model.weights is None:
         said = (
@@ -38,9 +38,10 @@ def start_weights(network: DepthAnythingV2, model: DictConfig) -> None:
             "It takes far more data and time than fine-tuning."
         )
         rank_zero_only(log.warning)(said)
-        return
+        return None
     report = load_weights(network, resolve_weights(model.weights), init=model.init, force=model.force)
     rank_zero_only(log.info)(str(report))
+    return report
 
 
 def build_data(cfg: DictConfig) -> DepthDataModule:
