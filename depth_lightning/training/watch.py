@@ -284,7 +284,7 @@ def _of_all(trainer: lightning.Trainer, value: Tensor) -> list[float]:
 
 
 def _culprit(losses: Sequence[float], finite: Sequence[float]) -> int:
-    """The rank whose batches are to blame: a loss that is not finite, then a gradient, then the largest loss."""
-    broken = [rank for rank, loss in enumerate(losses) if not math.isfinite(loss)]
-    broken += [rank for rank, value in enumerate(finite) if not value]
+    """The rank whose own batches break when gone through again, or did in the step, or have the largest loss."""
+    broken = [rank for rank, value in enumerate(finite) if not value]
+    broken += [rank for rank, loss in enumerate(losses) if not math.isfinite(loss)]
     return broken[0] if broken else max(range(len(losses)), key=losses.__getitem__)
