@@ -18,7 +18,7 @@ from torch import Tensor
 
 from depth_lightning.data.transforms import network_image
 from depth_lightning.inference.inputs import read_photo
-from depth_lightning.models import DepthAnythingV2, find_release, load_weights, normalize, resolve_weights
+from depth_lightning.models import DepthAnythingV2, find_provenance, load_weights, normalize, resolve_weights
 from depth_lightning.models.depth_anything import Output
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -136,10 +136,11 @@ def load(
     >>> depth_m = model.predict("photo.jpg")                      # doctest: +SKIP
 
     Args:
-        source: a checkpoint of train.py, which knows the rest; or released weights, a path or a hub id.
-        encoder: of weights whose name does not tell.
-        output: of weights whose name does not tell; "metric" by default.
-        max_depth: of metric weights whose name does not tell, in metres.
+        source: a checkpoint of train.py or what export.py made of it, which know the rest; or released weights, a path
+            or a hub id.
+        encoder: of weights that do not tell by their name or the metadata beside them.
+        output: likewise; "metric" by default.
+        max_depth: likewise, in metres.
         size: by default the training's, or 518.
         device: see `Predictor`.
         precision: see `Predictor`.
@@ -153,10 +154,11 @@ def load(
     if content is not None:
         network, trained_size = _of_run(content, path)
         return Predictor(network, size or trained_size, device, precision)
-    release = find_release(source)
-    if release is not None:
-        encoder, output = encoder or release.encoder, output or release.output
-        max_depth = max_depth if max_depth is not None else release.max_depth
+    weights = resolve_weights(source)
+    known = find_provenance(weights)
+    if known is not None:
+        encoder, output, size = encoder or known.encoder, output or known.output, size or known.size
+        max_depth = max_depth if max_depth is not None else known.max_depth
     output = output or "metric"
     if encoder is None or (output == "metric" and max_depth is None):
         raise ValueError(
@@ -164,7 +166,7 @@ def load(
             "max_depth=20.0), or output='relative'."
         )
     network = DepthAnythingV2(encoder, output, max_depth if max_depth is not None else 1.0)
-    load_weights(network, resolve_weights(source))
+    load_weights(network, weights)
     return Predictor(network, size or 518, device, precision)
 
 

@@ -128,13 +128,7 @@ def save_weights(
     if layout not in get_args(SaveLayout):
         raise ValueError(f"layout is one of {', '.join(get_args(SaveLayout))}, found {layout!r}.")
     path = Path(path)
-    own = {
-        "encoder": network.encoder_name,
-        "output": network.output,
-        "max_depth": network.max_depth if network.output == "metric" else None,
-        "version": "V2",
-    }
-    description = _to_json({**(metadata or {}), **own})
+    description = to_json(with_kind(network, metadata or {}))
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in official_state_dict(network).items()}
     if layout == "transformers":
         _save_folder(path, network, state, description)
@@ -144,7 +138,7 @@ def save_weights(
         if target.exists():
             raise FileExistsError(f"{target} exists; remove it, or give another path.")
     save = torch.save if layout == "official" else save_file
-    with _finished(path) as weights, _finished(beside) as text:
+    with finished(path) as weights, finished(beside) as text:
         save(state, weights)
         text.write_text(description, encoding="utf-8")
 
@@ -153,16 +147,27 @@ def _save_folder(path: Path, network: DepthAnythingV2, state: State, description
     config = transformers_config(network)
     if path.exists():
         raise FileExistsError(f"{path} exists; remove it, or give another path.")
-    with _finished(path) as folder:
+    with finished(path) as folder:
         folder.mkdir()
         save_file(to_transformers(state), folder / "model.safetensors", metadata={"format": "pt"})
-        (folder / "config.json").write_text(_to_json(config), encoding="utf-8")
-        (folder / "preprocessor_config.json").write_text(_to_json(image_processor_config()), encoding="utf-8")
+        (folder / "config.json").write_text(to_json(config), encoding="utf-8")
+        (folder / "preprocessor_config.json").write_text(to_json(image_processor_config()), encoding="utf-8")
         (folder / "metadata.json").write_text(description, encoding="utf-8")
 
 
+def with_kind(network: DepthAnythingV2, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The metadata, with what a network of its kind is built with and `find_provenance` reads."""
+    own = {
+        "encoder": network.encoder_name,
+        "output": network.output,
+        "max_depth": network.max_depth if network.output == "metric" else None,
+        "version": "V2",
+    }
+    return {**metadata, **own}
+
+
 @contextmanager
-def _finished(path: Path) -> Iterator[Path]:
+def finished(path: Path) -> Iterator[Path]:
     """A path beside it to write to, which is moved to `path` once all went well, and removed otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
@@ -175,7 +180,8 @@ def _finished(path: Path) -> Iterator[Path]:
         unfinished.unlink(missing_ok=True)
 
 
-def _to_json(content: Mapping[str, Any]) -> str:
+def to_json(content: Mapping[str, Any]) -> str:
+    """The text of a metadata file."""
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 

@@ -33,6 +33,8 @@ class Provenance:
     version: Literal["V1", "V2"] = "V2"
     encoder: str | None = None
     """A name of `SIZES`; told to build a network by it, since in loading the tensors tell it themselves."""
+    size: int | None = None
+    """What the shorter side of images was resized to in training."""
 
     def __str__(self) -> str:
         depth = "" if self.max_depth is None else f" with max_depth {self.max_depth:g}"
@@ -124,8 +126,14 @@ def _from_fields(source: str, fields: Mapping[str, Any]) -> Provenance | None:
     if output not in get_args(Output):  # another's file of that name, or an interpolation
         return None
     metres = float(max_depth) if output == "metric" and isinstance(max_depth, int | float) else None
-    encoder = fields.get("encoder")
-    return Provenance(source, output, metres, encoder=encoder if encoder in SIZES else None)
+    encoder, size = fields.get("encoder"), fields.get("size")
+    return Provenance(
+        source,
+        output,
+        metres,
+        encoder=encoder if encoder in SIZES else None,
+        size=size if isinstance(size, int) else None,
+    )
 
 
 def _from_config_json(folder: Path) -> Provenance | None:

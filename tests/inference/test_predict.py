@@ -73,6 +73,7 @@ def test_weights_are_loaded_with_what_they_do_not_tell(network, predictor, tmp_p
     save_weights(network, tmp_path / "mine.pth")
     model = load(tmp_path / "mine.pth", encoder="tiny", max_depth=10.0, size=42, device="cpu")
     np.testing.assert_array_equal(model.predict(IMAGES[0]), predictor.predict(IMAGES[0]))
+    (tmp_path / "mine.pth.json").unlink()
     for told in ({}, {"encoder": "tiny"}):
         with pytest.raises(ValueError, match="does not tell which network"):
             load(tmp_path / "mine.pth", **told)
@@ -99,3 +100,14 @@ def test_wrong_precision_and_device(network):
         Predictor(network, precision="16")
     with pytest.raises(ValueError, match="device=cuda:77"):
         Predictor(network, device="cuda:77")
+
+
+@pytest.mark.parametrize("layout", ["official", "safetensors"])
+def test_weights_with_their_metadata_load_with_nothing_else(layout, network, predictor, tmp_path):
+    path = tmp_path / "mine.weights"
+    save_weights(network, path, layout, {"size": 42})
+    loaded = load(path, device="cpu")
+    assert (loaded.size, loaded.network.max_depth, loaded.metric) == (42, 10.0, True)
+    image = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(loaded.predict(image), predictor.predict(image))
+    assert load(path, size=56, device="cpu").size == 56
