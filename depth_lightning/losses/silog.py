@@ -11,9 +11,13 @@ class SiLogLoss(nn.Module):
     usual λ = 0.5 lies between. Computed in float32 under any autocast. With no valid pixel, or with a
     prediction that is exact, both the loss and its gradient are 0.
 
+    Pooled like that, the average over parts of a batch (devices, accumulated batches) is not the loss of the whole; see
+    `Objective` for an exact form. Per image it is, but then λ forgives each image a factor of its own.
+
     Args:
         variance_focus: λ, in [0, 1]. BTS and ZoeDepth train with 0.85.
         factor: of the whole; 10 in BTS and ZoeDepth. It matters beside other losses and for gradient clipping alone.
+        per_image: take the root image by image and average over the images; those without a valid pixel count as 0.
 
     Raises:
         ValueError: λ is outside [0, 1], or the factor not above 0.
@@ -24,7 +28,7 @@ class SiLogLoss(nn.Module):
     True
     """
 
-    def __init__(self, variance_focus: float = 0.5, factor: float = 1.0) -> None:
+    def __init__(self, variance_focus: float = 0.5, factor: float = 1.0, per_image: bool = False) -> None:
         super().__init__()
         if not 0 <= variance_focus <= 1:
             raise ValueError(f"loss.variance_focus is λ of SILog and lies in [0, 1], found {variance_focus}.")
@@ -32,6 +36,7 @@ class SiLogLoss(nn.Module):
             raise ValueError(f"loss.factor multiplies SILog and is above 0, found {factor}.")
         self.variance_focus = variance_focus
         self.factor = factor
+        self.per_image = per_image
 
     def forward(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """Loss of (b, h, w) positive predictions against positive targets, where mask is True."""
@@ -39,11 +44,12 @@ class SiLogLoss(nn.Module):
             # Filling instead of indexing keeps shapes static: no host sync, and a graph that compiles.
             one = prediction.new_ones((), dtype=torch.float32)
             difference = torch.where(mask, target, one).log() - torch.where(mask, prediction.float(), one).log()
-            count = mask.sum().clamp(min=1)
-            mean = difference.sum() / count
+            over = (1, 2) if self.per_image else (0, 1, 2)
+            count = mask.sum(dim=over, keepdim=True).clamp(min=1)
+            mean = difference.sum(dim=over, keepdim=True) / count
             # E[d²] − E[d]² as a sum of squares: the difference of two close numbers would lose its digits at λ = 1.
-            variance = torch.where(mask, (difference - mean).square(), 0).sum() / count
-            return self.factor * _root(variance + (1 - self.variance_focus) * mean.square())
+            variance = torch.where(mask, (difference - mean).square(), 0).sum(dim=over, keepdim=True) / count
+            return self.factor * _root(variance + (1 - self.variance_focus) * mean.square()).mean()
 
 
 def _root(square: Tensor) -> Tensor:

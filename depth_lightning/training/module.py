@@ -87,8 +87,9 @@ class DepthModule(lightning.LightningModule):
         """The loss of one batch; of a batch that mixes kinds of depth, each kind's loss is logged, too."""
         assert self.objective is not None, "DepthModule was built without an objective, which training needs."
         prediction = self.network(normalize(batch.image))
-        losses = self.objective.by_kind(prediction, batch.target, batch.mask, batch.kind)
-        loss = self.objective.weighed(losses, batch.kind)
+        images = self.objective.whole_batch(prediction, batch.target, batch.mask, batch.kind)
+        losses = self.objective.by_kind(*images)
+        loss = self.objective.weighed(losses, images[-1])
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.image))
         if len(losses) > 1:
             self.log_dict({f"train/loss_{kind.name.lower()}": value for kind, value in losses.items()}, batch_size=1)

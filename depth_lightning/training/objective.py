@@ -8,9 +8,10 @@
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+import torch.distributed
 from torch import Tensor, nn
 
 from depth_lightning.sample import DepthKind
@@ -23,12 +24,20 @@ class Objective(nn.Module):
 
     Each kind's loss is weighed by its share of the batch's images.
 
+    DDP averages the gradients of every device's own loss. That is the gradient of the loss of all their images together
+    only where the loss is an average over images. SILog, pooled over a batch, is the root of a mean: the average of two
+    halves' is not that of the whole, and the pixels of a half with more holes weigh more. `across_devices` makes the
+    step the same on any number of devices, within float32, whatever the loss. Accumulated batches stay apart even then:
+    only a loss per image, such as `SiLogLoss(per_image=True)`, is the same for two batches of four as for one of eight.
+
     Args:
         metres: loss(prediction, target, mask) for depth in metres.
         up_to_scale: the same for depth with an unknown factor.
         disparity: loss(disparity, target_disparity, mask), invariant to scale and shift.
         output: what the network gives.
         max_depth: of a metric network; metric truth beyond it, which the network cannot reach, is left out.
+        across_devices: whether `whole_batch` puts together what the devices hold, so that every device computes the
+            loss of all images. It costs a gather of predictions and targets, and a host sync, at every step.
     """
 
     def __init__(
@@ -38,6 +47,7 @@ class Objective(nn.Module):
         disparity: nn.Module,
         output: Literal["metric", "relative"],
         max_depth: float = torch.inf,
+        across_devices: bool = False,
     ) -> None:
         super().__init__()
         self.metres = metres
@@ -45,6 +55,20 @@ class Objective(nn.Module):
         self.disparity = disparity
         self.output = output
         self.max_depth = max_depth
+        self.across_devices = across_devices
+
+    def whole_batch(
+        self, prediction: Tensor, target: Tensor, mask: Tensor, kinds: Sequence[DepthKind]
+    ) -> tuple[Tensor, Tensor, Tensor, Sequence[DepthKind]]:
+        """What the loss is of: these images, or with `across_devices` those of all devices, of which each calls it.
+
+        Takes and gives (b, h, w) predictions, targets and masks, and b kinds; all devices hold as many, of one size.
+        """
+        if not self.across_devices or not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
+            return prediction, target, mask, kinds
+        numbers = _gather(torch.tensor(kinds, device=target.device)).tolist()
+        whole: Tensor = _OfAllDevices.apply(prediction)
+        return whole, _gather(target), _gather(mask.byte()).bool(), [DepthKind(number) for number in numbers]
 
     def forward(self, prediction: Tensor, target: Tensor, mask: Tensor, kinds: Sequence[DepthKind]) -> Tensor:
         """Scalar loss of (b, h, w) predictions, targets and masks, and b kinds."""
@@ -84,6 +108,27 @@ class Objective(nn.Module):
     def _call(loss: nn.Module, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         value: Tensor = loss(prediction, target, mask)
         return value
+
+
+class _OfAllDevices(torch.autograd.Function):
+    """`_gather`; the gradient is that of this device's part, times what DDP's average divides by."""
+
+    @staticmethod
+    def forward(context: Any, own: Tensor) -> Tensor:
+        return _gather(own)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        devices = torch.distributed.get_world_size()
+        return devices * gradient.chunk(devices)[torch.distributed.get_rank()]
+
+
+def _gather(own: Tensor) -> Tensor:
+    """The tensors of all devices, one behind the other, in the order of their ranks."""
+    own = own.contiguous()
+    parts = [torch.empty_like(own) for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather(parts, own)
+    return torch.cat(parts)
 
 
 def _inverse(depth: Tensor, mask: Tensor) -> Tensor:
