@@ -227,8 +227,8 @@ def _zero_shot(
     )
     told = (
         f"Before any training, the loaded weights' predictions have a correlation of {mean:.2f} with the truth; "
-        "released weights have 0.9 on most data. Is the truth what data.kind says, depth or disparity, and is it that of "
-        "its image?"
+        "released weights have 0.9 on most data. Is the truth what data.kind says, depth or disparity, and that of its "
+        "image?"
     )
     if mean < 0:
         page.problems.append(told)
