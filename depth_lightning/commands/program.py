@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 import hydra
@@ -11,7 +12,12 @@ from hydra._internal.hydra import Hydra
 Hydra.list_all_config_groups = functools.cache(Hydra.list_all_config_groups)  # type: ignore[method-assign]
 
 
-def program(config_name: str) -> Callable[[Callable[..., Any]], Callable[[], None]]:
-    """Decorate main(cfg) to be run with conf/<config_name>.yaml, beside the file of main, and the overrides typed."""
-    decorator = hydra.main(version_base="1.3", config_path="conf", config_name=config_name)
+def program(config_name: str, conf: Path = Path("conf")) -> Callable[[Callable[..., Any]], Callable[[], None]]:
+    """Decorate main(cfg) to be run with `conf`/<config_name>.yaml and the overrides typed.
+
+    Args:
+        config_name: the command's own configuration.
+        conf: absolute, or relative to the folder of main's file.
+    """
+    decorator = hydra.main(version_base="1.3", config_path=str(conf), config_name=config_name)
     return cast(Callable[[Callable[..., Any]], Callable[[], None]], decorator)

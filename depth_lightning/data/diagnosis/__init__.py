@@ -1,0 +1,7 @@
+"""What looks wrong with a data set, before anyone trains on it."""
+
+from depth_lightning.data.diagnosis.facts import HISTOGRAM, Facts, Unreadable, examine
+from depth_lightning.data.diagnosis.summary import Summary, summarise
+from depth_lightning.data.diagnosis.verdicts import Verdict, judge, judge_splits
+
+__all__ = ["HISTOGRAM", "Facts", "Summary", "Unreadable", "Verdict", "examine", "judge", "judge_splits", "summarise"]

@@ -1,0 +1,80 @@
+"""A split in figures."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from depth_lightning.data.diagnosis.facts import HISTOGRAM, Facts, Unreadable
+from depth_lightning.sample import DepthKind
+
+NICE_DEPTHS_M: Final = (1, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 25, 30, 40, 50, 60, 80, 100, 150, 200, 300, 500, 1000)
+
+
+class Summary(NamedTuple):
+    """Of the samples of a split that can be read."""
+
+    samples: int
+    """All of them, readable or not."""
+    readable: int
+    scenes: int
+    """0 where no scene is known."""
+    kind: str
+    """As `DepthKind` calls it."""
+    image_sizes: dict[str, int]
+    """"640×480" (w×h) → images, the commonest first."""
+    target_sizes: dict[str, int]
+    valid_share: float
+    """Median over the maps; NaN without any."""
+    quantiles: tuple[float, float, float]
+    """Of the valid target of all maps: 0.1 %, 50 %, 99.9 %, to within a bin of the histogram (5 %)."""
+    suggested_max_depth: float | None
+    """In metres, see `suggest_max_depth`."""
+    beyond: float
+    """Share of the valid pixels beyond it."""
+    histogram: np.ndarray
+    """(400,) counts in the bins of `HISTOGRAM`."""
+
+
+def summarise(measured: Sequence[Facts | Unreadable]) -> Summary:
+    """The figures of a split."""
+    facts = [one for one in measured if isinstance(one, Facts)]
+    histogram = sum((one.histogram for one in facts), np.zeros(len(HISTOGRAM) - 1, np.int64))
+    shares = [one.valid_pixels / (one.target_size[0] * one.target_size[1]) for one in facts]
+    kinds = {one.kind for one in facts}
+    suggested, beyond = (None, 0.0) if kinds != {DepthKind.METRES} else suggest_max_depth(histogram)
+    return Summary(
+        samples=len(measured),
+        readable=len(facts),
+        scenes=len({one.scene for one in facts} - {""}),
+        kind=" and ".join(kind.name.lower().replace("_", " ") for kind in sorted(kinds)),
+        image_sizes=_sizes([one.image_size for one in facts]),
+        target_sizes=_sizes([one.target_size for one in facts]),
+        valid_share=float(np.median(shares)) if shares else np.nan,
+        quantiles=(quantile(histogram, 0.001), quantile(histogram, 0.5), quantile(histogram, 0.999)),
+        suggested_max_depth=suggested,
+        beyond=beyond,
+        histogram=histogram,
+    )
+
+
+def quantile(histogram: np.ndarray, share: float) -> float:
+    """The middle of the bin of `HISTOGRAM` below whose end this share lies; NaN of an empty one."""
+    if not histogram.any():
+        return np.nan
+    bin_ = int(np.searchsorted(np.cumsum(histogram) / histogram.sum(), share))
+    return float(np.sqrt(HISTOGRAM[bin_] * HISTOGRAM[bin_ + 1]))
+
+
+def suggest_max_depth(histogram: np.ndarray) -> tuple[float | None, float]:
+    """A round depth in metres that 99.9 % of the valid pixels reach or hardly exceed, and the share beyond it."""
+    reached = quantile(histogram, 0.999)
+    depth = next((nice for nice in NICE_DEPTHS_M if 1.03 * nice >= reached), None)
+    if depth is None:
+        return None, 0.0
+    return float(depth), float(histogram[HISTOGRAM[:-1] >= depth].sum() / histogram.sum())
+
+
+def _sizes(sizes: Sequence[tuple[int, int]]) -> dict[str, int]:
+    return {f"{width}×{height}": count for (height, width), count in Counter(sizes).most_common()}
