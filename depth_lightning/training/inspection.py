@@ -47,9 +47,10 @@ class Findings:
         said = []
         if self.weights_not_finite:
             name, count = next(iter(self.weights_not_finite.items()))
+            others = len(self.weights_not_finite) - 1
             said.append(
-                f"Before the step, {len(self.weights_not_finite)} of the network's tensors are not finite already; "
-                f"the first is {name}, in {count:,} values."
+                f"Before the step, {count:,} values of {name} are not finite already"
+                + (f", and values of {others} other tensors of the network." if others else ".")
             )
         said += self.inputs_not_finite
         if self.first_output:
