@@ -4,9 +4,10 @@ from typing import cast
 
 import torch
 from timm.layers import Mlp, SwiGLUPacked
-from timm.models.vision_transformer import VisionTransformer
+from timm.models import vision_transformer
 from torch import Tensor, nn
 
+from depth_lightning.models.block import Block
 from depth_lightning.models.sizes import ModelSize
 
 PATCH = 14
@@ -20,7 +21,7 @@ class Encoder(nn.Module):
     def __init__(self, size: ModelSize) -> None:
         super().__init__()
         rows, columns = size.grid
-        vit = VisionTransformer(
+        vit = vision_transformer.VisionTransformer(
             img_size=(PATCH * rows, PATCH * columns),
             patch_size=PATCH,
             embed_dim=size.width,
@@ -39,7 +40,7 @@ class Encoder(nn.Module):
         # DINOv2's own training replaces patches by it; here it only travels from file to file.
         self.register_buffer("mask_token", torch.zeros(1, size.width))
         self.patch_embed = vit.patch_embed
-        self.blocks = vit.blocks
+        self.blocks = nn.ModuleList(Block(cast(vision_transformer.Block, block)) for block in vit.blocks)
         self.norm = vit.norm
 
     def forward(self, image: Tensor) -> list[Tensor]:
