@@ -39,8 +39,8 @@ class ColourNoise:
                 generators differ), and not on its batch.
         """
         drawn = np.stack([self._draw(seed) for seed in seeds]).astype(np.float32)
-        factors, deviation = torch.from_numpy(drawn).to(image.device, non_blocking=True).split((4, 1), dim=1)
-        brightness, contrast, saturation, turn = factors[:, :, None, None].unbind(1)
+        columns = torch.from_numpy(drawn).to(image.device, non_blocking=True)[:, :, None, None].unbind(1)
+        brightness, contrast, saturation, turn, deviation = columns
         jittered = adjust_colour(image.float() / 255, brightness, contrast, saturation, turn)
         for index, seed in enumerate(seeds):
             if drawn[index, -1]:
@@ -73,8 +73,7 @@ def adjust_colour(image: Tensor, brightness: Tensor, contrast: Tensor, saturatio
 
 
 def _grey(image: Tensor) -> Tensor:
-    red, green, blue = image.split(1, dim=1)
-    return GREY[0] * red + GREY[1] * green + GREY[2] * blue
+    return GREY[0] * image[:, 0:1] + GREY[1] * image[:, 1:2] + GREY[2] * image[:, 2:3]
 
 
 def _turn_hue(image: Tensor, turn: Tensor) -> Tensor:
