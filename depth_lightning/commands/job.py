@@ -12,7 +12,11 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, read_write
+
+from depth_lightning.training.checkpointing import EXIT_SAVED
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -43,6 +47,9 @@ def run_job(work: Callable[[DictConfig], Result], cfg: DictConfig) -> Result:
         log.error(f"{type(cause).__name__}: {_root_message(cause)}")
         log.info(f"The traceback is in {cfg.run_dir}/{HydraConfig.get().job.name}.log")
         sys.exit(1)
+    except SIGTERMException:  # Lightning's, whose own status would be 0
+        rank_zero_only(log.error)("Stopped by SIGTERM before it was done: the same command does it again.")
+        sys.exit(0 if getattr(rank_zero_only, "rank", 0) else EXIT_SAVED)
     finally:
         _leave_processes(environment)
 
@@ -82,7 +89,6 @@ def _quiet() -> None:
         ".*The number of training batches .* is smaller than the logging interval.*",
         ".*isinstance.treespec, LeafSpec.. is deprecated.*",
         ".*srun. command is available.*",
-        ".*The dirpath has changed from.*",  # a run that goes on in a new folder keeps its own best
     ):
         warnings.filterwarnings("ignore", message)
 

@@ -1,5 +1,8 @@
 """Batches for training and validation, the same ones for the same seed on any number of workers."""
 
+import os
+import signal
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -72,21 +75,29 @@ class DepthDataModule(LightningDataModule):
             first = peers_of(source, first).stop
         return Samples(source)
 
+    @property
+    def global_batch_size(self) -> int:
+        """Samples in an optimizer step, of all devices and accumulated batches."""
+        accumulated = self.trainer.accumulate_grad_batches if self.trainer else 1
+        return self.batch_size * self._process()[1] * accumulated
+
     def train_dataloader(self) -> DataLoader[DepthSample]:
         """Batches in the order of `TrainSampler`, which Lightning tells the epoch."""
         rank, world_size = self._process()
-        accumulated = self.trainer.accumulate_grad_batches if self.trainer else 1
-        global_batch_size = self.batch_size * world_size * accumulated
         source = self.train_data.dataset.source
         mixture = source if isinstance(source, Mixture) else None
         sampler = TrainSampler(
             mixture.samples_per_epoch if mixture else len(self.train_data),
             self.seed,
-            global_batch_size,
+            self.global_batch_size,
             rank,
             world_size,
             order=mixture.epoch_order if mixture else None,
         )
+        if self.trainer:
+            loop = self.trainer.fit_loop
+            batches = loop.epoch_loop.batch_progress.current.completed if loop.restarting else 0
+            sampler.resume(loop.epoch_progress.current.completed, batches * self.batch_size * world_size)
         return self._loader(self.train_data, sampler, self.batch_size)
 
     def val_dataloader(self) -> DataLoader[DepthSample]:
@@ -116,7 +127,25 @@ class DepthDataModule(LightningDataModule):
             collate_fn=collate,
             pin_memory=self.pin_memory and torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
+            worker_init_fn=_outlive_warnings,
         )
+
+
+def _outlive_warnings(worker: int) -> None:
+    """Let a worker live when a cluster tells all processes of a job to end: training needs it to save and leave.
+
+    Only the process that started it may end it.
+    """
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 class _TrainData(Dataset[DepthSample]):

@@ -64,15 +64,22 @@ class TrainSampler(DistributedSampler[Draw]):
         self.rank, self.world_size = rank, world_size
         self.order = order or (lambda rng: rng.permutation(length))
         self.epoch = 0
+        self._resumed = (0, 0)
+
+    def resume(self, epoch: int, samples: int) -> None:
+        """Go on in `epoch` after as many samples, of all processes together; nothing before them is read."""
+        self.epoch = epoch
+        self._resumed = (epoch, samples)
 
     def __len__(self) -> int:
         return self.length // self.global_batch_size * self.global_batch_size // self.world_size
 
     def __iter__(self) -> Iterator[Draw]:
         order = self.order(np.random.default_rng((self.seed, self.epoch)))
+        start = self._resumed[1] if self.epoch == self._resumed[0] else 0
         seen: Counter[int] = Counter()
         for position, index in enumerate(order[: len(self) * self.world_size].tolist()):
-            if position % self.world_size == self.rank:
+            if position >= start and position % self.world_size == self.rank:
                 yield draw(self.seed, self.epoch, index, repeat=seen[index])
             seen[index] += 1
 

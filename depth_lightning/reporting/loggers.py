@@ -1,18 +1,81 @@
 """Loggers that differ from Lightning's, and pictures for those that take them."""
 
+import csv
 import logging
 import netrc
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.utilities import rank_zero_only
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import WandbLogger
 
 log = logging.getLogger(__name__)
+
+
+class MetricsFile(CSVLogger):
+    """A run's metrics.csv, whole at any moment, to which a run that goes on adds its rows."""
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> "_Rows":
+        """What writes, made when first asked for."""
+        if self._experiment is None:
+            self._experiment = _Rows(self.log_dir)
+        assert isinstance(self._experiment, _Rows)
+        return self._experiment
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are, in the first process."""
+        return len(self.experiment.rows) + len(self.experiment.metrics)
+
+    @rank_zero_only
+    def keep(self, rows: int) -> None:
+        """Go on below the first `rows` rows of the file that is there; what else it holds comes again."""
+        path = Path(self.experiment.metrics_file_path)
+        if path.is_file():
+            with path.open(newline="") as file:
+                self.experiment.rows = list(csv.DictReader(file))[:rows]
+
+
+class _Rows(ExperimentWriter):
+    """Lightning's writer, less its deleting of what is there and its rewriting in place."""
+
+    def __init__(self, log_dir: str) -> None:
+        super().__init__(log_dir)
+        self.rows: list[Mapping[str, Any]] = []
+        self._columns: list[str] = []
+        """Of the file, once it is written."""
+
+    def _check_log_dir_exists(self) -> None:
+        pass
+
+    def save(self) -> None:
+        """Append the new rows; where they bring a column, write the file anew, aside."""
+        if not self.metrics:
+            return
+        new, self.metrics = self.metrics, []
+        self.rows += new
+        path = Path(self.metrics_file_path)
+        if self._columns and set(self._columns).issuperset(*new):
+            with path.open("a", newline="") as file:
+                csv.DictWriter(file, self._columns).writerows(new)
+            return
+        self._columns = sorted(set().union(*self.rows))
+        aside = path.with_name(f"{path.name}.partial")
+        with aside.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self._columns)
+            writer.writeheader()
+            writer.writerows(self.rows)
+        aside.replace(path)
 
 
 def wandb_logger(save_dir: str | Path, offline: bool | None = None, **arguments: Any) -> "WandbLogger":

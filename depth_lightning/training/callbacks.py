@@ -9,7 +9,7 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
@@ -32,16 +32,19 @@ class LearningRates(Callback):
             module.log(f"lr/{group['name']}", group["lr"], batch_size=1)
 
 
-class BestCheckpoint(ModelCheckpoint):
-    """Lightning's ModelCheckpoint, which goes by val/affine_error where no validation image has metric truth."""
+class StepSeed(Callback):
+    """Seeds torch before every batch by (seed, epoch, batch, process).
 
-    def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """Choose what to go by at the first validation, and save."""
-        found = trainer.callback_metrics
-        if _validated_epoch(trainer) and self.monitor not in found and "val/affine_error" in found:
-            log.info(f"The best checkpoint is the one with the least val/affine_error: no truth allows {self.monitor}.")
-            self.monitor = "val/affine_error"
-        super().on_validation_end(trainer, module)
+    So what a network or a loss draws, as dropout does, is the same in a run that was interrupted.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, module: Any, batch: Any, batch_index: int) -> None:
+        """Seed the coming batch."""
+        entropy = (self.seed, trainer.current_epoch, batch_index, trainer.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]))
 
 
 class Panels(Callback):

@@ -1,0 +1,125 @@
+"""Checkpoints on the disk: written aside and renamed, so that a file under its name is whole; checked when read."""
+
+import errno
+import io
+import os
+import pickle
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+
+LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Lightning's files, each of them complete or not there at all, after a crash of the machine too."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write aside, and rename once every byte is on the disk.
+
+        Raises:
+            OSError: there is no room, or the folder cannot be written; what was there before is untouched.
+        """
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f"{path.name}.partial")
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        try:
+            with aside.open("wb") as file:
+                file.write(buffer.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(path)
+        except OSError as error:
+            aside.unlink(missing_ok=True)
+            raise _explained(error, path, buffer.getbuffer().nbytes) from error
+        _sync_folder(path.parent)
+
+
+def keep_as(path: Path, target: Path) -> None:
+    """Let the whole file at `path` stand at `target`, too, in the place of what was there.
+
+    A second name for the same bytes where the disk has such, as checkpoints are never written into; else a copy.
+    """
+    aside = target.with_name(f"{target.name}.partial")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside.unlink(missing_ok=True)
+    try:
+        os.link(path, aside)
+    except OSError:
+        try:
+            shutil.copyfile(path, aside)
+        except OSError as error:
+            aside.unlink(missing_ok=True)
+            raise _explained(error, target, path.stat().st_size) from error
+    aside.replace(target)
+    _sync_folder(target.parent)
+
+
+def whole_step(path: Path) -> int:
+    """The step that a checkpoint was saved at; every byte of its file is checked.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is empty, torn, damaged or something else.
+    """
+    if not path.stat().st_size:
+        raise ValueError(f"{path} is empty.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except zipfile.BadZipFile:
+        raise ValueError(f"{path} is torn, or no checkpoint.") from None
+    if damaged is not None:
+        raise ValueError(f"{path} is damaged: its part {damaged} is not what was written.")
+    try:
+        return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError):
+        raise ValueError(f"{path} is no checkpoint of train.py.") from None
+
+
+class Found(NamedTuple):
+    """What a folder of checkpoints holds to go on from."""
+
+    path: Path | None
+    """The whole one that has seen the most steps."""
+    passed_over: list[str]
+    """The others, with what is wrong with them."""
+
+
+def newest_whole(folder: Path) -> Found:
+    """The checkpoint of a run's folder to go on from; of two at the same step, the one saved last."""
+    steps: dict[Path, int] = {}
+    passed_over = []
+    for path in (folder / name for name in (LAST, BEST, PREVIOUS)):
+        if not path.exists():
+            continue
+        try:
+            steps[path] = whole_step(path)
+        except ValueError as error:
+            passed_over.append(str(error))
+    return Found(max(steps, key=steps.__getitem__) if steps else None, passed_over)
+
+
+def _explained(error: OSError, path: Path, size: int) -> OSError:
+    """The error with the file, what it needs and what there is."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        free = shutil.disk_usage(path.parent).free
+        why = f"{error.strerror}: it takes {size / 1e6:.1f} MB, and {free / 1e6:.1f} MB are free."
+    else:
+        why = f"{error.strerror or error}."
+    return OSError(error.errno, f"{path} could not be written. {why}")
+
+
+def _sync_folder(folder: Path) -> None:
+    """See that the rename, too, survives a crash of the machine."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,142 @@
+"""Kill training with SIGKILL at random moments, let `checkpoint=auto` go on, compare with a run that was never killed.
+
+    python tests/kill_and_resume.py --kills 20 --seed 0 [overrides of train.py]
+
+A small network on rendered rooms, saving every other step, in a real process per run. Exit status 1 if any run differs.
+"""
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = (
+    *("experiment=rooms", "data.train_images=24", "data.val_images=5", "data.size=42", "data.batch_size=2"),
+    *("data.eval_batch_size=2", "trainer.accumulate_grad_batches=2", "trainer.max_epochs=3", "baseline=false"),
+    *("trainer.log_every_n_steps=1", "trainer.deterministic=true", "+trainer.val_check_interval=0.5"),
+    *("callbacks.panels.images=1", "callbacks.checkpoints.every_n_steps=2"),
+)
+
+
+def start(folder: Path, rooms: Path, overrides: list[str]) -> subprocess.Popen[bytes]:
+    """Start or go on with the run in `folder`."""
+    command = [sys.executable, "train.py", *SMALL, f"data.root={rooms}", *overrides]
+    with (folder.parent / f"{folder.name}.txt").open("ab") as output:
+        return subprocess.Popen(
+            [*command, "checkpoint=auto", f"hydra.run.dir={folder}"],
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def finish(folder: Path, rooms: Path, overrides: list[str]) -> None:
+    """Run to the end.
+
+    Raises:
+        RuntimeError: the run ended otherwise.
+    """
+    status = start(folder, rooms, overrides).wait(timeout=900)
+    if status:
+        output = (folder.parent / f"{folder.name}.txt").read_text()
+        raise RuntimeError(f"{folder.name} ended with status {status}:\n{output}")
+
+
+def kill(folder: Path, rooms: Path, overrides: list[str], after_s: float) -> str:
+    """Start the run and kill it `after_s` after it claimed its folder; what it had come to."""
+    process = start(folder, rooms, overrides)
+    while not (folder / "config.yaml").exists() and process.poll() is None:
+        time.sleep(0.01)
+    time.sleep(after_s)
+    if process.poll() is not None:
+        return "was done already"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    checkpoints = folder / "checkpoints"
+    partial = ", with a checkpoint half written" if list(checkpoints.glob("*.partial")) else ""
+    saved = step(checkpoints / "last.ckpt") if (checkpoints / "last.ckpt").exists() else 0
+    metrics = folder / "metrics.csv"
+    rows = len(metrics.read_text().splitlines()) - 1 if metrics.exists() else 0
+    return f"step {saved} saved, {rows} rows logged{partial}"
+
+
+def step(path: Path) -> int:
+    """The step that a checkpoint is of."""
+    return int(torch.load(path, weights_only=True, mmap=True)["global_step"])
+
+
+def differences(folder: Path, expected: Path) -> list[str]:
+    """What differs between two finished runs: every value in their checkpoints, and their logs, to the last bit."""
+    found = []
+    for name in ("last.ckpt", "best.ckpt"):
+        a, b = (torch.load(run / "checkpoints" / name, weights_only=True) for run in (folder, expected))
+        found += [f"{name} {place}" for place in unequal(a, b)]
+    for name in ("metrics.csv", "table.csv"):
+        if (folder / name).read_bytes() != (expected / name).read_bytes():
+            found.append(name)
+    pictures = [sorted(path.name for path in (run / "panels").iterdir()) for run in (folder, expected)]
+    return found + (["panels"] if pictures[0] != pictures[1] else [])
+
+
+def unequal(a: Any, b: Any, place: str = "") -> Iterator[str]:
+    """Where two checkpoints differ; the folder's own name in the configuration does not count."""
+    if place == "/config":
+        return
+    if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
+        for key in a:
+            yield from unequal(a[key], b[key], f"{place}/{key}")
+    elif isinstance(a, list | tuple) and isinstance(b, list | tuple) and len(a) == len(b):
+        for index, pair in enumerate(zip(a, b, strict=True)):
+            yield from unequal(*pair, f"{place}/{index}")
+    elif isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        if a.dtype != b.dtype or a.shape != b.shape or not a.equal(b):
+            yield place
+    elif a != b:
+        yield f"{place}: {a} instead of {b}"
+
+
+def main() -> int:
+    """Kill and compare; how many runs differ."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, help="kept afterwards; by default a temporary one")
+    arguments, overrides = parser.parse_known_args()
+    folder = arguments.folder or Path(tempfile.mkdtemp())
+    folder.mkdir(parents=True, exist_ok=True)
+    rooms, expected, moments = folder / "rooms", folder / "expected", random.Random(arguments.seed)
+    finish(expected, rooms, overrides)
+    took_s = (expected / "metrics.json").stat().st_mtime - (expected / "config.yaml").stat().st_mtime
+    print(f"never killed: {took_s:.1f} s, {step(expected / 'checkpoints/last.ckpt')} steps", flush=True)
+    wrong = 0
+    for number in range(arguments.kills):
+        run, after_s = folder / f"killed_{number:02d}", moments.uniform(0, took_s)
+        state = kill(run, rooms, overrides, after_s)
+        finish(run, rooms, overrides)
+        found = differences(run, expected)
+        wrong += bool(found)
+        verdict = f"DIFFERENT in {', '.join(found[:5])}" if found else "equal"
+        print(f"{number + 1:2d}. killed after {after_s:5.2f} s, {state}: {verdict}", flush=True)
+        if not found:
+            shutil.rmtree(run)
+    if arguments.folder is None:
+        shutil.rmtree(folder)
+    print(f"{arguments.kills - wrong} of {arguments.kills} equal")
+    return wrong
+
+
+if __name__ == "__main__":
+    sys.exit(min(1, main()))
