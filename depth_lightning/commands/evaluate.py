@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightning
 import torch
@@ -11,27 +11,31 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from depth_lightning.commands import objects
+from depth_lightning.commands.breakdowns import ScoreParts, report_breakdowns
 from depth_lightning.commands.da2k import PairScore, evaluate_da2k, is_da2k
 from depth_lightning.commands.explain import Explain, Variant, as_rows, report_variants
 from depth_lightning.commands.job import run_job
 from depth_lightning.commands.run_checkpoint import chosen_network
 from depth_lightning.data import DepthDataModule
 from depth_lightning.inference.predict import load_run_state
-from depth_lightning.metrics import DepthMetrics, Protocol, best_constant
+from depth_lightning.metrics import (
+    Breakdowns,
+    DepthMetrics,
+    Intervals,
+    PerImageMetrics,
+    Protocol,
+    best_constant,
+    group_rows,
+)
+from depth_lightning.metrics.intervals import DRAWS, MIN_UNITS
 from depth_lightning.reporting.panels import save_png
-from depth_lightning.reporting.tables import print_table, write_csv, write_json
+from depth_lightning.reporting.result import EvaluationResult
+from depth_lightning.reporting.tables import print_table, write_csv, write_json, write_parquet
 from depth_lightning.sample import DepthKind
-from depth_lightning.training import DepthModule, ValidationCounts
+from depth_lightning.training import DepthModule, ValidationCounts, ValidationTables
 from depth_lightning.training.callbacks import draw_panels
 
 log = logging.getLogger(__name__)
-
-
-class Score(NamedTuple):
-    """What an evaluation found."""
-
-    metrics: dict[str, float]
-    counts: ValidationCounts
 
 
 def run(cfg: DictConfig) -> None:
@@ -39,7 +43,7 @@ def run(cfg: DictConfig) -> None:
     run_job(lambda cfg: evaluate(cfg, list(HydraConfig.get().overrides.task)), cfg)
 
 
-def evaluate(cfg: DictConfig, overrides: Sequence[str]) -> Score | PairScore:
+def evaluate(cfg: DictConfig, overrides: Sequence[str]) -> EvaluationResult | PairScore:
     """Score `cfg.checkpoint`, or `cfg.model` with the weights that were typed, and report it in `cfg.run_dir`.
 
     Args:
@@ -56,6 +60,8 @@ def evaluate(cfg: DictConfig, overrides: Sequence[str]) -> Score | PairScore:
         load_run_state(network, state, cfg.checkpoint)
     else:
         objects.start_weights(network, cfg.model)
+    if cfg.compile:
+        network.compile()
     title = f"checkpoint {cfg.checkpoint}" if cfg.checkpoint else f"{cfg.model.weights}"
     if is_da2k(cfg):
         return evaluate_da2k(cfg, network, title)
@@ -63,7 +69,7 @@ def evaluate(cfg: DictConfig, overrides: Sequence[str]) -> Score | PairScore:
     module = DepthModule(network, objects.build_metrics(cfg))
     explain = Explain(module.metrics.protocol, relative=network.output == "relative") if cfg.explain else None
     trainer = objects.build_trainer(cfg, callbacks=[explain] if explain else [], loggers=[])
-    result = score(trainer, module, data)
+    result = score(trainer, module, data, cfg.breakdowns)
     variants = explain.variants() if explain else None
     if trainer.is_global_zero:
         report(cfg, result, module.metrics, data, title, variants)
@@ -74,24 +80,51 @@ def evaluate(cfg: DictConfig, overrides: Sequence[str]) -> Score | PairScore:
     return result
 
 
-def score(trainer: lightning.Trainer, module: DepthModule, data: DepthDataModule) -> Score:
-    """The module's metrics over the whole validation split; every process calls it and gets the same."""
+def score(
+    trainer: lightning.Trainer, module: DepthModule, data: DepthDataModule, breakdowns: bool = True
+) -> EvaluationResult:
+    """The module's metrics over the whole validation split; every process calls it and gets the same.
+
+    Args:
+        trainer: which validates.
+        module: with the network and the metrics.
+        data: of which the validation split is scored.
+        breakdowns: whether to find out where the error is, too.
+    """
+    parts = ScoreParts(module.metrics.protocol)
+    trainer.callbacks += [parts] if breakdowns else []  # type: ignore[attr-defined]
     trainer.validate(module, datamodule=data, verbose=False)
-    assert module.counts is not None
+    assert module.counts is not None and module.tables is not None
     logged = {name.removeprefix("val/"): float(value) for name, value in trainer.callback_metrics.items()}
     names = [*module.metrics.errors, *module.affine_metrics.errors]
-    return Score({name: logged[name] for name in names if name in logged}, module.counts)
+    depth, _ = module.tables
+    return EvaluationResult(
+        metrics={name: logged[name] for name in names if name in logged},
+        counts=module.counts,
+        intervals=_intervals((module.metrics, module.affine_metrics), module.tables),
+        tables=module.tables,
+        breakdowns=Breakdowns(**parts.rows(), **group_rows(depth))
+        if breakdowns and module.counts.depth.scored
+        else None,
+    )
+
+
+def _intervals(metrics: Sequence[PerImageMetrics], tables: ValidationTables) -> Intervals:
+    """Of all metrics; what was drawn is said of the first that scored an image."""
+    found = [one.intervals(table) for one, table in zip(metrics, tables, strict=True) if table.scored.any()]
+    bounds = {name: bound for intervals in found for name, bound in intervals.bounds.items()}
+    return found[0]._replace(bounds=bounds) if found else Intervals({}, "images", 0)
 
 
 def report(
     cfg: DictConfig,
-    result: Score,
+    result: EvaluationResult,
     metrics: DepthMetrics,
     data: DepthDataModule,
     title: str,
     variants: Sequence[Variant] | None = None,
 ) -> None:
-    """Print the table, and write metrics.json and table.csv into the run's folder.
+    """Print the tables, and write metrics.json, table.csv, per_image.parquet and breakdowns.* into the run's folder.
 
     Args:
         cfg: with the run's folder, and what is recorded of the network.
@@ -114,6 +147,13 @@ def report(
     columns = {"model": result.metrics}
     content: dict[str, Any] = {
         "metrics": result.metrics,
+        "intervals": result.intervals.bounds,
+        "intervals_over": {
+            "units": result.intervals.units,
+            "count": result.intervals.total,
+            "confidence": 0.95,
+            "method": f"studentised bootstrap, {DRAWS} draws, seed 0",
+        },
         "images": depth.scored or affine.scored,
         "images_by_truth": {name: counts._asdict() for name, counts in result.counts._asdict().items()},
         "protocol": {**protocol.to_dict(), "hash": protocol.hash},
@@ -123,7 +163,7 @@ def report(
         "checkpoint": cfg.checkpoint,
         "weights": None if cfg.checkpoint else cfg.model.weights,
     }
-    notes = _image_notes(result.counts, protocol)
+    notes = [*_image_notes(result.counts, protocol), *_interval_notes(result)]
     if cfg.baseline and depth.scored:
         constant, errors = constant_baseline(metrics, data)
         columns[f"always {constant:.2f} m"] = errors
@@ -135,8 +175,18 @@ def report(
         content["explain"] = as_rows(variants)
     run_dir = Path(cfg.run_dir)
     write_json(run_dir / "metrics.json", content)
-    write_csv(run_dir / "table.csv", columns)
-    print_table(title, columns, [*notes, f"Written: {run_dir}/metrics.json, table.csv"])
+    bounds = {
+        f"95 % {side}": {name: found[end] for name, found in result.intervals.bounds.items()}
+        for end, side in enumerate(("from", "to"))
+    }
+    write_csv(run_dir / "table.csv", {**columns, **bounds})
+    if result.tables is not None:
+        write_parquet(run_dir / "per_image.parquet", result.per_image())
+    notes.append(f"Written: {run_dir}/metrics.json, table.csv, per_image.parquet")
+    images = dict.fromkeys(columns, depth.scored or affine.scored)
+    print_table(title, columns, notes, result.intervals.bounds, images)
+    if result.breakdowns is not None:
+        report_breakdowns(result.breakdowns, run_dir)
     if variants is not None:
         report_variants(variants, run_dir)
 
@@ -169,6 +219,19 @@ def _image_notes(counts: ValidationCounts, protocol: Protocol) -> list[str]:
     if left_out := _left_out(counts, protocol):
         notes.append(f"NOT in these averages: {', '.join(left_out)}.")
     return notes
+
+
+def _interval_notes(result: EvaluationResult) -> list[str]:
+    """What the intervals are over, and what they therefore do not say."""
+    units, total = result.intervals.units, result.intervals.total
+    if total < MIN_UNITS:
+        return [f"{total} {units} are too few for intervals."] if total else []
+    scenes = {scene for table in result.tables or () for scene in table.scene}
+    few = len(scenes) > 0 and units == "images" and scenes != {""}
+    return [f"Intervals: bootstrap over {total} {units}."] + [
+        f"The images are of {len(scenes)} scene{'s' * (len(scenes) > 1)}, too few to draw from: "
+        "the intervals say nothing of others."
+    ] * few
 
 
 def _left_out(counts: ValidationCounts, protocol: Protocol) -> list[str]:

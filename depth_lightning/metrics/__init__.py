@@ -3,25 +3,31 @@
 from depth_lightning.metrics.affine_metrics import AffineMetrics
 from depth_lightning.metrics.alignment import align
 from depth_lightning.metrics.baseline import best_constant
-from depth_lightning.metrics.depth_metrics import DepthMetrics
+from depth_lightning.metrics.breakdowns import Breakdowns, PartMetrics, group_rows
+from depth_lightning.metrics.depth_metrics import POOLED, DepthMetrics
 from depth_lightning.metrics.errors import ERRORS, ErrorFunction
 from depth_lightning.metrics.intervals import Intervals, mean_intervals, units_of
-from depth_lightning.metrics.per_image import ImageCounts, ImageTable, PerImageMetrics
+from depth_lightning.metrics.per_image import FACTS, ImageCounts, ImageTable, PerImageMetrics
 from depth_lightning.metrics.protocol import Protocol, crop_mask, usual_crops
 
 __all__ = [
     "ERRORS",
+    "FACTS",
+    "POOLED",
     "AffineMetrics",
+    "Breakdowns",
     "DepthMetrics",
     "ErrorFunction",
     "ImageCounts",
     "ImageTable",
     "Intervals",
+    "PartMetrics",
     "PerImageMetrics",
     "Protocol",
     "align",
     "best_constant",
     "crop_mask",
+    "group_rows",
     "mean_intervals",
     "units_of",
     "usual_crops",

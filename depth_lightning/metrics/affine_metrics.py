@@ -7,6 +7,7 @@ from torch import Tensor
 
 from depth_lightning.metrics.errors import ErrorFunction
 from depth_lightning.metrics.per_image import PerImageMetrics
+from depth_lightning.metrics.pixels import random_valid_pixels
 
 PAIRS = 10_000
 MARGIN = 0.05
@@ -29,12 +30,7 @@ def ordinal_error(disparity: Tensor, target_disparity: Tensor, mask: Tensor) -> 
     """
     truth = _normalised(target_disparity, mask).flatten(1)
     flat = disparity.flatten(1)
-    cumulative = mask.flatten(1).cumsum(dim=1)
-    generator = torch.Generator().manual_seed(0)
-    draws = torch.rand(2 * PAIRS, generator=generator).to(disparity.device, non_blocking=True)
-    # The n-th valid pixel is where the running count first reaches n: uniform over valid pixels, without a host sync.
-    ranks = (draws * cumulative[:, -1:]).long() + 1
-    pixels = torch.searchsorted(cumulative, ranks).clamp(max=flat.shape[1] - 1)
+    pixels = random_valid_pixels(mask, 2 * PAIRS)
     first, second = pixels.chunk(2, dim=1)
     true_order = truth.gather(1, first) - truth.gather(1, second)
     predicted_order = flat.gather(1, first) - flat.gather(1, second)

@@ -64,7 +64,6 @@ class PerImageMetrics(Metric):
         super().__init__(**kwargs)
         self.errors = dict(errors)
         self.add_state("rows", default=[], dist_reduce_fx="cat")
-        # Ids and scenes as bytes of text, since processes exchange tensors: one line of JSON an image.
         self.add_state("names", default=[], dist_reduce_fx="cat")
 
     def update(
@@ -90,9 +89,7 @@ class PerImageMetrics(Metric):
             )
         self.rows.append(self.image_rows(prediction.float(), target.float(), mask))
         unknown = [""] * len(mask)
-        lines = "".join(f"{json.dumps(name)}\n" for name in zip(ids or unknown, scenes or unknown, strict=True))
-        text = torch.from_numpy(np.frombuffer(lines.encode(), np.uint8).copy())
-        self.names.append(text.to(self.device, non_blocking=True))
+        self.names.append(encode_names(ids or unknown, scenes or unknown).to(self.device, non_blocking=True))
 
     def image_rows(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """One row an image, as `with_facts` makes it."""
@@ -132,8 +129,7 @@ class PerImageMetrics(Metric):
         """Every image of all processes: a collective call, to be made by every process."""
         with self.sync_context(should_sync=self._to_sync):
             errors, scored, facts = (part.numpy() for part in self.table())
-            text = bytes(dim_zero_cat(self.names).cpu().numpy()).decode() if len(self.names) else ""
-        names = [json.loads(line) for line in text.splitlines()]
+            names = decode_names([dim_zero_cat(self.names)] if len(self.names) else [])
         order = sorted(range(len(names)), key=names.__getitem__)
         valid = facts[:, 0] > 0
         errors, facts = np.where(scored[:, None], errors, np.nan), np.where(valid[:, None], facts, np.nan)
@@ -173,3 +169,15 @@ class PerImageMetrics(Metric):
         rows = table.cpu().double()
         facts, determined = rows[:, len(self.errors) : -1], rows[:, -1].bool()
         return rows[:, : len(self.errors)], (facts[:, 0] > 0) & determined, facts
+
+
+def encode_names(ids: Sequence[str], scenes: Sequence[str]) -> Tensor:
+    """Ids and scenes as bytes of text, since processes exchange tensors: a line of JSON per image, (bytes,) uint8."""
+    lines = "".join(f"{json.dumps(name)}\n" for name in zip(ids, scenes, strict=True))
+    return torch.from_numpy(np.frombuffer(lines.encode(), np.uint8).copy())
+
+
+def decode_names(encoded: Sequence[Tensor]) -> list[tuple[str, str]]:
+    """Id and scene of every image."""
+    text = b"".join(bytes(part.cpu().numpy()) for part in encoded).decode()
+    return [(name, scene) for name, scene in map(json.loads, text.splitlines())]

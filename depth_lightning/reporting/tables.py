@@ -13,21 +13,37 @@ from rich.text import Text
 HIGHER_IS_BETTER = {"delta1", "delta2", "delta3", "accuracy"}
 
 
-def print_table(title: str, columns: Mapping[str, Mapping[str, float]], notes: Sequence[str] = ()) -> None:
+def print_table(
+    title: str,
+    columns: Mapping[str, Mapping[str, float]],
+    notes: Sequence[str] = (),
+    intervals: Mapping[str, tuple[float, float]] | None = None,
+    images: Mapping[str, int] | None = None,
+) -> None:
     """Print one row per metric and one column per result, with notes below.
 
     Args:
         title: above the table.
         columns: name of the result → metric → value; the first result has all metrics.
         notes: what the reader must know beside the numbers.
+        intervals: of the first result's metrics, in a column of their own.
+        images: name of the result → how many images it is of, in a last row.
     """
     table = Table()
     table.add_column("metric")
     for name in columns:
         table.add_column(name, justify="right")
-    metrics = list(next(iter(columns.values())))
-    for metric in metrics:
-        table.add_row(with_arrow(metric), *(number(values.get(metric)) for values in columns.values()))
+        if intervals and len(table.columns) == 2:
+            table.add_column("95 % interval", justify="right")
+    for metric in next(iter(columns.values())):
+        cells = [number(values.get(metric)) for values in columns.values()]
+        if intervals:
+            cells.insert(1, interval(intervals.get(metric)))
+        table.add_row(with_arrow(metric), *cells)
+    if images:
+        table.add_section()
+        cells = [str(images.get(name, "")) for name in columns]
+        table.add_row("images", *(cells[:1] + [""] * bool(intervals) + cells[1:]))
     _print(title, table, notes)
 
 
@@ -65,6 +81,11 @@ def number(value: float | None) -> str:
     return "–" if value is None or value != value else f"{value:.4f}"
 
 
+def interval(bounds: tuple[float, float] | None) -> str:
+    """A confidence interval as tables show it."""
+    return "–" if bounds is None or bounds[0] != bounds[0] else f"{bounds[0]:.4f} – {bounds[1]:.4f}"
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write plain values, indented. NaN becomes null, which every JSON reader takes."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,6 +103,15 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)), restval="")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def write_parquet(path: Path, columns: Mapping[str, Any]) -> None:
+    """Write columns of one length; NaN becomes null."""
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    arrays = {name: pa.array(values, from_pandas=True) for name, values in columns.items()}
+    pyarrow.parquet.write_table(pa.table(arrays), path)
 
 
 def _print(title: str, table: Table, notes: Sequence[str]) -> None:

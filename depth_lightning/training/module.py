@@ -10,7 +10,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from depth_lightning.metrics import AffineMetrics, DepthMetrics, ImageCounts, ImageTable, Protocol
+from depth_lightning.metrics import AffineMetrics, DepthMetrics, ImageCounts, ImageTable, PartMetrics, Protocol
 from depth_lightning.metrics.protocol import Alignment
 from depth_lightning.models import DepthAnythingV2, normalize
 from depth_lightning.sample import DepthBatch, DepthKind
@@ -115,7 +115,7 @@ class DepthModule(lightning.LightningModule):
             self.affine_metrics.update(disparity, batch.target[images], batch.mask[images], *_names(batch, images))
         return prediction
 
-    def score_depth(self, metrics: DepthMetrics, batch: DepthBatch, prediction: Tensor) -> None:
+    def score_depth(self, metrics: DepthMetrics | PartMetrics, batch: DepthBatch, prediction: Tensor) -> None:
         """Add the images whose truth is depth to `metrics`, the prediction in the form that its alignment takes."""
         to_disparity = metrics.protocol.alignment == "scale_shift_disparity"
         for kind in (DepthKind.METRES, DepthKind.UP_TO_SCALE):

@@ -5,10 +5,11 @@ import json
 import pytest
 import torch
 
-from depth_lightning.commands.evaluate import Score, evaluate, report
+from depth_lightning.commands.evaluate import evaluate, report
 from depth_lightning.commands.train import train
 from depth_lightning.metrics import DepthMetrics, ImageCounts, Protocol
 from depth_lightning.models import DepthAnythingV2, save_weights
+from depth_lightning.reporting.result import EvaluationResult
 from depth_lightning.training import ValidationCounts
 
 NONE = ImageCounts(0, 0, 0)
@@ -16,7 +17,13 @@ NONE = ImageCounts(0, 0, 0)
 
 def _report(compose_config, tmp_path, protocol, depth, affine=NONE):
     cfg = compose_config("evaluate", [], tmp_path)
-    report(cfg, Score({"abs_rel": 0.1}, ValidationCounts(depth, affine)), DepthMetrics(protocol), None, title="x")
+    report(
+        cfg,
+        EvaluationResult({"abs_rel": 0.1}, ValidationCounts(depth, affine)),
+        DepthMetrics(protocol),
+        None,
+        title="x",
+    )
 
 
 def test_images_that_were_not_scored_are_counted_below_the_table(compose_config, tmp_path, capsys):

@@ -1,0 +1,85 @@
+"""What an evaluation leaves beside its table."""
+
+import csv
+import json
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+
+from depth_lightning.commands.evaluate import evaluate
+from depth_lightning.metrics import ERRORS, mean_intervals, units_of
+
+
+@pytest.fixture(scope="module")
+def evaluated(trained, compose_config, tmp_path_factory):
+    """The folder of an evaluation of five rooms, and its printed output."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    run, _ = trained
+    typed = ["panels=0", "protocol=median_scaled"]
+    result = evaluate(compose_config("evaluate", [f"checkpoint={run}/checkpoints/best.ckpt", *typed], folder), typed)
+    return folder, result
+
+
+def test_every_image_stands_in_the_table_of_images(evaluated):
+    folder, result = evaluated
+    columns = pyarrow.parquet.read_table(folder / "per_image.parquet").to_pydict()
+    assert columns["id"] == sorted(columns["id"]) and len(set(columns["id"])) == 5
+    assert set(columns["status"]) == {"scored"} and set(columns["truth"]) == {"depth"}
+    assert len(set(columns["scene"])) == 5
+    content = json.loads((folder / "metrics.json").read_text())
+    for name in ERRORS:
+        assert np.mean(columns[name]) == pytest.approx(content["metrics"][name], rel=1e-6)
+    assert all(scale > 0 for scale in columns["scale"]) and columns["shift"] == [None] * 5
+    assert all(0 < low < high <= 10 for low, high in zip(columns["target_min"], columns["target_max"], strict=True))
+    assert all(0.9 < share <= 1 for share in columns["valid_share"])
+    assert result.metrics == content["metrics"]
+
+
+def test_intervals_stand_beside_the_numbers(evaluated):
+    folder, _ = evaluated
+    content = json.loads((folder / "metrics.json").read_text())
+    columns = pyarrow.parquet.read_table(folder / "per_image.parquet").to_pydict()
+    values = np.array([columns[name] for name in ERRORS]).T
+    expected = mean_intervals(values, units_of(columns["scene"]))
+    assert np.array(list(content["intervals"].values())) == pytest.approx(expected)
+    assert list(content["intervals"]) == list(content["metrics"])
+    assert content["intervals_over"]["units"] == "scenes" and content["intervals_over"]["count"] == 5
+    with (folder / "table.csv").open() as file:
+        rows = {row["result"]: row for row in csv.DictReader(file)}
+    assert float(rows["95 % from"]["abs_rel"]) == content["intervals"]["abs_rel"][0]
+    assert float(rows["95 % to"]["abs_rel"]) >= float(rows["model"]["abs_rel"])
+
+
+def test_breakdowns_add_up(evaluated):
+    folder, result = evaluated
+    content = json.loads((folder / "breakdowns.json").read_text())
+    assert content == json.loads(json.dumps(result.breakdowns._asdict()))
+    columns = pyarrow.parquet.read_table(folder / "per_image.parquet").to_pydict()
+    for name in ("by_distance", "by_edge", "by_region"):
+        assert sum(row["pixels"] for row in content[name]) == sum(columns["valid_pixels"])
+        assert sum(row["share"] for row in content[name]) == pytest.approx(1)
+    pooled = np.average(columns["abs_rel"], weights=columns["valid_pixels"])
+    for name in ("by_distance", "by_edge", "by_region"):
+        assert sum(row["share"] * row["abs_rel"] for row in content[name]) == pytest.approx(pooled, rel=1e-4)
+    assert sum(row["images"] for row in content["by_scene"]) == 5
+    assert [row["correction"] for row in content["corrections"]] == ["none", "scale", "scale and offset"]
+    with (folder / "breakdowns.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == sum(map(len, content.values()))
+
+
+def test_training_leaves_them_too(trained):
+    folder, _ = trained
+    assert pyarrow.parquet.read_table(folder / "per_image.parquet").num_rows == 5
+    assert (folder / "breakdowns.json").is_file()
+
+
+def test_breakdowns_can_be_left_out(trained, compose_config, tmp_path, capsys):
+    run, _ = trained
+    typed = ["panels=0", "breakdowns=false", "protocol.max_depth=0.01"]
+    with pytest.raises(ValueError, match="None of the 5"):
+        evaluate(compose_config("evaluate", [f"checkpoint={run}/checkpoints/best.ckpt", *typed], tmp_path), typed)
+    typed[-1] = "protocol.max_depth=2"
+    result = evaluate(compose_config("evaluate", [f"checkpoint={run}/checkpoints/best.ckpt", *typed], tmp_path), typed)
+    assert result.breakdowns is None and not (tmp_path / "breakdowns.json").exists()
+    assert "Where the error is" not in capsys.readouterr().out
