@@ -102,7 +102,7 @@ def unequal(a: Any, b: Any, place: str = "") -> Iterator[str]:
         for index, pair in enumerate(zip(a, b, strict=True)):
             yield from unequal(*pair, f"{place}/{index}")
     elif isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
-        if a.dtype != b.dtype or a.shape != b.shape or not a.equal(b):
+        if a.dtype != b.dtype or a.shape != b.shape or not torch.allclose(a, b, rtol=0, atol=0, equal_nan=True):
             yield place
     elif a != b:
         yield f"{place}: {a} instead of {b}"

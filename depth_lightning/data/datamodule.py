@@ -3,7 +3,7 @@
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -94,10 +94,6 @@ class DepthDataModule(LightningDataModule):
             world_size,
             order=mixture.epoch_order if mixture else None,
         )
-        if self.trainer:
-            loop = self.trainer.fit_loop
-            batches = loop.epoch_loop.batch_progress.current.completed if loop.restarting else 0
-            sampler.resume(loop.epoch_progress.current.completed, batches * self.batch_size * world_size)
         return self._loader(self.train_data, sampler, self.batch_size)
 
     def val_dataloader(self) -> DataLoader[DepthSample]:
@@ -119,7 +115,7 @@ class DepthDataModule(LightningDataModule):
             # Here and not in the workers, which would have a thread for every core: OpenCV's pool of threads does
             # not survive a fork, and changing it there waits for ever.
             cv2.setNumThreads(1)
-        return DataLoader(
+        return _Loader(
             data,
             batch_size=batch_size,
             sampler=sampler,
@@ -129,6 +125,16 @@ class DepthDataModule(LightningDataModule):
             persistent_workers=self.num_workers > 0,
             worker_init_fn=_outlive_warnings,
         )
+
+
+class _Loader(DataLoader[DepthSample]):
+    """A DataLoader that reads nothing before its first batch is asked for.
+
+    Lightning asks for an iterator before it knows the epoch, and in a run that goes on, the place within it.
+    """
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        yield from super().__iter__()
 
 
 def _outlive_warnings(worker: int) -> None:

@@ -68,7 +68,6 @@ class TrainSampler(DistributedSampler[Draw]):
 
     def resume(self, epoch: int, samples: int) -> None:
         """Go on in `epoch` after as many samples, of all processes together; nothing before them is read."""
-        self.epoch = epoch
         self._resumed = (epoch, samples)
 
     def __len__(self) -> int:

@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
 from depth_lightning.data import DepthDataModule
+from depth_lightning.data.sampling import TrainSampler
 from depth_lightning.reporting.loggers import MetricsFile
 from depth_lightning.training.checkpoint_files import BEST, LAST, PREVIOUS, WholeFiles, keep_as, whole_step
 from depth_lightning.training.position import Position, place, position_of
@@ -83,15 +84,11 @@ class Checkpoints(Checkpoint):
         self._listen()
 
     def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
-        """Listen for signals; see that a run that goes on finds as many samples as it had."""
+        """Listen for signals; have the data of a run that goes on begin where it stood."""
         self._listen()
         self._saved_at = time.monotonic()
-        now = self._position(trainer).steps_per_epoch
-        if self._resumed is not None and self._resumed.steps_per_epoch != now:
-            raise ValueError(
-                f"The checkpoint is of a run with {self._resumed.steps_per_epoch} steps in an epoch; found {now}. "
-                "To train its weights further on other data, start a run with model.weights=<the checkpoint>."
-            )
+        if self._resumed is not None:
+            self._begin_at(trainer, self._resumed)
 
     def on_train_batch_start(self, trainer: lightning.Trainer, module: Any, batch: Any, index: int) -> None:
         """Save if it is time: the step before is complete, with its validation and its line in the logs."""
@@ -260,6 +257,19 @@ class Checkpoints(Checkpoint):
         if trainer.is_global_zero and self._is_own(trainer):
             for file in _metrics_files(trainer):
                 file.keep(checkpoint["log_rows"])
+
+    def _begin_at(self, trainer: lightning.Trainer, position: Position) -> None:
+        now = self._position(trainer).steps_per_epoch
+        if position.steps_per_epoch != now:
+            raise ValueError(
+                f"The checkpoint is of a run with {position.steps_per_epoch} steps in an epoch; found {now}. "
+                "To train its weights further on other data, start a run with model.weights=<the checkpoint>."
+            )
+        sampler = trainer.train_dataloader.sampler  # type: ignore[union-attr]
+        if isinstance(sampler, TrainSampler):
+            sampler.resume(position.epoch, position.samples)
+        elif position.batches:
+            raise ValueError("A run with trainer.overfit_batches goes on from the end of an epoch only.")
 
     def on_fit_start(self, trainer: lightning.Trainer, module: Any) -> None:
         """See that the best checkpoint so far is in this run's folder, whichever folder the run began in."""

@@ -154,7 +154,6 @@ def test_overfitting_repeats_its_batches(root: Path) -> None:
 def test_shares_follow_the_trainer(root: Path) -> None:
     class TwoProcesses:
         world_size, accumulate_grad_batches = 2, 1
-        fit_loop = Trainer(logger=False, enable_checkpointing=False).fit_loop
 
         def __init__(self, rank: int) -> None:
             self.global_rank = rank
