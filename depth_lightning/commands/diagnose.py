@@ -87,9 +87,14 @@ def _measure(source: DepthDataset, name: str, cfg: DictConfig) -> list[Facts | U
     workers = min(8, os.cpu_count() or 1) if cfg.data.num_workers is None else cfg.data.num_workers
     if workers:
         cv2.setNumThreads(1)  # or each worker would have a thread for every core
-    loader = DataLoader(examination, batch_size=None, num_workers=workers, collate_fn=lambda one: one)
-    with Progress(transient=True) as progress:
+    loader = DataLoader(examination, batch_size=None, num_workers=workers, collate_fn=_as_it_is)
+    log.info(f"Reading {name}: {len(indices):,} of {len(source):,} samples")
+    with Progress(transient=True, disable=not sys.stdout.isatty()) as progress:
         return list(progress.track(loader, len(indices), description=f"Reading {name}"))
+
+
+def _as_it_is(examined: Any) -> Any:
+    return examined
 
 
 def _spread(indices: Sequence[int], most: int | None) -> list[int]:
@@ -102,7 +107,7 @@ def _page(
     source: DepthDataset, measured: Sequence[Facts | Unreadable], across: Sequence[Verdict], pictures: int
 ) -> SplitPage:
     verdicts = judge(measured)
-    readable = [one.index for one in measured if isinstance(one, Facts)]
+    readable = [one.number for one in measured if isinstance(one, Facts)]
     captions = dict.fromkeys(_spread(readable, pictures), "")
     for verdict in (*verdicts, *across):
         if verdict.state == "found":

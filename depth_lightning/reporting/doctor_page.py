@@ -20,7 +20,8 @@ body { font: 15px/1.45 system-ui, sans-serif; max-width: 1000px; margin: 2em aut
 table { border-collapse: collapse; margin: .6em 0 1.2em } h2 { margin-top: 2em }
 th, td { text-align: left; vertical-align: top; padding: .3em .8em .3em 0; border-bottom: 1px solid #d0d7de }
 .found td:first-child { color: #b2182b; font-weight: 600 } .unclear td:first-child { color: #656d76 }
-.fine td:first-child { color: #1a7f37 } .muted, figcaption { color: #656d76; font-size: 13px }
+.fine td:first-child { color: #1a7f37 } tr[class] td:first-child { white-space: nowrap }
+.muted, figcaption { color: #656d76; font-size: 13px }
 figure { margin: .5em 0 } img { max-width: 100%; display: block } svg { display: block; max-width: 100% }
 """
 SIGNS: Final = {"found": "✗ found", "unclear": "? unclear", "fine": "✓ fine"}
@@ -58,6 +59,7 @@ def write_page(path: Path, title: str, splits: Mapping[str, SplitPage], across: 
             )
         parts += [_figure(caption, picture) for caption, picture in page.pictures]
     content = f"<!doctype html><html lang=en><meta charset=utf-8><title>{_text(title)}</title><style>{STYLE}</style>"
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content + "".join(parts) + "</html>\n", encoding="utf-8")
 
 
@@ -66,7 +68,8 @@ def draw_sample(sample: DepthSample) -> np.ndarray:
     size = (TILE_WIDTH, max(1, round(TILE_WIDTH * sample.image.shape[0] / sample.image.shape[1])))
     image = cv2.resize(sample.image, size, interpolation=cv2.INTER_AREA)
     reach = int(np.ceil(max(sample.target.shape[1] / size[0], 2 if sample.mask.mean() < 0.3 else 1)))
-    values, mask = sample.target, sample.mask.astype(np.uint8)
+    values: np.ndarray = sample.target
+    mask: np.ndarray = sample.mask.astype(np.uint8)
     if reach > 1:  # a sparse map would all but vanish
         kernel = np.ones((reach, reach), np.uint8)
         values, mask = cv2.dilate(values, kernel), cv2.dilate(mask, kernel)
@@ -143,9 +146,9 @@ def _verdicts(verdicts: Sequence[Verdict]) -> str:
 def _histogram(summary: Summary, width: int = 640, height: int = 120) -> str:
     """Bars over a logarithmic axis from the first to the last bin that is not all but empty."""
     counts = summary.histogram
-    filled = np.flatnonzero(counts > 1e-5 * counts.sum()) if counts.any() else []
-    if not len(filled):
+    if not counts.any():
         return ""
+    filled = np.flatnonzero(counts > 1e-5 * counts.sum())
     first, last = int(filled[0]), int(filled[-1])
     step = width / (last - first + 1)
     scale = height / counts.max()

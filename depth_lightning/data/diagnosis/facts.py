@@ -17,7 +17,8 @@ HISTOGRAM: Final = np.geomspace(1e-3, 1e5, 401)
 class Facts(NamedTuple):
     """Of one sample that could be read."""
 
-    index: int
+    number: int
+    """The data set's index of it."""
     id: str
     scene: str
     kind: DepthKind
@@ -47,7 +48,7 @@ class Facts(NamedTuple):
 class Unreadable(NamedTuple):
     """Of one sample that could not be read."""
 
-    index: int
+    number: int
     path: str
     reason: str
 
@@ -87,7 +88,7 @@ def _measure(sample: DepthSample, index: int, detailed: bool, focal: float | Non
         planes = flat_windows(1 / safe if is_disparity else safe, positive, focal)
         edges = agreement(sample.image, sample.target, positive)
     return Facts(
-        index=index,
+        number=index,
         id=sample.id,
         scene=sample.scene,
         kind=sample.kind,

@@ -79,7 +79,7 @@ def judge_splits(splits: Mapping[str, Sequence[Facts | Unreadable]]) -> list[Ver
                 f"{len({i for i, _, _ in pairs})} of {len(val)} validation images all but equal a training image",
                 "Metrics on images that were trained on are too good. Split by scene, or take the copies out.",
                 [f"{val[i].id} = {train[j].id} ({likeness:.3f})" for i, j, likeness in pairs[:SHOWN]],
-                list(dict.fromkeys(val[i].index for i, _, _ in pairs)),
+                list(dict.fromkeys(val[i].number for i, _, _ in pairs)),
             )
         ]
     shared = sorted({one.scene for one in train} & {one.scene for one in val} - {""})
@@ -147,8 +147,12 @@ def _holes(facts: list[Facts]) -> Verdict:
     check = "valid pixels"
     shares = np.array([_valid_share(one) for one in facts])
     usual = float(np.median(shares))
-    few = [one for one, share in zip(facts, shares, strict=True) if share < 0.1 * usual or one.valid_pixels < FEW_VALID]
+    sparse = [one for one, share in zip(facts, shares, strict=True) if share < 0.1 * usual]
+    empty = [one for one in facts if one.valid_pixels < FEW_VALID]
     evidence = f"median {usual:.2%}, least {shares.min():.2%}"
+    if len(sparse) > max(1, 0.1 * len(facts)) and not empty:
+        return Verdict(check, "fine", f"{evidence}; dense and sparse maps, {len(sparse)} of {len(facts)} are sparse")
+    few = empty + [one for one in sparse if one.valid_pixels >= FEW_VALID]
     if not few:
         return Verdict(check, "fine", evidence)
     return _found(
@@ -304,14 +308,14 @@ def _alignment(facts: list[Facts]) -> Verdict:
             f"the image's width to the right and {down:+.1%} down ({len(maps)} images)",
             "Image and depth are not registered: another camera's view, a crop, or frames that do not belong together.",
         )
-    if upright.mean() < 0.05:
-        return Verdict(check, "unclear", f"{evidence}: too little to tell")
+    if upright.mean() < max(0.05, 1.3 * turned[best].mean()):
+        return Verdict(check, "unclear", f"{evidence}: too close to tell")
     return Verdict(check, "fine", evidence)
 
 
 def _surely(gains: np.ndarray) -> bool:
     """Whether the gain of one hypothesis over another, per image, is no accident: three standard errors."""
-    return float(gains.mean()) > 3 * max(float(gains.std()), 0.05) / len(gains) ** 0.5
+    return bool(gains.mean() > 3 * max(float(gains.std()), 0.05) / np.sqrt(len(gains)))
 
 
 def _windows(facts: Sequence[Facts]) -> list[Plane]:
@@ -323,7 +327,7 @@ def _valid_share(one: Facts) -> float:
 
 
 def _found(check: str, facts: Sequence[Facts], evidence: str, advice: str) -> Verdict:
-    return Verdict(check, "found", evidence, advice, [one.id for one in facts[:SHOWN]], [one.index for one in facts])
+    return Verdict(check, "found", evidence, advice, [one.id for one in facts[:SHOWN]], [one.number for one in facts])
 
 
 def _some(values: Sequence[float]) -> str:
