@@ -16,7 +16,11 @@ model = load("{file}")  # {file}.json beside it says the rest
 {{quantity}} = model.predict("photo.jpg")  # (h, w) float32 at the photo's resolution
 """
 _USAGE: Mapping[str, str] = {
-    "official": _OURS.format(file="model.pth"),
+    "official": _OURS.format(file="model.pth")
+    + """
+# In the authors' code, whose metric class is given max_depth:
+# network.load_state_dict(torch.load("model.pth", weights_only=True))
+""",
     "safetensors": _OURS.format(file="model.safetensors"),
     "transformers": """
 from transformers import pipeline
