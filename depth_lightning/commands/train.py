@@ -37,6 +37,8 @@ def train(cfg: DictConfig) -> float:
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     data = objects.build_data(cfg)
     network = objects.build_network(cfg.model)
+    if cfg.compile:
+        network.compile()
     module = objects.build_module(cfg, network)
     trainer = objects.build_trainer(cfg, objects.build_all(cfg.callbacks), objects.build_all(cfg.logger))
     recorded = {**objects.plain(cfg), "protocol_hash": module.metrics.protocol.hash}

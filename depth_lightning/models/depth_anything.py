@@ -26,6 +26,8 @@ class DepthAnythingV2(nn.Module):
         features: channels of the head's fusion blocks; the encoder's own by default.
         out_channels: channels of the head's four projections; the encoder's own by default.
         freeze_encoder: train the head alone; no graph is built for the encoder.
+        recompute_blocks: in training, keep each block's input alone and run it again in the backward pass: less memory,
+            more time.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class DepthAnythingV2(nn.Module):
         features: int | None = None,
         out_channels: Sequence[int] | None = None,
         freeze_encoder: bool = False,
+        recompute_blocks: bool = False,
     ) -> None:
         super().__init__()
         if output not in get_args(Output):
@@ -50,6 +53,7 @@ class DepthAnythingV2(nn.Module):
         self.output: Output = output
         self.max_depth = max_depth
         self.encoder = Encoder(size).requires_grad_(not freeze_encoder)
+        self.encoder.recompute_blocks = recompute_blocks
         head = DPTHead(size.width, size.features if features is None else features, out_channels)
         if output == "relative":
             # A random head's logits are all near 0: where they are negative, the last ReLU lets no gradient through,

@@ -6,6 +6,7 @@ import torch
 from timm.layers import Mlp, SwiGLUPacked
 from timm.models import vision_transformer
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from depth_lightning.models.block import Block
 from depth_lightning.models.sizes import ModelSize
@@ -33,6 +34,8 @@ class Encoder(nn.Module):
             mlp_layer=cast(type[nn.Module], SwiGLUPacked) if size.swiglu else Mlp,
             act_layer=nn.SiLU if size.swiglu else nn.GELU,
         )
+        self.recompute_blocks = False
+        """In training, keep each block's input alone and run it again in the backward pass."""
         self.grid = size.grid
         self.taps = size.taps
         self.cls_token = cast(nn.Parameter, vit.cls_token)
@@ -55,7 +58,10 @@ class Encoder(nn.Module):
         tokens = tokens + self.positions(rows, columns)
         tapped = []
         for index, block in enumerate(self.blocks):
-            tokens = block(tokens)
+            if self.recompute_blocks and torch.is_grad_enabled():
+                tokens = checkpoint(block, tokens, use_reentrant=False, preserve_rng_state=False)
+            else:
+                tokens = block(tokens)
             if index in self.taps:
                 tapped.append(self.norm(tokens))
         return tapped

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from depth_lightning.models import DepthAnythingV2, load_weights, normalize
 from depth_lightning.models.depth_anything import logits_to_depth
@@ -166,3 +166,25 @@ def test_a_random_relative_network_learns(seed):
     assert (disparity > 0).float().mean() > 0.9
     disparity.var().backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in network.head.parameters())
+
+
+def test_recomputed_blocks_give_the_same_gradients() -> None:
+    def gradients(**options: bool) -> tuple[dict[str, Tensor], int]:
+        torch.manual_seed(0)
+        network = DepthAnythingV2("tiny", **options)  # type: ignore[arg-type]
+        kept: dict[int, int] = {}
+
+        def pack(tensor: Tensor) -> Tensor:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            depth = network(torch.randn(2, 3, 84, 112))
+        depth.log().sum().backward()
+        return {name: p.grad for name, p in network.named_parameters() if p.grad is not None}, sum(kept.values())
+
+    (expected, plain), (found, less) = gradients(), gradients(recompute_blocks=True)
+    assert expected.keys() == found.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-5, atol=1e-6)
+    assert less < 0.8 * plain

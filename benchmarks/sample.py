@@ -1,0 +1,98 @@
+"""Time of one training sample, from an NYU h5 file to what is collated, on one core."""
+
+import os
+import tempfile
+from pathlib import Path
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+import albumentations as A
+import cv2
+import h5py
+import numpy as np
+import torch
+from timing import best_seconds, parser, report
+
+from depth_lightning.data import NYUDepthV2
+from depth_lightning.data.photometric import ColourNoise
+from depth_lightning.data.transforms import TrainTransform
+
+HEADER = {"one sample, 480×640 to a crop of 518×518": False, "ms": True, "times faster": True}
+MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+FILES = 16
+
+
+class PlainPipeline:
+    """The article's steps as they are usually written: the whole image, in float64, colours on the CPU."""
+
+    def __init__(self) -> None:
+        self.augment = A.Compose(
+            [
+                A.HorizontalFlip(p=0.5),
+                A.ColorJitter(brightness=0.1, contrast=0.1, saturation=0.1, hue=0.1, p=0.5),
+                A.GaussNoise(std_range=(0, 5 / 255), p=0.5),
+            ],
+            seed=0,
+        )
+        self.rng = np.random.default_rng(0)
+
+    def __call__(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
+        """Image (3, 518, 518), normalised, and depth (518, 518)."""
+        with h5py.File(path) as file:
+            image, depth = file["rgb"][:].transpose(1, 2, 0), file["depth"][:]
+        augmented = self.augment(image=np.ascontiguousarray(image), mask=depth)
+        resized = cv2.resize(augmented["image"] / 255.0, (686, 518), interpolation=cv2.INTER_CUBIC)
+        depth = cv2.resize(augmented["mask"], (686, 518), interpolation=cv2.INTER_NEAREST)
+        left = self.rng.integers(686 - 518 + 1)
+        normalised = ((resized - MEAN) / STD)[:, left : left + 518].transpose(2, 0, 1)
+        return np.ascontiguousarray(normalised, np.float32), np.ascontiguousarray(depth[:, left : left + 518])
+
+
+def main() -> None:
+    """Measure, print, keep."""
+    chosen = parser(__doc__).parse_args()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        write_frames(root)
+        dataset, transform, plain = NYUDepthV2(root, split="train"), TrainTransform(), PlainPipeline()
+        paths = sorted((root / "train").rglob("*.h5"))
+        seconds = best_seconds(
+            {
+                "ours": lambda: [transform(dataset[index], index) for index in range(FILES)],
+                "ours, reading alone": lambda: [dataset[index] for index in range(FILES)],
+                "plain": lambda: [plain(path) for path in paths],
+            },
+            chosen.repeats,
+        )
+        images = torch.stack([torch.from_numpy(transform(dataset[i], i).image.copy()) for i in range(FILES)])
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    images, colour = images.permute(0, 3, 1, 2).contiguous().to(device), ColourNoise()
+
+    def change_colours() -> None:
+        colour(images, range(FILES))
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    seconds |= best_seconds({f"moved to the device: colours, timed on {device.type}": change_colours}, chosen.repeats)
+    milliseconds = {name: 1000 * value / FILES for name, value in seconds.items()}
+    rows = [[name, f"{value:.2f}", f"{milliseconds['plain'] / value:.1f}"] for name, value in milliseconds.items()]
+    report("sample", HEADER, rows, {"milliseconds": milliseconds})
+
+
+def write_frames(root: Path) -> None:
+    """Frames as the published files hold them: rgb (3, 480, 640) uint8, depth (480, 640) float32, not compressed."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", FILES), ("val", 1)):
+        folder = root / split / "room"
+        folder.mkdir(parents=True)
+        for number in range(count):
+            smooth = cv2.resize(rng.integers(0, 256, (12, 16, 3), np.uint8), (640, 480), interpolation=cv2.INTER_CUBIC)
+            with h5py.File(folder / f"{number:05d}.h5", "w") as file:
+                file["rgb"] = smooth.transpose(2, 0, 1)
+                file["depth"] = cv2.resize(rng.uniform(0.5, 9.5, (12, 16)), (640, 480)).astype(np.float32)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""What every benchmark shares: fair timing, peak memory, and a table that names the machine."""
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import resource
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from depth_lightning.reporting.tables import print_rows, write_json
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def best_seconds(candidates: Mapping[str, Callable[[], Any]], repeats: int, warmup: int = 1) -> dict[str, float]:
+    """The least time of each candidate, called in turns, so that what else the machine does meets all of them alike."""
+    best = dict.fromkeys(candidates, float("inf"))
+    for turn in range(warmup + repeats):
+        for name, run in candidates.items():
+            started = time.perf_counter()
+            run()
+            if turn >= warmup:
+                best[name] = min(best[name], time.perf_counter() - started)
+    return best
+
+
+def in_fresh_process(work: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
+    """What `work` returns in a process of its own, and that process's peak memory in GB beyond its state at the start.
+
+    `work` is a function of a module, and calls `start_counting` once its imports are done.
+    """
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_report, args=(sender, work, arguments))
+    process.start()
+    sender.close()
+    try:
+        result, gigabytes = receiver.recv()
+    except EOFError:
+        process.join()
+        raise RuntimeError(f"{work.__name__}{arguments} ended with exit status {process.exitcode}.") from None
+    process.join()
+    return result, gigabytes
+
+
+def _report(sender: Any, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    before = _peak_gigabytes()
+    result = work(*arguments)
+    sender.send((result, _peak_gigabytes() - before))
+
+
+def _peak_gigabytes() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def machine() -> str:
+    """The processor, its cores, the GPU if there is one, and the versions that decide speed."""
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        models = [
+            line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
+        ]
+        name = models[0] if models else name
+    parts = [f"{name}, {len(os.sched_getaffinity(0))} cores"]
+    if torch.cuda.is_available():
+        parts.append(torch.cuda.get_device_name())
+    return ", ".join([*parts, f"Python {platform.python_version()}", f"torch {torch.__version__}"])
+
+
+def report(name: str, header: Mapping[str, bool], rows: list[list[str]], values: Mapping[str, Any]) -> None:
+    """Print the rows under the machine's name, and keep the plain values in results/<name>.json."""
+    print_rows(f"{name}: {machine()}", header, [rows])
+    write_json(RESULTS / f"{name}.json", {"machine": machine(), **values})
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """Arguments that all scripts take."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    made.add_argument("--repeats", type=int, default=5, help="timed turns; the best counts")
+    return made
+
+
+def read_results() -> dict[str, dict[str, Any]]:
+    """What the scripts found on this machine, by script."""
+    return {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
