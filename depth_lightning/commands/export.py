@@ -242,7 +242,7 @@ def _model_card(
     metric = model.output == "metric"
     limits = []
     if layout in ("onnx", "pt2"):
-        sides = "multiples of 14, 28 or more" if cfg.size is None else f"{_by(cfg.size)} alone"
+        sides = "multiples of 14, 42 or more" if cfg.size is None else f"{_by(cfg.size)} alone"
         limits = [f"Input: {INPUT}; the sides are {sides}."]
     elif layout == "transformers":
         limits = [checks[0]]

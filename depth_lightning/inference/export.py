@@ -41,7 +41,7 @@ def export_program(
 
     Args:
         network: on the CPU; it is left as it is.
-        size: (h, w) of all images; None for any multiples of 14 from 28 on.
+        size: (h, w) of all images; None for any multiples of 14 from 42 on.
         precision: what weights and arithmetic are in. The last sigmoid or ReLU is float32 always.
 
     Raises:
@@ -57,7 +57,7 @@ def export_program(
     height, width = size or (5 * PATCH, 7 * PATCH)  # of an example; nothing of a dimension that is dynamic remains
     dynamic = {0: Dim("batch")}
     if size is None:
-        dynamic |= {2: PATCH * Dim("rows", min=2), 3: PATCH * Dim("columns", min=2)}
+        dynamic |= {2: PATCH * Dim("rows", min=3), 3: PATCH * Dim("columns", min=3)}
     graph = _FromPixels(network, torch.float16 if precision == "float16" else torch.float32).eval()
     with torch.no_grad():
         return torch.export.export(
@@ -103,7 +103,9 @@ def transformers_runner(folder: Path) -> Runner:
     """
     require("transformers", "transformers")
     from transformers import DepthAnythingForDepthEstimation
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     loaded: Any = DepthAnythingForDepthEstimation.from_pretrained(
         folder, local_files_only=True, output_loading_info=True
     )
