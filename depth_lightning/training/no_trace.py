@@ -12,7 +12,9 @@ _MIXED = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
 
 @contextmanager
 def no_trace(network: nn.Module) -> Iterator[None]:
-    """Inside, gradients are enabled; after it, random generators, buffers and training modes are what they were.
+    """Inside, gradients are enabled and nothing is compiled; after it, all but parameters is what it was.
+
+    That is, random generators, buffers and training modes.
 
     Parameters and their `.grad` are left to the caller: take gradients with `torch.autograd.grad`, which neither adds
     to `.grad` nor starts DDP's exchange.
@@ -20,7 +22,7 @@ def no_trace(network: nn.Module) -> Iterator[None]:
     modes = {module: module.training for module in network.modules()}
     buffers = {buffer: buffer.clone() for buffer in network.buffers()}
     try:
-        with torch.inference_mode(False), torch.enable_grad(), isolate_rng():
+        with torch.inference_mode(False), torch.enable_grad(), isolate_rng(), _eager(network):
             yield
     finally:
         for module, training in modes.items():
@@ -28,6 +30,12 @@ def no_trace(network: nn.Module) -> Iterator[None]:
         with torch.no_grad():
             for buffer, before in buffers.items():
                 buffer.copy_(before)
+
+
+def _eager(network: nn.Module) -> AbstractContextManager[object]:
+    """Batches of another size would be compiled for, and a compiled network passes over its modules' hooks."""
+    compiled = network._compiled_call_impl is not None  # asked first: importing the compiler takes seconds
+    return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
 
 
 def mixed_precision(precision: str, device: torch.device) -> AbstractContextManager[object]:

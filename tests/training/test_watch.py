@@ -263,6 +263,26 @@ def test_inspection_leaves_nothing_behind():
     assert all(parameter.grad is None for parameter in network.parameters()) and not network.training
 
 
+@pytest.mark.slow
+def test_a_compiled_network_is_inspected_module_by_module():
+    torch.manual_seed(0)
+    network = DepthAnythingV2("tiny")
+    calls = []
+
+    def backend(graph, inputs):
+        calls.append(graph)
+        return graph.forward
+
+    network.compile(backend=backend)
+    network.head.projects[1].weight.data[0] = torch.inf
+    objective = Objective(SiLogLoss(), SiLogLoss(), AffineInvariantLoss(), "metric", 10.0)
+    findings, _ = inspect_step(network, objective, [batch(0)])
+    assert findings.first_output.startswith("the output of head.projects.1 (Conv2d)")
+    assert not calls
+    network(torch.zeros(1, 3, SIDE, SIDE))
+    assert calls
+
+
 def test_gradient_norms_are_those_of_a_plain_backward_pass():
     torch.manual_seed(0)
     network = DepthAnythingV2("tiny")
