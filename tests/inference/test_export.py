@@ -1,0 +1,95 @@
+import copy
+import json
+
+import pytest
+import torch
+
+from depth_lightning.inference.export import (
+    check_sizes,
+    compare,
+    export_program,
+    latency_ms,
+    network_runner,
+    program_runner,
+    require,
+    save_program,
+)
+from depth_lightning.models import DepthAnythingV2, normalize
+
+SIZES = [(84, 84), (84, 112), (42, 154)]
+
+
+def test_one_graph_serves_every_size_and_batch(program, narrow, tmp_path):
+    save_program(program, tmp_path / "model.pt2", json.dumps({"max_depth": 10.0}))
+    exported = program_runner(tmp_path / "model.pt2")
+    for difference in compare(exported, network_runner(narrow), SIZES):
+        assert difference.largest <= 1e-5
+    image = torch.rand(3, 3, 42, 70)
+    with torch.no_grad():
+        torch.testing.assert_close(exported(image), narrow(normalize(image)), rtol=0, atol=1e-5)
+        assert exported(image[:1]).shape == (1, 42, 70)
+    extra = {"metadata.json": ""}
+    torch.export.load(tmp_path / "model.pt2", extra_files=extra)
+    assert json.loads(extra["metadata.json"]) == {"max_depth": 10.0}
+
+
+@pytest.mark.parametrize("bias", [-6e4, 6e4])
+def test_half_precision_survives_logits_that_saturate(narrow, bias):
+    half = copy.deepcopy(narrow).half()
+    torch.nn.init.constant_(half.head.scratch.output_conv2[2].bias, bias)
+    with torch.no_grad():
+        depth = half(normalize(torch.rand(1, 3, 84, 112)).half())
+    assert depth.dtype == torch.float32 and depth.log().isfinite().all() and (depth <= 10).all()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"size": (84, 100)}, r"multiples of 14, or null .* found \[84, 100\].*\[518, 686\]"),
+        ({"size": (84,)}, r"found \[84\]"),
+        ({"size": (0, 84)}, r"found \[0, 84\]"),
+        ({"precision": "fp16"}, r"float32, float16, found 'fp16'"),
+    ],
+)
+def test_what_cannot_be_traced_is_refused(narrow, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        export_program(narrow, **arguments)
+
+
+def test_differences_are_shares_of_the_range():
+    ramp = torch.linspace(2, 6, 8).expand(2, 14, 8)
+    off = ramp.clone()
+    off[0, 0, 0] += 0.4
+    (difference,) = compare(lambda image: off, lambda image: ramp, [(14, 14)])
+    assert difference.size == (14, 14)
+    assert difference.largest == pytest.approx(0.1)
+    assert difference.mean == pytest.approx(0.1 / ramp.numel())
+
+
+def test_nan_and_another_shape_are_errors():
+    depth = torch.rand(2, 14, 14)
+    with pytest.raises(ValueError, match="NaN or infinities at 14×14, and the network does not"):
+        list(compare(lambda image: depth / 0, lambda image: depth, [(14, 14)]))
+    with pytest.raises(ValueError, match=r"\(2, 1, 14, 14\), and the network \(2, 14, 14\)"):
+        list(compare(lambda image: depth[:, None], lambda image: depth, [(14, 14)]))
+
+
+def test_sizes_are_that_of_the_table_and_both_orientations(narrow):
+    with torch.device("meta"):
+        vits = DepthAnythingV2("vits")
+    assert check_sizes(vits, 518) == [(518, 518), (518, 686), (686, 518)]
+    assert check_sizes(narrow, 84) == [(84, 84), (84, 112), (112, 84)]
+
+
+def test_latency_is_that_of_the_calls():
+    calls = []
+    assert latency_ms(lambda image: calls.append(1), torch.zeros(1)) >= 0
+    assert len(calls) == 6
+
+
+def test_a_missing_package_is_one_line():
+    require("layout=onnx", "torch")
+    with pytest.raises(
+        ModuleNotFoundError, match=r"layout=onnx needs no_such, .*pip install 'depth-lightning\[export\]'"
+    ):
+        require("layout=onnx", "torch", "no_such")
