@@ -285,8 +285,10 @@ def _alignment(facts: list[Facts]) -> Verdict:
     if not maps:
         return Verdict(check, "unclear", "no map was compared")
     stack = np.stack([agreement for _, agreement in maps])
-    centre = slice(REACH - NEAR, REACH + NEAR + 1)
-    upright, *turned = stack[:, :, centre, centre].max(axis=(2, 3)).T
+    mean = stack.mean(axis=0)
+    inner = slice(REACH - NEAR, REACH + NEAR + 1)
+    peaks = [np.add(_peak(one[inner, inner]), REACH - NEAR) for one in mean]
+    upright, *turned = (stack[:, number, y, x] for number, (y, x) in enumerate(peaks))
     names = list(ORIENTATIONS)[1:]
     best = int(np.argmax([other.mean() for other in turned]))
     evidence = (
@@ -295,22 +297,25 @@ def _alignment(facts: list[Facts]) -> Verdict:
     shown = [one for one, _ in maps]
     if turned[best].mean() > max(0.08, 2 * upright.mean()) and _surely(turned[best] - upright):
         return _found(check, shown, evidence, f"The depth maps look {names[best]}: turn them back.")
-    mean = stack[:, 0].mean(axis=0)
-    y, x = (int(at) for at in np.unravel_index(mean.argmax(), mean.shape))
-    here = slice(max(0, y - 1), y + 2), slice(max(0, x - 1), x + 2)
-    gain = stack[:, 0, *here].max(axis=(1, 2)) - upright
-    if max(abs(y - REACH), abs(x - REACH)) > NEAR and mean[y, x] > max(0.08, 1.3 * upright.mean()) and _surely(gain):
+    y, x = _peak(mean[0])
+    moved = stack[:, 0, y, x]
+    if max(abs(y - REACH), abs(x - REACH)) > NEAR and moved.mean() > 1.3 * upright.mean() and _surely(moved - upright):
         right, down = (x - REACH) / WIDTH, (y - REACH) / WIDTH
         return _found(
             check,
             shown,
-            f"edges agree by {upright.mean():.2f}, and by {mean[y, x]:.2f} when the depth is moved by {right:+.1%} of "
-            f"the image's width to the right and {down:+.1%} down ({len(maps)} images)",
+            f"edges agree by {upright.mean():.2f}, and by {moved.mean():.2f} when the depth is moved by {right:+.1%} "
+            f"of the image's width to the right and {down:+.1%} down ({len(maps)} images)",
             "Image and depth are not registered: another camera's view, a crop, or frames that do not belong together.",
         )
     if upright.mean() < max(0.05, 1.3 * turned[best].mean()):
         return Verdict(check, "unclear", f"{evidence}: too close to tell")
     return Verdict(check, "fine", evidence)
+
+
+def _peak(values: np.ndarray) -> tuple[int, int]:
+    y, x = np.unravel_index(values.argmax(), values.shape)
+    return int(y), int(x)
 
 
 def _surely(gains: np.ndarray) -> bool:
