@@ -112,7 +112,11 @@ def export(cfg: DictConfig, overrides: Sequence[str]) -> Report:
         if exported is not None and _data_is_typed(overrides):
             scores = rescore(cfg, network, exported, cfg.size)
         notes += _measured(differences, scores, latency)
-        card = _model_card(cfg, metadata, numbers, notes)
+        apart = [
+            f"At {_by(d.size)}, by at most {d.largest:.1e} and on average {d.mean:.1e} of the output's range."
+            for d in differences
+        ]
+        card = _model_card(cfg, metadata, numbers, [*apart, *notes])
         (aside / "README.md").write_text(str(card), encoding="utf-8")
     _print(folder, layout, differences, notes)
     return Report(folder, differences, scores, latency)
@@ -245,7 +249,7 @@ def _model_card(
         sides = "multiples of 14, 42 or more" if cfg.size is None else f"{_by(cfg.size)} alone"
         limits = [f"Input: {INPUT}; the sides are {sides}."]
     elif layout == "transformers":
-        limits = [checks[0]]
+        limits = ["Its depth is that of the authors' code at one size alone; see the last section."]
     return ModelCard(
         encoder=model.encoder,
         output=model.output,

@@ -45,19 +45,21 @@ def test_a_run_is_exported_and_loads_with_nothing_else(call, trained, tmp_path):
     ]
 
 
-def test_a_graph_is_checked_and_scored_again_where_data_is_given(call, small):
-    pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
+@pytest.mark.parametrize("layout", ["pt2", pytest.param("onnx", marks=pytest.mark.slow)])
+def test_a_graph_is_checked_and_scored_again_where_data_is_given(layout, call, small):
+    if layout == "onnx":
+        pytest.importorskip("onnxruntime")
+        pytest.importorskip("onnxscript")
     root = next(override for override in small if override.startswith("data.root="))
-    report = call("layout=onnx", "size=[42,56]", root, "score_images=3")
+    report = call(f"layout={layout}", "size=[42,56]", root, "score_images=3")
     assert [difference.size for difference in report.differences] == [(42, 56)]
     assert report.differences[0].largest <= 1e-3
     assert report.scores.images == 3
     assert report.scores.export["abs_rel"] == pytest.approx(report.scores.network["abs_rel"], rel=1e-3)
-    assert set(report.latency_ms) == {"onnx", "torch"}
+    assert set(report.latency_ms) == {layout, "torch"}
     card = (report.folder / "README.md").read_text()
-    assert "library_name: onnx" in card and "42×56 alone" in card and "On 3 validation images" in card
-    assert json.loads((report.folder / "model.onnx.json").read_text())["graph_size"] == [42, 56]
+    assert "At 42×56, by at most" in card and "42×56 alone" in card and "On 3 validation images" in card
+    assert json.loads((report.folder / f"model.{layout}.json").read_text())["graph_size"] == [42, 56]
 
 
 def test_nothing_is_overwritten_and_nothing_is_left_half_written(call, tmp_path):

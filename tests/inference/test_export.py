@@ -13,8 +13,9 @@ from depth_lightning.inference.export import (
     program_runner,
     require,
     save_program,
+    transformers_runner,
 )
-from depth_lightning.models import DepthAnythingV2, normalize
+from depth_lightning.models import DepthAnythingV2, normalize, save_weights
 
 SIZES = [(84, 84), (84, 112), (42, 154)]
 
@@ -31,6 +32,15 @@ def test_one_graph_serves_every_size_and_batch(program, narrow, tmp_path):
     extra = {"metadata.json": ""}
     torch.export.load(tmp_path / "model.pt2", extra_files=extra)
     assert json.loads(extra["metadata.json"]) == {"max_depth": 10.0}
+
+
+def test_transformers_agrees_at_the_size_of_the_table_alone(narrow, tmp_path):
+    pytest.importorskip("transformers")
+    save_weights(narrow, tmp_path / "folder", "transformers")
+    runner = transformers_runner(tmp_path / "folder")
+    there, elsewhere = compare(runner, network_runner(narrow), [(84, 84), (84, 168)])
+    assert there.largest <= 1e-4
+    assert elsewhere.largest > 1e-3
 
 
 @pytest.mark.parametrize("bias", [-6e4, 6e4])
