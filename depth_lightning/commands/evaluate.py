@@ -164,6 +164,9 @@ def report(
         "weights": None if cfg.checkpoint else cfg.model.weights,
     }
     notes = [*_image_notes(result.counts, protocol), *_interval_notes(result)]
+    if broken := data.val_data.dataset.broken():
+        notes.append(f"{broken} of the images left out could not be read: {data.bad_samples}")
+        content["images_unreadable"] = broken
     if cfg.baseline and depth.scored:
         constant, errors = constant_baseline(metrics, data)
         columns[f"always {constant:.2f} m"] = errors

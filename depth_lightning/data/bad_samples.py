@@ -82,6 +82,10 @@ class Samples:
     def __len__(self) -> int:
         return len(self.source)
 
+    def broken(self) -> int:
+        """How many samples are listed as broken by now."""
+        return len(self.bad.indices()) if self.bad is not None else 0
+
     def __getitem__(self, index: int) -> DepthSample:
         """Sample `index`, or in its place a stand-in without any truth.
 
