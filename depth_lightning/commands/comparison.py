@@ -52,6 +52,20 @@ class Comparison(Callback):
         jobs = read_jobs(folder, self.started)
         if jobs:
             report_jobs(jobs, folder)
+            rank_jobs(jobs, folder, folder)
+
+
+def compare_sweep(folder: Path, metric: str | None = None, output: Path | None = None) -> None:
+    """The table and the rankings of a sweep that ran before.
+
+    Raises:
+        FileNotFoundError: the folder holds no jobs.
+    """
+    jobs = [job for job in read_jobs(folder) if job.name != "."]
+    if len(jobs) < 2:
+        raise FileNotFoundError(f"{folder} holds {len(jobs)} evaluations. Name two folders, or one of a sweep.")
+    report_jobs(jobs, output or folder)
+    rank_jobs(jobs, folder, output or folder, metric)
 
 
 def read_jobs(folder: Path, since: float = 0.0) -> list[Job]:
@@ -103,6 +117,42 @@ def report_jobs(jobs: Sequence[Job], folder: Path) -> None:
         notes.append("Numbers across a line are not comparable: the jobs were measured otherwise, or on other data.")
     write_rows(folder / "comparison.csv", [_flat(job, keys) for job in jobs])
     print_rows("All jobs of this sweep", header, list(groups.values()), [*notes, f"Written: {folder}/comparison.csv"])
+
+
+def rank_jobs(jobs: Sequence[Job], folder: Path, output: Path, metric: str | None = None) -> None:
+    """Rank the jobs that were measured alike on the same data, with what each left of every image."""
+    from depth_lightning.commands.compare import check_comparable, read_run, report_ranking
+
+    groups: dict[tuple[str, str], list[Job]] = {}
+    for job in jobs:
+        if (folder / job.name / "per_image.parquet").is_file():
+            groups.setdefault((job.protocol, job.data), []).append(job)
+    groups = {key: group for key, group in groups.items() if len(group) > 1}
+    for number, group in enumerate(groups.values()):
+        runs = [read_run(folder / job.name, name) for job, name in zip(group, _names(group), strict=True)]
+        try:
+            for run in runs[1:]:
+                check_comparable(runs[0], run)
+        except ValueError as error:
+            log.warning(f"No ranking: {error}")
+            continue
+        report_ranking(runs, metric, output, "ranking" if len(groups) == 1 else f"ranking_{number + 1}")
+
+
+def _names(jobs: Sequence[Job]) -> list[str]:
+    """A job's number, and what was varied among these."""
+    keys = dict.fromkeys(key for job in jobs for key in job.overrides)
+    varied = {key: values for key in keys if len(set(values := [job.overrides.get(key, "") for job in jobs])) > 1}
+    words = [shortened(values) for values in varied.values()]
+    return [
+        " ".join(
+            [
+                job.name,
+                *(f"{key.rsplit('.', 1)[-1]}={values[index]}" for key, values in zip(varied, words, strict=True)),
+            ]
+        )
+        for index, job in enumerate(jobs)
+    ]
 
 
 def shortened(values: Sequence[str]) -> list[str]:

@@ -29,21 +29,22 @@ def print_table(
         intervals: of the first result's metrics, in a column of their own.
         images: name of the result → how many images it is of, in a last row.
     """
+    known = any(low == low for low, _ in (intervals or {}).values())
     table = Table()
     table.add_column("metric")
     for name in columns:
         table.add_column(name, justify="right")
-        if intervals and len(table.columns) == 2:
+        if known and len(table.columns) == 2:
             table.add_column("95 % interval", justify="right")
     for metric in next(iter(columns.values())):
         cells = [number(values.get(metric)) for values in columns.values()]
-        if intervals:
+        if intervals and known:
             cells.insert(1, interval(intervals.get(metric)))
         table.add_row(with_arrow(metric), *cells)
     if images:
         table.add_section()
         cells = [str(images.get(name, "")) for name in columns]
-        table.add_row("images", *(cells[:1] + [""] * bool(intervals) + cells[1:]))
+        table.add_row("images", *(cells[:1] + [""] * known + cells[1:]))
     _print(title, table, notes)
 
 
@@ -83,7 +84,7 @@ def number(value: float | None) -> str:
 
 def interval(bounds: tuple[float, float] | None) -> str:
     """A confidence interval as tables show it."""
-    return "–" if bounds is None or bounds[0] != bounds[0] else f"{bounds[0]:.4f} – {bounds[1]:.4f}"
+    return "–" if bounds is None or bounds[0] != bounds[0] else f"{bounds[0]:.4f} to {bounds[1]:.4f}"
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
