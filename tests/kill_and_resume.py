@@ -55,14 +55,14 @@ def finish(folder: Path, rooms: Path, overrides: list[str]) -> None:
         raise RuntimeError(f"{folder.name} ended with status {status}:\n{output}")
 
 
-def kill(folder: Path, rooms: Path, overrides: list[str], after_s: float) -> str:
-    """Start the run and kill it `after_s` after it claimed its folder; what it had come to."""
+def kill(folder: Path, rooms: Path, overrides: list[str], after_s: float) -> str | None:
+    """Start the run and kill it `after_s` after it claimed its folder; what it had come to, None if it was done."""
     process = start(folder, rooms, overrides)
     while not (folder / "config.yaml").exists() and process.poll() is None:
         time.sleep(0.01)
     time.sleep(after_s)
     if process.poll() is not None:
-        return "was done already"
+        return None
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     checkpoints = folder / "checkpoints"
@@ -123,8 +123,11 @@ def main() -> int:
     print(f"never killed: {took_s:.1f} s, {step(expected / 'checkpoints/last.ckpt')} steps", flush=True)
     wrong = 0
     for number in range(arguments.kills):
-        run, after_s = folder / f"killed_{number:02d}", moments.uniform(0, took_s)
-        state = kill(run, rooms, overrides, after_s)
+        run, state = folder / f"killed_{number:02d}", None
+        while state is None:
+            shutil.rmtree(run, ignore_errors=True)
+            after_s = moments.uniform(0, took_s)
+            state = kill(run, rooms, overrides, after_s)
         finish(run, rooms, overrides)
         found = differences(run, expected)
         wrong += bool(found)

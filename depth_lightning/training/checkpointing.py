@@ -64,7 +64,7 @@ class Checkpoints(Checkpoint):
         self.best_step: int | None = None
         self._saved_step = 0
         self._saved_at = time.monotonic()
-        self._new_validation = False
+        self._new_step = self._new_validation = False
         self._resumed: Position | None = None
         self._signal: signal.Signals | None = None
 
@@ -97,6 +97,10 @@ class Checkpoints(Checkpoint):
             trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
             self._between_steps(trainer)
 
+    def on_train_batch_end(self, trainer: lightning.Trainer, module: Any, *args: Any) -> None:
+        """Remember that there is something to save."""
+        self._new_step = True
+
     def on_train_epoch_start(self, trainer: lightning.Trainer, module: Any) -> None:
         """Save the epoch before."""
         self._between_steps(trainer)
@@ -119,9 +123,8 @@ class Checkpoints(Checkpoint):
     def _between_steps(self, trainer: lightning.Trainer, ended: bool = False) -> None:
         stop, due = self._agreed(trainer)
         best = self._new_validation and self._improved(trainer)
-        if trainer.global_step != self._saved_step and (due or stop or ended or self._new_validation):
+        if self._new_validation or (self._new_step and (due or stop or ended)):
             self._save(trainer, best)
-        self._new_validation = False
         if stop and not ended:
             self._leave(trainer)
 
@@ -179,6 +182,7 @@ class Checkpoints(Checkpoint):
         if trainer.strategy.reduce_boolean_decision(failure is not None, all=False):
             raise self._not_saved(failure)
         self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
+        self._new_step = self._new_validation = False
 
     def _not_saved(self, failure: OSError | None) -> BaseException:
         if failure is None:  # the first process says it
@@ -226,7 +230,9 @@ class Checkpoints(Checkpoint):
 
     def on_save_checkpoint(self, trainer: lightning.Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
         """Write down where the run stands, and how long its logs are."""
-        checkpoint["position"] = self._position(trainer)._asdict()
+        position = self._position(trainer)
+        checkpoint["position"] = position._asdict()
+        place(checkpoint["loops"]["fit_loop"], position, trainer.accumulate_grad_batches)
         files = _metrics_files(trainer) if trainer.is_global_zero else []
         checkpoint["log_rows"] = max((file.rows for file in files), default=0)
 

@@ -67,21 +67,24 @@ def place(loops: dict[str, Any], position: Position, accumulated: int) -> None:
         return -(-batches * accumulated // position.accumulated)
 
     epoch, batches, total = position.epoch, rescaled(position.batches), rescaled(position.total_batches)
+    steps_of_epoch = -(-position.batches // position.accumulated)
     under_way = epoch + (batches > 0)
-    _set(loops["epoch_progress"], ready=under_way, started=under_way, processed=epoch, completed=epoch)
-    _set(loops["epoch_loop.batch_progress"], batches, batches, batches, batches)
-    loops["epoch_loop.batch_progress"]["total"] = dict.fromkeys(loops["epoch_loop.batch_progress"]["total"], total)
+    _set(loops["epoch_progress"], "total", ready=under_way, started=under_way, processed=epoch, completed=epoch)
+    _set(loops["epoch_progress"], "current", ready=under_way, started=under_way, processed=epoch, completed=epoch)
+    _set(loops["epoch_loop.batch_progress"], "total", total, total, total, total)
+    _set(loops["epoch_loop.batch_progress"], "current", batches, batches, batches, batches)
     # A validation that was started and not processed is what Lightning goes back to.
-    started = int(not position.validated)
-    _set(loops["epoch_loop.val_loop.batch_progress"], ready=started, started=started)
+    due = int(not position.validated)
+    _set(loops["epoch_loop.val_loop.batch_progress"], "total", ready=due, started=due)
+    _set(loops["epoch_loop.val_loop.batch_progress"], "current", ready=due, started=due)
+    optimizer = loops["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]
+    for progress in (optimizer["step"], optimizer["zero_grad"], loops["epoch_loop.scheduler_progress"]):
+        progress["current"] = dict.fromkeys(progress["current"], steps_of_epoch)
     # One less than the steps made: Lightning comes by where it counts the last of them.
-    steps = loops["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]["total"]["completed"]
-    loops["epoch_loop.state_dict"]["_batches_that_stepped"] = steps - 1
+    loops["epoch_loop.state_dict"]["_batches_that_stepped"] = optimizer["step"]["total"]["completed"] - 1
 
 
-def _set(
-    progress: dict[str, Any], ready: int, started: int, processed: int = 0, completed: int = 0, **more: Any
-) -> None:
-    for part in ("total", "current"):
-        progress[part].update(ready=ready, started=started, processed=processed, completed=completed)
-    progress.update(more)
+def _set(progress: dict[str, Any], part: str, ready: int, started: int, processed: int = 0, completed: int = 0) -> None:
+    progress[part] = {"ready": ready, "completed": completed, "started": started, "processed": processed}
+    if "is_last_batch" in progress:
+        progress["is_last_batch"] = False
