@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from depth_lightning.reporting.colour import BACKGROUND, FRAME, INK, MUTED_INK, font, round_ticks
-from depth_lightning.reporting.tables import interval, number, print_rows, with_arrow
+from depth_lightning.reporting.tables import HIGHER_IS_BETTER, interval, number, print_rows, with_arrow
 
 
 class RankedRun(NamedTuple):
@@ -71,7 +71,8 @@ def draw_ranking(metric: str, runs: Sequence[RankedRun]) -> np.ndarray:
     def place(value: float) -> float:
         return left + 10 + (value - low) / (high - low) * (width - left - 40)
 
-    draw.text((left + 10, 12), f"{with_arrow(metric)}, mean and 95 % interval", INK, text)
+    better = "more" if metric in HIGHER_IS_BETTER else "less"
+    draw.text((left + 10, 12), f"{metric} ({better} is better), mean and 95 % interval", INK, text)
     for tick in round_ticks(low, high, most=6):
         draw.line((place(tick), top, place(tick), height - 36), fill=FRAME)
         draw.text((place(tick), height - 32), f"{tick:.6g}", MUTED_INK, text, anchor="ma")
