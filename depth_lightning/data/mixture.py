@@ -48,10 +48,10 @@ class Mixture:
         return int(self._ends[-1])
 
     def __getitem__(self, index: int) -> DepthSample:
-        """The sample, its id and scene below its part's name."""
+        """The sample, its id and scene (where known) below its part's name."""
         name, part, start = self._part(index)
         sample = part[index - start]
-        return sample._replace(id=f"{name}/{sample.id}", scene=f"{name}/{sample.scene}")
+        return sample._replace(id=f"{name}/{sample.id}", scene=sample.scene and f"{name}/{sample.scene}")
 
     def path(self, index: int) -> str:
         """Where sample `index` is."""

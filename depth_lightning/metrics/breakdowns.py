@@ -106,7 +106,7 @@ class PartMetrics(Metric):
         stacked = torch.stack(values, dim=1).masked_fill(~valid[:, None], 0)
         near = near_depth_edge(target, mask)
         of_bins = [(target > low) & (target <= high) for low, high in pairwise(self.edges)]
-        sums = [stacked.masked_fill(~part[:, None], 0).sum(dim=(2, 3)) for part in (*of_bins, near, ~near)]
+        sums = [torch.where(part[:, None], stacked, 0).sum(dim=(2, 3)) for part in (*of_bins, near, ~near)]
         sums += [third.sum(dim=(2, 3)) for rows in _thirds(stacked, dim=2) for third in _thirds(rows, dim=3)]
         self.sums.append(torch.stack(sums, dim=1))
         pixels = random_valid_pixels(valid, SAMPLE)
@@ -198,7 +198,10 @@ def _thirds(values: Tensor, dim: int) -> tuple[Tensor, ...]:
 
 def _largest_around(values: Tensor, radius: int) -> Tensor:
     """(b, h, w) largest value in the square around each pixel, first across, then down."""
-    size = 2 * radius + 1
-    across = F.max_pool2d(values[:, None], (1, size), stride=1, padding=(0, radius))
-    largest: Tensor = F.max_pool2d(across, (size, 1), stride=1, padding=(radius, 0))[:, 0]
-    return largest
+    for padding, dim in (((radius, radius), 2), ((0, 0, radius, radius), 1)):
+        values, size = F.pad(values, padding, value=-torch.inf), 1
+        while size < 2 * radius + 1:  # the largest of `size` pixels from each on; two of them overlap or touch
+            step = min(size, 2 * radius + 1 - size)
+            length = values.shape[dim] - step
+            values, size = torch.maximum(values.narrow(dim, 0, length), values.narrow(dim, step, length)), size + step
+    return values

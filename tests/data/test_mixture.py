@@ -33,6 +33,8 @@ def test_every_sample_is_there_with_its_kind(parts):
     assert (samples[9].id, samples[10].id, samples[13].id) == ("a/9.png", "b/0.png", "c/0.png")
     assert samples[11].image[0, 0, 0] == 1
     assert samples[12].scene == "b/room"
+    part = parts["a"]
+    assert Mixture({"a": [part[0]._replace(scene="")]})[0].scene == ""  # all of the part's images are not one scene
 
 
 @pytest.mark.parametrize("weights", [{}, {"a": 5, "b": 1, "c": 0}, {"a": 0.1}, {"b": 100}])
