@@ -47,8 +47,9 @@ def start_weights(network: DepthAnythingV2, model: DictConfig) -> LoadReport | N
 def build_data(cfg: DictConfig) -> DepthDataModule:
     """The data module of `data`."""
     data = cfg.data
-    if data.on_error not in ("raise", "skip"):
-        raise ValueError(f"data.on_error is 'raise' or 'skip', found {data.on_error!r}.")
+    on_error = data.get("on_error", "raise")  # a checkpoint may be older than the option
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f"data.on_error is 'raise' or 'skip', found {on_error!r}.")
     geometry, colour = _augmentation(data.augmentation)
     return DepthDataModule(
         dataset=_mixture(data) if "parts" in data else instantiate(data.dataset, _partial_=True),
@@ -59,7 +60,7 @@ def build_data(cfg: DictConfig) -> DepthDataModule:
         num_workers=min(8, os.cpu_count() or 1) if data.num_workers is None else data.num_workers,
         seed=cfg.seed,
         colour=colour,
-        bad_samples=Path(cfg.run_dir) / "bad_samples.csv" if data.on_error == "skip" else None,
+        bad_samples=Path(cfg.run_dir) / "bad_samples.csv" if on_error == "skip" else None,
     )
 
 

@@ -1,5 +1,6 @@
 """A run's checkpoint and the configuration that it carries."""
 
+import logging
 import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,6 +9,10 @@ from typing import Any, cast
 import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
+
+from depth_lightning.models import find_provenance
+
+log = logging.getLogger(__name__)
 
 FROM_RUN = ("model", "data", "protocol", "metrics", "seed")
 """The parts of the configuration that decide what a checkpoint predicts and how that is scored."""
@@ -57,7 +62,22 @@ def chosen_network(cfg: DictConfig, overrides: Sequence[str], purpose: str) -> t
             f"Nothing to {purpose}: give checkpoint=…/best.ckpt of a run, "
             "or released weights with model=vits model.weights=…"
         )
-    return cfg, None
+    return _as_the_file_says(cfg, overrides), None
+
+
+def _as_the_file_says(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """`cfg` with the max_depth and the size that stand beside or in the name of `model.weights`, unless typed."""
+    path = Path(str(cfg.model.weights)).expanduser()
+    known = find_provenance(path) if path.exists() else None
+    if known is None:
+        return cfg
+    typed = {override.lstrip("+").partition("=")[0] for override in overrides}
+    cfg = cfg.copy()
+    for key, value in {"model.max_depth": known.max_depth, "data.size": known.size}.items():
+        if value is not None and key not in typed and OmegaConf.select(cfg, key) not in (None, value):
+            OmegaConf.update(cfg, key, value)
+            log.info(f"{key}={value}, as {known.source} says.")
+    return cfg
 
 
 def describe(cfg: DictConfig) -> dict[str, Any]:
