@@ -1,7 +1,6 @@
 """What becomes of a sample that cannot be read: it ends the run, or is replaced, listed and counted."""
 
 import csv
-import fcntl
 import logging
 from pathlib import Path
 from typing import Final, Literal
@@ -40,6 +39,8 @@ class BadSampleList:
         Returns:
             The indices of this split's broken samples that are known by now.
         """
+        import fcntl  # here: Windows has none, and trains without
+
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with self.file.open("a+", newline="", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed, by its end or the process's

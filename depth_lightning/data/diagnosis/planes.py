@@ -79,13 +79,14 @@ def _judge(depth: np.ndarray, ray: np.ndarray) -> Plane | None:
     """Fit planes to points, `ray` (n, 3) being their directions with z = 1; None if they are not flat."""
     middle = np.median(depth)
     disparity = middle / depth
-    _, depth_residual, depth_inliers = _fit(ray, disparity)
+    plane, depth_residual, depth_inliers = _fit(ray, disparity)
     _, disparity_residual, disparity_inliers = _fit(ray, depth / middle)
     if min(depth_residual, disparity_residual) > MAX_RESIDUAL:
         return None
     if max(depth_inliers.mean(), disparity_inliers.mean()) < MIN_INLIERS:
         return None
-    bulging = -disparity * (np.linalg.norm(ray, axis=1) - 1)
+    # Of the fitted plane, not of the measured disparity, whose noise would pull the estimate down.
+    bulging = -(ray @ plane) * (np.linalg.norm(ray, axis=1) - 1)
     columns = np.column_stack([ray, bulging])
     coefficients, residual, inliers = _fit(columns, disparity)
     normal = columns[inliers].T @ columns[inliers]

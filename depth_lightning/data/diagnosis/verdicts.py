@@ -105,7 +105,7 @@ def _unreadable(measured: Sequence[Facts | Unreadable]) -> Verdict:
         check,
         "found",
         f"{len(broken)} of {len(measured)} samples cannot be read: {_grouped([one.reason for one in broken])}",
-        "Copy these files again, or take them out of the split. data.on_error=skip passes over up to 1 %.",
+        "Copy or mend these files, or take them out of the split. data.on_error=skip passes over up to 1 %.",
         [one.path for one in broken[:SHOWN]],
     )
 
@@ -129,7 +129,7 @@ def _grouped(reasons: Sequence[str]) -> str:
     for reason in reasons:
         groups.setdefault(re.sub(r"\S*/\S*|[\d.]+", "#", reason), []).append(reason)
     largest = sorted(groups.values(), key=len, reverse=True)[:4]
-    return "; ".join(f"{len(group)} × {group[0]}" for group in largest)
+    return "; ".join(f"{len(group)} × {group[0].rstrip('.')}" for group in largest)
 
 
 def _images(facts: list[Facts]) -> Verdict:
