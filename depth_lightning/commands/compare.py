@@ -217,7 +217,7 @@ def report_ranking(
         if alike
         else f"{ranked[0].name} is better than every other run.",
         f"{scored.sum()} images that all scored; intervals by a studentised bootstrap and p by flipping signs, over "
-        f"{units.name}; at 5 %, corrected for {pairs} pairs (Holm).",
+        f"{units.name}; at 5 %{f', corrected for {pairs} pairs (Holm)' * (pairs > 1)}.",
     ]
     notes += _notes(runs, scored)
     if output:
@@ -225,7 +225,7 @@ def report_ranking(
         write_rows(output / f"{file}.csv", [_flat(run) for run in ranked])
         save_png(output / f"{file}.png", draw_ranking(metric, ranked))
         notes.append(f"Written: {output}/{file}.csv, {file}.png")
-    print_ranking("Ranking", metric, ranked, notes)
+    print_ranking(f"Ranking by {metric}, protocol {runs[0].content['protocol']['hash']}", metric, ranked, notes)
 
 
 def rank(runs: Sequence[EvaluatedRun], metric: str) -> "list[RankedRun]":

@@ -128,7 +128,8 @@ def rank_jobs(jobs: Sequence[Job], folder: Path, output: Path, metric: str | Non
         if (folder / job.name / "per_image.parquet").is_file():
             groups.setdefault((job.protocol, job.data), []).append(job)
     groups = {key: group for key, group in groups.items() if len(group) > 1}
-    for number, group in enumerate(groups.values()):
+    protocols = [protocol for protocol, _ in groups]
+    for number, (protocol, group) in enumerate(zip(protocols, groups.values(), strict=True)):
         runs = [read_run(folder / job.name, name) for job, name in zip(group, _names(group), strict=True)]
         try:
             for run in runs[1:]:
@@ -136,7 +137,8 @@ def rank_jobs(jobs: Sequence[Job], folder: Path, output: Path, metric: str | Non
         except ValueError as error:
             log.warning(f"No ranking: {error}")
             continue
-        report_ranking(runs, metric, output, "ranking" if len(groups) == 1 else f"ranking_{number + 1}")
+        of_group = protocol if protocols.count(protocol) == 1 else number + 1
+        report_ranking(runs, metric, output, "ranking" if len(groups) == 1 else f"ranking_{of_group}")
 
 
 def _names(jobs: Sequence[Job]) -> list[str]:
