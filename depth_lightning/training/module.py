@@ -17,6 +17,7 @@ from depth_lightning.sample import DepthBatch, DepthKind
 from depth_lightning.training.objective import Objective
 from depth_lightning.training.optimizer import OptimizerFactory, adamw
 from depth_lightning.training.scheduler import Schedule, poly
+from depth_lightning.training.sharding import gather, is_sharded, shard, split
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +84,11 @@ class DepthModule(lightning.LightningModule):
         """Of the last validation."""
         self.config = dict(config or {})
 
+    def configure_model(self) -> None:
+        """Split the network over the processes of a strategy that does so; evaluation alone takes it whole."""
+        if self.device_mesh is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            shard(self.network, self.device_mesh["data_parallel"])
+
     def training_step(self, batch: DepthBatch, batch_index: int) -> Tensor:
         """The loss of one batch; of a batch that mixes kinds of depth, each kind's loss is logged, too."""
         assert self.objective is not None, "DepthModule was built without an objective, which training needs."
@@ -103,6 +109,16 @@ class DepthModule(lightning.LightningModule):
             prediction = (prediction + self.network(image.flip(-1)).flip(-1)) / 2
         return self.metrics.protocol.upsampled(prediction, *batch.target.shape[-2:])
 
+    def on_validation_start(self) -> None:
+        """Processes may differ in how many images they see, and the first draws some."""
+        if is_sharded(self.network):
+            gather(self.network)
+
+    def on_validation_end(self) -> None:
+        """Train on."""
+        if is_sharded(self.network) and self.trainer.state.fn == TrainerFn.FITTING:
+            split(self.network)
+
     def validation_step(self, batch: DepthBatch, batch_index: int) -> Tensor:
         """Score one batch at the resolution of its ground truth; the prediction, for callbacks."""
         if not batch.id:
@@ -111,7 +127,7 @@ class DepthModule(lightning.LightningModule):
         self.score_depth(self.metrics, batch, prediction)
         images = [image for image, kind in enumerate(batch.kind) if kind == DepthKind.DISPARITY]
         if images:
-            disparity = self._converted(prediction[images], to_disparity=True)
+            disparity = self.converted(prediction[images], to_disparity=True)
             self.affine_metrics.update(disparity, batch.target[images], batch.mask[images], *_names(batch, images))
         return prediction
 
@@ -121,11 +137,12 @@ class DepthModule(lightning.LightningModule):
         for kind in (DepthKind.METRES, DepthKind.UP_TO_SCALE):
             images = [image for image, other in enumerate(batch.kind) if other == kind]
             if images:
-                given = self._converted(prediction[images], to_disparity)
+                given = self.converted(prediction[images], to_disparity)
                 truth = batch.target[images], batch.mask[images]
                 metrics.update(given, *truth, *_names(batch, images), scale_known=kind == DepthKind.METRES)
 
-    def _converted(self, prediction: Tensor, to_disparity: bool) -> Tensor:
+    def converted(self, prediction: Tensor, to_disparity: bool) -> Tensor:
+        """Predictions as disparity or as depth, whichever of the two the network gives."""
         return prediction if to_disparity == (self.network.output == "relative") else 1 / prediction.clamp(min=1e-6)
 
     def on_validation_epoch_end(self) -> None:
