@@ -14,6 +14,9 @@ from typing import Any, NamedTuple
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from depth_lightning.commands.evaluated_run import check_comparable, read_run
+from depth_lightning.commands.ranking import report_ranking
+
 log = logging.getLogger(__name__)
 
 HEADLINE = ("abs_rel", "delta1", "rmse", "affine_error", "ordinal_error", "accuracy")
@@ -64,8 +67,10 @@ def compare_sweep(folder: Path, metric: str | None = None, output: Path | None =
     jobs = [job for job in read_jobs(folder) if job.name != "."]
     if len(jobs) < 2:
         raise FileNotFoundError(f"{folder} holds {len(jobs)} evaluations. Name two folders, or one of a sweep.")
-    report_jobs(jobs, output or folder)
-    rank_jobs(jobs, folder, output or folder, metric)
+    output = output or folder
+    output.mkdir(parents=True, exist_ok=True)
+    report_jobs(jobs, output)
+    rank_jobs(jobs, folder, output, metric)
 
 
 def read_jobs(folder: Path, since: float = 0.0) -> list[Job]:
@@ -121,8 +126,6 @@ def report_jobs(jobs: Sequence[Job], folder: Path) -> None:
 
 def rank_jobs(jobs: Sequence[Job], folder: Path, output: Path, metric: str | None = None) -> None:
     """Rank the jobs that were measured alike on the same data, with what each left of every image."""
-    from depth_lightning.commands.compare import check_comparable, read_run, report_ranking
-
     groups: dict[tuple[str, str], list[Job]] = {}
     for job in jobs:
         if (folder / job.name / "per_image.parquet").is_file():

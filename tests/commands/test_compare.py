@@ -123,6 +123,8 @@ def test_a_sweep_that_ran_before(tmp_path, capsys):
         _run(tmp_path / str(job), ERRORS + change)
         (tmp_path / str(job) / ".hydra").mkdir()
         (tmp_path / str(job) / ".hydra/overrides.yaml").write_text(f"- optimizer.lr={lr}\n- trainer=cpu\n")
+    main([str(tmp_path), "--output", str(tmp_path / "new/out")])
+    assert (tmp_path / "new/out/ranking.csv").is_file() and not (tmp_path / "ranking.csv").exists()
     main([str(tmp_path)])
     printed = capsys.readouterr().out
     assert "1 lr=1e-4 is better than every other run." in printed and "All jobs" in printed

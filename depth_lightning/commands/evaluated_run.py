@@ -1,0 +1,98 @@
+"""An evaluation as it lies in its folder, and whether it may be compared with another."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from depth_lightning.metrics.intervals import Units
+
+SHOWN = 3
+
+
+class EvaluatedRun(NamedTuple):
+    """What evaluate.py or the end of train.py left in a folder."""
+
+    name: str
+    content: dict[str, Any]
+    """Of metrics.json."""
+    images: dict[str, np.ndarray]
+    """The columns of per_image.parquet."""
+
+
+def read_run(folder: Path, name: str) -> EvaluatedRun:
+    """What an evaluation left in its folder.
+
+    Raises:
+        FileNotFoundError: metrics.json or per_image.parquet is missing.
+    """
+    import pyarrow.parquet
+
+    for file in ("metrics.json", "per_image.parquet"):
+        if not (folder / file).is_file():
+            raise FileNotFoundError(f"{folder} has no {file}. Name a folder that evaluate.py or train.py wrote.")
+    columns = pyarrow.parquet.read_table(folder / "per_image.parquet")
+    images = {column: columns[column].to_numpy() for column in columns.column_names}
+    return EvaluatedRun(name, json.loads((folder / "metrics.json").read_text()), images)
+
+
+def check_comparable(first: EvaluatedRun, second: EvaluatedRun) -> None:
+    """Refuse runs that were not measured alike on the same images.
+
+    Raises:
+        ValueError: with the fields of the protocol, the images, or the truth in which they differ.
+    """
+    names = f"{first.name} and {second.name} cannot be compared: "
+    ours, theirs = first.content["protocol"], second.content["protocol"]
+    if ours["hash"] != theirs["hash"]:
+        fields = [f"{key} {ours.get(key)} / {theirs.get(key)}" for key in ours if ours.get(key) != theirs.get(key)]
+        raise ValueError(
+            f"{names}their protocols differ in {', '.join(fields)}. Evaluate both with the same protocol=…."
+        )
+    missing = [
+        f"{len(found)} only in {run.name} ({', '.join(found[:SHOWN])}{', …' if len(found) > SHOWN else ''})"
+        for run, other in ((first, second), (second, first))
+        if (found := sorted(set(run.images["id"]) - set(other.images["id"])))
+    ]
+    if missing or len(first.images["id"]) != len(second.images["id"]):
+        shared = len(set(first.images["id"]) & set(second.images["id"]))
+        raise ValueError(f"{names}they share {shared} images; {'; '.join(missing)}. Evaluate both on the same data.")
+    for fact in ("valid_pixels", "target_min", "target_max"):
+        ours, theirs = first.images[fact].astype(float), second.images[fact].astype(float)
+        other = ~np.isclose(ours, theirs, rtol=1e-5, equal_nan=True)
+        if other.any():
+            image = int(np.flatnonzero(other)[0])
+            raise ValueError(
+                f"{names}the truth of {other.sum()} images differs; {first.images['id'][image]} has {fact} "
+                f"{ours[image]:g} / {theirs[image]:g}. Evaluate both with the same data and scale."
+            )
+
+
+def scored_by_all(runs: Sequence[EvaluatedRun], metric: str) -> np.ndarray:
+    """(n,) bool: the images that have the metric in all runs."""
+    scored: np.ndarray = np.all([np.isfinite(run.images[metric].astype(float)) for run in runs], axis=0)
+    return scored
+
+
+def units_of_run(run: EvaluatedRun, scored: np.ndarray) -> "Units":
+    """What is independent among the images scored: scenes where they are known, else images."""
+    from depth_lightning.metrics import units_of
+
+    return units_of(run.images["scene"][scored].tolist())
+
+
+def common_notes(runs: Sequence[EvaluatedRun], scored: np.ndarray) -> list[str]:
+    """What a reader must know of runs that are compared on the images scored."""
+    from depth_lightning.metrics import Protocol
+
+    protocol = runs[0].content["protocol"]
+    words = Protocol(**{key: value for key, value in protocol.items() if key != "hash"})
+    notes = [f"Protocol {protocol['hash']}: {words}."]
+    if protocol.get("reduction") == "pixel":
+        notes.append("The protocol averages over pixels; what is compared here are averages over images.")
+    if not scored.all():
+        notes.append(f"{(~scored).sum()} images are left out: not every run scored them.")
+    return notes
