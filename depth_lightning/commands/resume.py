@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 HARMLESS = (
     *("checkpoint", "run_dir", "baseline", "logger", "model.weights", "model.init", "model.force"),
     *("data.num_workers", "data.batch_size", "trainer.accumulate_grad_batches"),  # their product has a check of its own
-    *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy"),
+    *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.inference_mode"),
     *("trainer.log_every_n_steps", "trainer.num_sanity_val_steps"),
     *("callbacks.progress", "callbacks.panels", "callbacks.learning_rates"),
     *("self_check", "callbacks.watch.folder", "callbacks.watch.max_incidents"),

@@ -16,6 +16,7 @@ from depth_lightning.commands.run_checkpoint import read_run_checkpoint
 from depth_lightning.inference.predict import load_run_state
 from depth_lightning.training.checkpointing import Checkpoints, Stopped
 from depth_lightning.training.self_check import SelfCheck
+from depth_lightning.training.sharding import split_like
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ def train(cfg: DictConfig) -> float:
 
     best = best_checkpoint(trainer)
     if best is not None:
-        load_run_state(network, read_run_checkpoint(best)[1], best)
+        load_run_state(network, split_like(network, read_run_checkpoint(best)[1]), best)
     trainer.loggers = []  # the best epoch's numbers are logged already
     result = score(trainer, module, data)
     if trainer.is_global_zero:

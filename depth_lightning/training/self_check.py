@@ -13,6 +13,7 @@ import lightning
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from depth_lightning.models import LoadReport, normalize
@@ -20,6 +21,7 @@ from depth_lightning.sample import DepthBatch, DepthKind, DepthSample, collate
 from depth_lightning.training.inspection import Findings, inspect_step
 from depth_lightning.training.module import DepthModule
 from depth_lightning.training.no_trace import mixed_precision, no_trace
+from depth_lightning.training.sharding import is_sharded
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +62,9 @@ class SelfCheck(Callback):
     def on_fit_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Check, where network and data are on their places and no worker has started yet."""
         assert isinstance(module, DepthModule)
+        if is_sharded(module.network):
+            rank_zero_only(log.info)("No self-check: it goes through the whole network, which is split here.")
+            return
         error: Exception | None = None
         if trainer.is_global_zero:
             try:

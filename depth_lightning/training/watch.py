@@ -29,6 +29,7 @@ from depth_lightning.sample import DepthBatch
 from depth_lightning.training.incident import Circumstances, replay_command, room_for, write_incident
 from depth_lightning.training.inspection import Findings, inspect_step
 from depth_lightning.training.module import DepthModule
+from depth_lightning.training.sharding import is_sharded, whole
 
 log = logging.getLogger(__name__)
 OnBadStep = Literal["skip", "stop"]
@@ -161,7 +162,7 @@ class Watch(Callback):
         loss = trainer.strategy.reduce(own_loss.clone(), reduce_op="mean")
         assert isinstance(loss, Tensor)
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients).float()
+        norm = whole(torch.nn.utils.get_total_norm(gradients)).float()
         self._history = self._history.to(loss.device)
         median = self._history.nanmedian() if self._seen >= MIN_HISTORY else torch.full_like(loss, torch.nan)
         limit = torch.where(median > 0, median * (self.jump_factor or torch.inf), torch.inf)
@@ -221,6 +222,8 @@ class Watch(Callback):
     ) -> str:
         """Have the process to blame record its part; what is to be said of it, in indented lines, the same on all."""
         assert module.objective is not None
+        if is_sharded(module.network):
+            return "\n  Not recorded: the network is split over the processes; trainer=ddp records such steps."
         try:
             findings, predictions = inspect_step(
                 module.network, module.objective, step.batches, str(trainer.precision), step.loss_scale

@@ -1,0 +1,77 @@
+"""A network whose weights, gradients and optimizer state are split over all processes: PyTorch's FSDP2.
+
+(Zhao et al., 2023, arXiv:2304.11277, in the form of `torch.distributed.fsdp.fully_shard`.) Each block of the encoder
+and the head are put together when they compute and taken apart afterwards.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from depth_lightning.models import DepthAnythingV2
+
+
+class FullySharded(ModelParallelStrategy):
+    """Lightning's strategy, with every process of every node holding its part of the network.
+
+    Args:
+        save_distributed_checkpoint: have every process write its part, into a folder; by default the first writes all
+            into one file, which goes on under any other strategy.
+    """
+
+    def __init__(self, save_distributed_checkpoint: bool = False) -> None:
+        super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=save_distributed_checkpoint)
+
+    def setup_environment(self) -> None:
+        """Count the processes; Lightning would split over those of one node, tensor by tensor."""
+        self._data_parallel_size = self.num_nodes * self.num_processes
+        super().setup_environment()
+
+
+def shard(network: DepthAnythingV2, mesh: DeviceMesh) -> None:
+    """Split the weights over the processes of `mesh`, in place; all of them hold the same before."""
+    network.to(memory_format=torch.contiguous_format)  # of the head's, which FSDP takes only so; images stay as they are
+    for part in (*network.encoder.blocks, network.head):
+        fully_shard(part, mesh=mesh)
+    fully_shard(network, mesh=mesh)
+
+
+def is_sharded(network: nn.Module) -> bool:
+    """Whether the weights are split."""
+    return isinstance(network, FSDPModule)
+
+
+def gather(network: nn.Module) -> None:
+    """Put all weights together in every process until `split`, so that each may compute as often as it likes."""
+    for module in network.modules():
+        if isinstance(module, FSDPModule):
+            module.set_reshard_after_forward(False, recurse=False)
+            module.unshard()
+
+
+def split(network: nn.Module) -> None:
+    """Undo `gather`."""
+    for module in network.modules():
+        if isinstance(module, FSDPModule):
+            module.set_reshard_after_forward(module is not network, recurse=False)
+            module.reshard()
+
+
+def split_like(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A run's state dict, with every tensor that `network` holds a part of split alike."""
+    parts = dict(state)
+    for name, parameter in network.named_parameters(prefix="network"):
+        if isinstance(parameter, DTensor):
+            parts[name] = distribute_tensor(state[name], parameter.device_mesh, parameter.placements)
+    return parts
+
+
+def whole(tensor: Any) -> Tensor:
+    """A tensor that may be split, put together."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
