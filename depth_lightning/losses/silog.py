@@ -53,6 +53,6 @@ class SiLogLoss(nn.Module):
 
 
 def _root(square: Tensor) -> Tensor:
-    """√x with a gradient of 0, not infinity, at 0."""
-    positive = square > 1e-12
+    """√x with a gradient of 0, not infinity, at 0; NaN stays NaN."""
+    positive = ~(square <= 1e-12)
     return torch.where(positive, square, 1).sqrt() * positive
