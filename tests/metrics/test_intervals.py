@@ -1,4 +1,5 @@
 import doctest
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -29,12 +30,12 @@ def test_intervals_over_scenes_hold_the_truth_in_95_percent_and_those_over_their
     def experiments(known):
         rng = np.random.default_rng(2)
         for _ in range(1000):
-            of_frame = np.repeat(np.arange(40), rng.integers(1, 12, 40))
-            errors = np.exp(0.4 * rng.standard_normal(40))[of_frame] * (0.8 + 0.4 * rng.random(len(of_frame)))
+            of_frame = np.repeat(np.arange(60), rng.integers(4, 12, 60))
+            errors = np.exp(0.4 * rng.standard_normal(60))[of_frame] * (0.8 + 0.4 * rng.random(len(of_frame)))
             yield errors, [f"scene {scene}" if known else "" for scene in of_frame], None
 
     assert _coverage(experiments(known=True), np.exp(0.08)) == pytest.approx(0.95, abs=0.02)
-    assert _coverage(experiments(known=False), np.exp(0.08)) < 0.7
+    assert _coverage(islice(experiments(known=False), 100), np.exp(0.08)) < 0.7
 
 
 def test_weighted_means_hold_the_truth():
