@@ -7,7 +7,7 @@ import threading
 import time
 import warnings
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import lightning
 import torch
@@ -67,6 +67,7 @@ class Checkpoints(Checkpoint):
         self._new_step = self._new_validation = False
         self._resumed: Position | None = None
         self._signal: signal.Signals | None = None
+        self._hosts: torch.distributed.ProcessGroup | None = None
 
     @property
     def best_path(self) -> Path | None:
@@ -74,8 +75,19 @@ class Checkpoints(Checkpoint):
         return None if self.best_step is None else self.folder / BEST
 
     def setup(self, trainer: lightning.Trainer, module: Any, stage: str) -> None:
-        """Have Lightning write whole files."""
+        """Have Lightning write whole files, and see that all processes see the same ones.
+
+        Raises:
+            ValueError: they do not.
+        """
         trainer.strategy.checkpoint_io = WholeFiles()
+        found = trainer.ckpt_path and str(trainer.ckpt_path)
+        first = trainer.strategy.broadcast(found)
+        if not trainer.strategy.reduce_boolean_decision(found == first):
+            raise ValueError(
+                f"The first process goes on from {first}, and this one, {trainer.global_rank}, from {found}: "
+                f"{self.folder} must be on a disk that all nodes share."
+            )
 
     # When to save
 
@@ -86,9 +98,13 @@ class Checkpoints(Checkpoint):
     def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
         """Listen for signals; have the data of a run that goes on begin where it stood."""
         self._listen()
+        if trainer.world_size > 1:
+            self._hosts = cast(torch.distributed.ProcessGroup, torch.distributed.new_group(backend="gloo"))
         self._saved_at = time.monotonic()
         if self._resumed is not None:
             self._begin_at(trainer, self._resumed)
+            if trainer.strategy.restore_checkpoint_after_setup:  # only now it is known which the best is
+                self._bring_best(trainer)
 
     def on_train_batch_start(self, trainer: lightning.Trainer, module: Any, batch: Any, index: int) -> None:
         """Save if it is time: the step before is complete, with its validation and its line in the logs."""
@@ -133,12 +149,14 @@ class Checkpoints(Checkpoint):
         by_step = self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0
         minutes = (time.monotonic() - self._saved_at) / 60
         by_clock = self.every_n_minutes is not None and minutes >= self.every_n_minutes and trainer.is_global_zero
-        flags = torch.tensor([self._signal is not None, by_step or by_clock], device=trainer.strategy.root_device)
-        if trainer.world_size > 1:
-            flags = flags.int()
-            torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
-        stop, due = flags.tolist()
-        return bool(stop), bool(due)
+        stop, due = self._signal is not None, by_step or by_clock
+        if trainer.world_size == 1:
+            return stop, due
+        # Between the hosts: on the devices, every step would have to wait for the one before.
+        flags = torch.tensor([stop, due]).int()
+        torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX, group=self._hosts)
+        stop, due = flags.bool().tolist()
+        return stop, due
 
     def _improved(self, trainer: lightning.Trainer) -> bool:
         found = trainer.callback_metrics
@@ -222,7 +240,7 @@ class Checkpoints(Checkpoint):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the best so far, if it goes by the same number; `on_fit_start` sees to its file."""
+        """Go on with the best so far, if it goes by the same number; `_bring_best` sees to its file."""
         affine = state_dict["monitor"] == "val/affine_error"  # what a run comes to whose truth allows nothing else
         if affine or (state_dict["monitor"], state_dict["mode"]) == (self.monitor, self.mode):
             self.monitor, self.mode = state_dict["monitor"], state_dict["mode"]
@@ -279,6 +297,9 @@ class Checkpoints(Checkpoint):
 
     def on_fit_start(self, trainer: lightning.Trainer, module: Any) -> None:
         """See that the best checkpoint so far is in this run's folder, whichever folder the run began in."""
+        self._bring_best(trainer)
+
+    def _bring_best(self, trainer: lightning.Trainer) -> None:
         if self.best_step is None or trainer.ckpt_path is None:
             return
         resumed = Path(trainer.ckpt_path)

@@ -5,14 +5,17 @@ and the head are put together when they compute and taken apart afterwards.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict, set_optimizer_state_dict
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel, OptimStateKeyType, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.utils._pytree import tree_map_only
 
 from depth_lightning.models import DepthAnythingV2
 
@@ -33,10 +36,34 @@ class FullySharded(ModelParallelStrategy):
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
 
+    def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
+        """Every process takes its part of the file.
+
+        Lightning sends the file's tensors from the first process as they lie in memory, which scrambles a
+        channels-last head.
+        """
+        path = Path(checkpoint_path)
+        if path.is_dir():
+            return super().load_checkpoint(path, weights_only)
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        assert self.model is not None
+        options = StateDictOptions(full_state_dict=True)
+        set_model_state_dict(self.model, _contiguous(checkpoint.pop("state_dict")), options=options)
+        for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            named = FullyShardedDataParallel.rekey_optim_state_dict(
+                _contiguous(state), OptimStateKeyType.PARAM_NAME, self.model
+            )
+            set_optimizer_state_dict(self.model, optimizer, named, options=options)
+        return checkpoint
+
+
+def _contiguous(state: dict[str, Any]) -> dict[str, Any]:
+    return cast(dict[str, Any], tree_map_only(Tensor, Tensor.contiguous, state))
+
 
 def shard(network: DepthAnythingV2, mesh: DeviceMesh) -> None:
     """Split the weights over the processes of `mesh`, in place; all of them hold the same before."""
-    network.to(memory_format=torch.contiguous_format)  # of the head's, which FSDP takes only so; images stay as they are
+    network.to(memory_format=torch.contiguous_format)  # FSDP takes no other weights; the head's maps stay channels-last
     for part in (*network.encoder.blocks, network.head):
         fully_shard(part, mesh=mesh)
     fully_shard(network, mesh=mesh)
