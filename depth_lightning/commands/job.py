@@ -14,7 +14,7 @@ from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from omegaconf import DictConfig, read_write
+from omegaconf import DictConfig, OmegaConf, read_write
 
 from depth_lightning.training.checkpointing import EXIT_SAVED
 
@@ -36,6 +36,7 @@ def run_job(work: Callable[[DictConfig], Result], cfg: DictConfig) -> Result:
     _quiet()
     environment = dict(os.environ)
     try:
+        _must_share_folder()
         return work(cfg)
     except (*EXPECTED_ERRORS, InstantiationException) as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) else error
@@ -76,6 +77,25 @@ def _single_job_arguments(run_dir: str) -> None:
         hydra.run.dir = run_dir
 
 
+def _must_share_folder() -> None:
+    """See that processes which each composed their configuration, started by torchrun or srun, mean the same folder.
+
+    Raises:
+        ValueError: its name has the time in it, which is not the same for all.
+    """
+    processes = os.environ.get("WORLD_SIZE") or (os.environ.get("SLURM_NTASKS") if "SLURM_PROCID" in os.environ else 1)
+    if "SUBMITIT_EXECUTOR" in os.environ or int(processes or 1) == 1:
+        return
+    hydra = HydraConfig.get()
+    key = "run" if hydra.mode == RunMode.RUN else "sweep"
+    folder = OmegaConf.to_container(hydra, resolve=False)[key]["dir"]  # type: ignore[call-overload,index]
+    if "${now:" in str(folder):
+        raise ValueError(
+            f"{processes} processes were started, and each would name the folder after its own time. "
+            f"Give all of them one: hydra.{key}.dir=outputs/{hydra.job.name}/<a name>"
+        )
+
+
 def _quiet() -> None:
     """Silence what Lightning says about things that are as they should be; its warnings stay, once each."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
@@ -89,6 +109,7 @@ def _quiet() -> None:
         ".*The number of training batches .* is smaller than the logging interval.*",
         ".*isinstance.treespec, LeafSpec.. is deprecated.*",
         ".*srun. command is available.*",
+        ".*FSDP2-wrapped module .* returned a view tensor.*",  # of which the network computes nothing in place
     ):
         warnings.filterwarnings("ignore", message)
 
