@@ -1,7 +1,7 @@
 """Score a checkpoint or released weights: `python evaluate.py`."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from depth_lightning.commands.breakdowns import ScoreParts, report_breakdowns
 from depth_lightning.commands.da2k import PairScore, evaluate_da2k, is_da2k
 from depth_lightning.commands.explain import Explain, Variant, as_rows, report_variants
 from depth_lightning.commands.job import run_job
+from depth_lightning.commands.report_page import report_page
 from depth_lightning.commands.run_checkpoint import chosen_network
 from depth_lightning.data import DepthDataModule
 from depth_lightning.inference.predict import load_run_state
@@ -28,6 +29,7 @@ from depth_lightning.metrics import (
     group_rows,
 )
 from depth_lightning.metrics.intervals import DRAWS, MIN_UNITS
+from depth_lightning.reporting.page import PageImages
 from depth_lightning.reporting.panels import save_png
 from depth_lightning.reporting.result import EvaluationResult
 from depth_lightning.reporting.tables import print_table, write_csv, write_json, write_parquet
@@ -64,15 +66,22 @@ def evaluate(cfg: DictConfig, overrides: Sequence[str]) -> EvaluationResult | Pa
         network.compile()
     title = f"checkpoint {cfg.checkpoint}" if cfg.checkpoint else f"{cfg.model.weights}"
     if is_da2k(cfg):
+        if cfg.report:
+            log.warning("report=true: there is no page for point pairs; their table is all there is.")
         return evaluate_da2k(cfg, network, title)
     data = objects.build_data(cfg)
     module = DepthModule(network, objects.build_metrics(cfg))
     explain = Explain(module.metrics.protocol, relative=network.output == "relative") if cfg.explain else None
-    trainer = objects.build_trainer(cfg, callbacks=[explain] if explain else [], loggers=[])
+    pictures = PageImages() if cfg.report else None
+    trainer = objects.build_trainer(cfg, callbacks=[part for part in (explain, pictures) if part], loggers=[])
     result = score(trainer, module, data, cfg.breakdowns)
     variants = explain.variants() if explain else None
+    images = pictures.gathered() if pictures else None
     if trainer.is_global_zero:
-        report(cfg, result, module.metrics, data, title, variants)
+        table = report(cfg, result, module.metrics, data, title, variants)
+        if images is not None:
+            command = ["python", "evaluate.py", *overrides]
+            report_page(cfg, result, module.metrics.protocol, title, table, images, command)
         if cfg.panels:
             picture = Path(cfg.run_dir) / "panels.png"
             save_png(picture, draw_panels(module, data.val_data, cfg.panels))
@@ -123,7 +132,7 @@ def report(
     data: DepthDataModule,
     title: str,
     variants: Sequence[Variant] | None = None,
-) -> None:
+) -> tuple[dict[str, Mapping[str, float]], list[str]]:
     """Print the tables, and write metrics.json, table.csv, per_image.parquet and breakdowns.* into the run's folder.
 
     Args:
@@ -133,6 +142,9 @@ def report(
         data: for the baseline.
         title: above the table.
         variants: what other protocols make of it, if they were asked for.
+
+    Returns:
+        The columns of the table, and the notes below it.
 
     Raises:
         ValueError: no image had anything to score.
@@ -144,7 +156,7 @@ def report(
             f"None of the {sum(depth) + sum(affine)} validation images can be scored under this protocol ({protocol}): "
             f"{' and '.join(_left_out(result.counts, protocol))}."
         )
-    columns = {"model": result.metrics}
+    columns: dict[str, Mapping[str, float]] = {"model": result.metrics}
     content: dict[str, Any] = {
         "metrics": result.metrics,
         "intervals": result.intervals.bounds,
@@ -185,13 +197,14 @@ def report(
     write_csv(run_dir / "table.csv", {**columns, **bounds})
     if result.tables is not None:
         write_parquet(run_dir / "per_image.parquet", result.per_image())
-    notes.append(f"Written: {run_dir}/metrics.json, table.csv, per_image.parquet")
+    written = f"Written: {run_dir}/metrics.json, table.csv, per_image.parquet"
     images = dict.fromkeys(columns, depth.scored or affine.scored)
-    print_table(title, columns, notes, result.intervals.bounds, images)
+    print_table(title, columns, [*notes, written], result.intervals.bounds, images)
     if result.breakdowns is not None:
         report_breakdowns(result.breakdowns, run_dir)
     if variants is not None:
         report_variants(variants, run_dir)
+    return columns, notes
 
 
 def constant_baseline(metrics: DepthMetrics, data: DepthDataModule) -> tuple[float, dict[str, float]]:

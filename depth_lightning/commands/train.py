@@ -5,15 +5,18 @@ import math
 from pathlib import Path
 
 import lightning
+from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.loggers import CSVLogger
 from omegaconf import DictConfig
 
 from depth_lightning.commands import objects
 from depth_lightning.commands.evaluate import report, score
 from depth_lightning.commands.job import run_job
+from depth_lightning.commands.report_page import report_page
 from depth_lightning.commands.resume import checkpoint_to_resume, claim_folder
 from depth_lightning.commands.run_checkpoint import read_run_checkpoint
 from depth_lightning.inference.predict import load_run_state
+from depth_lightning.reporting.page import PageImages
 from depth_lightning.training.checkpointing import Checkpoints, Stopped
 from depth_lightning.training.self_check import SelfCheck
 from depth_lightning.training.sharding import split_like
@@ -66,10 +69,17 @@ def train(cfg: DictConfig) -> float:
     if best is not None:
         load_run_state(network, split_like(network, read_run_checkpoint(best)[1]), best)
     trainer.loggers = []  # the best epoch's numbers are logged already
+    pictures = PageImages() if cfg.report else None
+    trainer.callbacks += [pictures] if pictures else []  # type: ignore[attr-defined]
     result = score(trainer, module, data)
+    images = pictures.gathered() if pictures else None
     if trainer.is_global_zero:
         cfg.checkpoint = best and str(best)
-        report(cfg, result, module.metrics, data, title=f"{best or 'the network as trained'}")
+        title = str(best or "the network as trained")
+        table = report(cfg, result, module.metrics, data, title)
+        if images is not None:
+            typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+            report_page(cfg, result, module.metrics.protocol, title, table, images, ["python", "train.py", *typed])
         log.info(f"Pictures of every epoch: {run_dir}/panels")
     return result.metrics.get("abs_rel", result.metrics.get("affine_error", math.nan))
 

@@ -1,0 +1,100 @@
+// All images in a table: sorted by a click on a column, filtered by name and by any metric.
+
+const rows = [];
+const sorting = { column: -1, descending: false };
+let shownRows = [];
+
+function cellText(value) {
+  return value === null ? "–" : String(Number(value.toPrecision(4)));
+}
+
+/** Fill the table; open(index) shows an image. */
+function buildTable(open) {
+  const head = document.querySelector("#list thead tr");
+  head.append(element("th", { textContent: "image | truth | prediction | error", scope: "col" }));
+  ["name", ...content.columns.map(({ label }) => label)].forEach((label, i) => {
+    const button = element("button", { type: "button", textContent: label });
+    const cell = element("th", { scope: "col", className: i ? "" : "name" }, button);
+    button.addEventListener("click", () => sortBy(i - 1));
+    head.append(cell);
+  });
+
+  const visible = new IntersectionObserver((entries) => {
+    for (const entry of entries) entry.isIntersecting ? drawStrip(entry.target, open) : entry.target.replaceChildren();
+  }, { rootMargin: "300px" });
+  const body = document.querySelector("#list tbody");
+  content.images.forEach((image, index) => {
+    const strip = element("td", { className: "strip" });
+    strip.dataset.image = index;
+    const name = element("button", { type: "button", textContent: image.id });
+    name.addEventListener("click", () => open(index));
+    const status = image.status === "scored" ? "" : image.status.replaceAll("_", " ");
+    const small = element("small", { textContent: [image.scene, image.kind === "disparity" ? "disparity" : "", status].filter(Boolean).join(" · ") });
+    const row = element("tr", {}, strip, element("td", { className: "name" }, name, small));
+    for (const value of image.values) row.append(element("td", { textContent: cellText(value) }));
+    row.dataset.image = index;
+    rows.push(row);
+    visible.observe(strip);
+  });
+  body.append(...rows);
+
+  const metric = document.getElementById("filter-metric");
+  content.columns.forEach(({ label }, i) => metric.append(element("option", { textContent: label, value: i })));
+  const form = document.querySelector(".filters");
+  form.addEventListener("input", refresh);
+  form.addEventListener("submit", (event) => event.preventDefault());
+  form.addEventListener("reset", () => setTimeout(refresh));
+  // Worst first: by the first column, or by name where nothing was measured.
+  content.columns.length ? sortBy(0, !content.columns[0].label.includes("↑")) : sortBy(-1);
+}
+
+function sortBy(column, descending) {
+  if (descending === undefined) {
+    const worstFirst = column >= 0 && content.columns[column].label.includes("↓");
+    descending = sorting.column === column ? !sorting.descending : worstFirst;
+  }
+  Object.assign(sorting, { column, descending });
+  document.querySelectorAll("#list thead th").forEach((cell, i) => {
+    if (i - 2 === column) cell.setAttribute("aria-sort", descending ? "descending" : "ascending");
+    else cell.removeAttribute("aria-sort");
+  });
+  refresh();
+}
+
+function refresh() {
+  const text = document.getElementById("filter-text").value.toLowerCase();
+  const metric = document.getElementById("filter-metric").value;
+  const [from, to] = ["filter-from", "filter-to"].map((id) => document.getElementById(id).value);
+  const passes = (image) => {
+    if (!`${image.id}\n${image.scene}`.toLowerCase().includes(text)) return false;
+    const value = metric === "" ? null : image.values[metric];
+    if ((from !== "" || to !== "") && value === null) return false;
+    return (from === "" || value >= Number(from)) && (to === "" || value <= Number(to));
+  };
+  const key = (index) => (sorting.column < 0 ? content.images[index].id : content.images[index].values[sorting.column]);
+  const sign = sorting.descending ? -1 : 1;
+  shownRows = content.images.map((_, index) => index).filter((index) => passes(content.images[index]));
+  shownRows.sort((a, b) => {
+    const [left, right] = [key(a), key(b)];
+    if (left === null || right === null) return (left === null) - (right === null); // without a value: last
+    return sign * (left < right ? -1 : left > right ? 1 : 0) || a - b;
+  });
+  document.querySelector("#list tbody").replaceChildren(...shownRows.map((index) => rows[index]));
+  document.getElementById("filter-count").textContent = `${shownRows.length} of ${content.images.length} images`;
+}
+
+/** The four small pictures of a row, decoded while it is near the window. */
+async function drawStrip(cell, open) {
+  if (cell.firstChild) return;
+  const index = Number(cell.dataset.image), image = content.images[index];
+  const tileWidth = Math.min(160, Math.round((72 * image.width) / image.height));
+  const height = Math.round((tileWidth * image.height) / image.width);
+  const canvas = element("canvas", { width: 4 * tileWidth + 12, height });
+  canvas.setAttribute("role", "img");
+  canvas.setAttribute("aria-label", `Image, truth, prediction and error of ${image.id}`);
+  canvas.addEventListener("click", () => open(index));
+  cell.append(canvas);
+  const maps = await decodeImage(index, false);
+  const context = canvas.getContext("2d");
+  Object.values(paintImage(image, maps)).forEach((picture, i) => context.drawImage(picture, i * (tileWidth + 4), 0, tileWidth, height));
+}
