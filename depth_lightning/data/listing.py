@@ -1,46 +1,53 @@
 """Which image goes with which depth map, and which pairs are for training: from patterns, or from a manifest."""
 
 import csv
-import glob
+import gc
 import json
 import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from depth_lightning.data.files import split_key
+from depth_lightning.data.pair_table import PER_ROW, Pair
+from depth_lightning.data.walk import find
 
 log = logging.getLogger(__name__)
 
 Split = Literal["train", "val"]
 COLUMNS = ("image", "depth", "mask", "scene", "split")
-PER_ROW = ("depth_scale", "depth_offset", "focal_px", "baseline_m")
-"""Columns of numbers that win over the data set's declaration, for their row."""
-
-
-class Pair(NamedTuple):
-    """An image and its depth map; paths are absolute or relative to the working directory."""
-
-    id: str
-    image: str
-    depth: str
-    """May end with ":key", see `split_key`."""
-    mask: str = ""
-    scene: str = ""
-    split: str = ""
-    numbers: Mapping[str, float] = {}
-    """Of `PER_ROW`."""
 
 
 class _Found(NamedTuple):
-    path: str
-    wildcards: tuple[str, ...]
-    fields: dict[str, str]
+    """The files that match a pattern."""
+
+    paths: list[str]
+    values: list[tuple[str, ...]]
+    """Of each file: what stands for each * and {name}, in the pattern's order."""
+    wildcards: list[int]
+    """Which of the values are of a *, ** or ?."""
+    names: dict[str, int]
+    """Which of the values is of a {name}."""
 
 
+@contextmanager
+def _no_garbage() -> Iterator[None]:
+    """Without the search for cycles: there are none, and looking through all pairs again and again is half the work."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@_no_garbage()
 def match_patterns(
     root: Path, image: str, depth: str, mask: str | None = None, unmatched: Literal["error", "skip"] = "error"
 ) -> list[Pair]:
@@ -62,42 +69,59 @@ def match_patterns(
     """
     if unmatched not in ("error", "skip"):
         raise ValueError(f"data.unmatched is 'error' or 'skip', found {unmatched!r}.")
-    images = _find(root, image, "image")
-    depths, without_depth, lone_depths = _partners(images, _find(root, depth, "depth"), image, depth, "depth")
+    images, depths = _find(root, image, "image"), _find(root, depth, "depth")
+    partners, lone_depths = _partners(images, depths, image, depth, "depth")
+    without_depth = [path for path, partner in zip(images.paths, partners, strict=True) if partner is None]
     if without_depth or lone_depths:
         message = (
-            f"{root}: {len(without_depth)} of {len(images)} images have no depth{_some(without_depth)}, and "
+            f"{root}: {len(without_depth)} of {len(images.paths)} images have no depth{_some(without_depth)}, and "
             f"{len(lone_depths)} depth maps have no image{_some(lone_depths)}"
         )
-        if unmatched == "error" or len(without_depth) == len(images):
+        if unmatched == "error" or len(without_depth) == len(images.paths):
             raise ValueError(
                 f"{message}. Files belong together where data.image={image!r} and data.depth={depth!r} stand for the "
                 "same. Correct the patterns, or leave these files out with data.unmatched=skip."
             )
         log.info(f"{message}. They are left out.")
-    images = [found for found in images if found.path in depths]
-    masks: dict[str, _Found] = {}
+    masks: list[str] | None = None
+    of_images: list[int | None] = []
     if mask is not None:
-        masks, without_mask, _ = _partners(images, _find(root, mask, "mask"), image, mask, "mask")
+        found = _find(root, mask, "mask")
+        masks, (of_images, _) = found.paths, _partners(images, found, image, mask, "mask")
+        without_mask = [
+            path
+            for path, depth_of, mask_of in zip(images.paths, partners, of_images, strict=True)
+            if depth_of is not None and mask_of is None
+        ]
         if without_mask:
             raise ValueError(f"{root}: {len(without_mask)} images have no mask {mask!r}{_some(without_mask)}.")
-    pairs = []
-    for found in images:
-        partner = depths[found.path]
-        fields = {**partner.fields, **found.fields}
-        mask_path = str(root / masks[found.path].path) if masks else ""
-        paths = (str(root / found.path), str(root / partner.path), mask_path)
-        pairs.append(Pair(found.path, *paths, scene=fields.get("scene", ""), split=fields.get("split", "")))
+    pairs, folder = [], str(root)
+    for number, (path, partner) in enumerate(zip(images.paths, partners, strict=True)):
+        if partner is None:
+            continue
+        mask_of = of_images[number] if masks is not None else None
+        mask_path = _joined(folder, masks[mask_of]) if masks is not None and mask_of is not None else ""
+        scene, split = (_value(name, (images, number), (depths, partner)) for name in ("scene", "split"))
+        paths = (_joined(folder, path), _joined(folder, depths.paths[partner]), mask_path)
+        pairs.append(Pair(path, *paths, scene, split))
     return pairs
 
 
-def _find(root: Path, pattern: str, key: str) -> list[_Found]:
+def _value(name: str, *files: tuple[_Found, int]) -> str:
+    """What stands for {name} in the path of the first of these files whose pattern has it."""
+    for found, number in files:
+        if name in found.names:
+            return found.values[number][found.names[name]]
+    return ""
+
+
+def _find(root: Path, pattern: str, key: str) -> _Found:
     if not root.is_dir():
         raise FileNotFoundError(f"No folder at data.root={root.absolute()}.")
-    expression, globbed, names = "", "", list[str]()
+    pattern = pattern.removeprefix("./")
+    expression, names = "", list[str]()
     for text, special in re.findall(r"([^*?{]*)(\*\*/|\*\*|\*|\?|\{\w+\}|$)", pattern):
         expression += re.escape(text)
-        globbed += glob.escape(text) + ("*" if special.startswith("{") else special)
         if special.startswith("{"):
             name = special[1:-1]
             expression += f"(?P={name})" if name in names else f"(?P<{name}>[^/]+)"
@@ -105,52 +129,48 @@ def _find(root: Path, pattern: str, key: str) -> list[_Found]:
         else:
             expression += {"**/": "(?:(.*)/)?", "**": "(.*)", "*": "([^/]*)", "?": "([^/])", "": ""}[special]
     regex = re.compile(expression)
-    named = set(regex.groupindex.values())
-    found = []
-    # Path.glob does not look into folders that are links.
-    for path in sorted(glob.glob(globbed, root_dir=root, recursive=True)):  # noqa: PTH207
-        if match := regex.fullmatch(Path(path).as_posix()):
-            wildcards = tuple(text or "" for index, text in enumerate(match.groups(), 1) if index not in named)
-            found.append(_Found(path, wildcards, match.groupdict()))
-    if not found:
-        names = sorted(path.name for path in root.iterdir())
+    matches = [match for path in find(root, re.sub(r"\{\w+\}", "*", pattern)) if (match := regex.fullmatch(path))]
+    if not matches:
+        present = sorted(path.name for path in root.iterdir())
         raise FileNotFoundError(
-            f"No file matches data.{key}={pattern!r} below {root.absolute()}, which holds {names[:8] or 'nothing'}."
+            f"No file matches data.{key}={pattern!r} below {root.absolute()}, which holds {present[:8] or 'nothing'}."
         )
-    return found
+    named = {name: index - 1 for name, index in regex.groupindex.items()}
+    wildcards = [index for index in range(regex.groups) if index not in named.values()]
+    return _Found([match.string for match in matches], [match.groups("") for match in matches], wildcards, named)
 
 
-def _partners(
-    images: Sequence[_Found], others: Sequence[_Found], image: str, other: str, what: str
-) -> tuple[dict[str, _Found], list[str], list[str]]:
-    """The other file of each image, the images without one, and the other files without an image."""
-    if len(images[0].wildcards) != len(others[0].wildcards):
+def _partners(images: _Found, others: _Found, image: str, other: str, what: str) -> tuple[list[int | None], list[str]]:
+    """Which of the other files is each image's, and the paths of the other files without an image."""
+    if len(images.wildcards) != len(others.wildcards):
         raise ValueError(
-            f"data.image={image!r} has {len(images[0].wildcards)} wildcards and data.{what}={other!r} has "
-            f"{len(others[0].wildcards)}. Name those that only one of them has, {{like_this}}."
+            f"data.image={image!r} has {len(images.wildcards)} wildcards and data.{what}={other!r} has "
+            f"{len(others.wildcards)}. Name those that only one of them has, {{like_this}}."
         )
-    shared = sorted(images[0].fields.keys() & others[0].fields.keys())
-    if not shared and not images[0].wildcards:
+    shared = sorted(images.names.keys() & others.names.keys())
+    if not shared and not images.wildcards:
         raise ValueError(
             f"data.image={image!r} and data.{what}={other!r} have nothing in common to match them by: write * or a "
             "{name} where a file's own name stands."
         )
-    keys = [(found.wildcards, *(found.fields[name] for name in shared)) for found in others]
-    by_key = dict(zip(keys, others, strict=True))
-    if len(by_key) < len(others):
+    wanted, keys = (
+        list(map(itemgetter(*found.wildcards, *(found.names[name] for name in shared)), found.values))
+        for found in (images, others)
+    )
+    by_key = {key: number for number, key in enumerate(keys)}
+    if len(by_key) < len(keys):
         twice = next(key for key, count in Counter(keys).items() if count > 1)
-        paths = [found.path for key, found in zip(keys, others, strict=True) if key == twice]
+        paths = [path for key, path in zip(keys, others.paths, strict=True) if key == twice]
         raise ValueError(f"data.{what}={other!r} finds several files for one image: {', '.join(paths[:4])}.")
-    wanted = {found.path: (found.wildcards, *(found.fields[name] for name in shared)) for found in images}
-    without = [path for path, key in wanted.items() if key not in by_key]
-    lone = [by_key[key].path for key in by_key.keys() - set(wanted.values())]
-    return {path: by_key[key] for path, key in wanted.items() if key in by_key}, without, sorted(lone)
+    lone = [others.paths[by_key[key]] for key in by_key.keys() - set(wanted)]
+    return [by_key.get(key) for key in wanted], sorted(lone)
 
 
 def _some(names: Sequence[str]) -> str:
     return f" ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})" if names else ""
 
 
+@_no_garbage()
 def read_manifest(manifest: Path, root: Path | None = None) -> list[Pair]:
     """Read a table of pairs: CSV with a header, or JSON lines.
 
@@ -168,6 +188,8 @@ def read_manifest(manifest: Path, root: Path | None = None) -> list[Pair]:
     if not manifest.is_file():
         raise FileNotFoundError(f"No manifest at data.manifest={manifest.absolute()}.")
     root = manifest.parent if root is None else root
+    folder = str(root)
+    below = _joined(folder, "a")[:-1]
     pairs, ignored, where = list[Pair](), set[str](), dict[str, int]()
     for line, row in _rows(manifest):
         missing = [column for column in ("image", "depth") if not row.get(column)]
@@ -177,14 +199,13 @@ def read_manifest(manifest: Path, root: Path | None = None) -> list[Pair]:
                 f"{', '.join(COLUMNS[2:] + PER_ROW)}), found nothing for {' and '.join(missing)} among {list(row)}."
             )
         ignored |= row.keys() - {*COLUMNS, *PER_ROW}
-        image, depth, mask = (str(root / row[key]) if row.get(key) else "" for key in COLUMNS[:3])
+        image, depth, mask = (_joined(folder, row[key]) if row.get(key) else "" for key in COLUMNS[:3])
         try:
             numbers = {column: float(row[column]) for column in PER_ROW if row.get(column)}
         except ValueError as error:
             raise ValueError(f"{manifest}, line {line}: expected a number, {error}.") from error
-        name = Path(image).relative_to(root) if Path(image).is_relative_to(root) else Path(image)
         scene, split = row.get("scene", ""), row.get("split", "")
-        pairs.append(Pair(name.as_posix(), image, depth, mask, scene, split, numbers))
+        pairs.append(Pair(image.removeprefix(below), image, depth, mask, scene, split, numbers))
         for path in filter(None, (image, depth, mask)):
             where.setdefault(path, line)
     if not pairs:
@@ -199,6 +220,12 @@ def read_manifest(manifest: Path, root: Path | None = None) -> list[Pair]:
             f"Relative paths are taken from {root.absolute()}; data.root=… sets another folder."
         )
     return pairs
+
+
+def _joined(folder: str, path: str) -> str:
+    """As Path joins them; a Path for each of 100,000 takes seconds."""
+    joined = os.path.join("" if folder == "." else folder, path)  # noqa: PTH118
+    return str(Path(joined)) if "//" in joined or "./" in joined or joined.endswith(("/", "/.")) else joined
 
 
 def _rows(manifest: Path) -> Iterator[tuple[int, dict[str, str]]]:
@@ -232,7 +259,7 @@ def missing_files(references: Iterable[str]) -> list[str]:
     folders: dict[str, set[str]] = {}
     absent = []
     for reference in references:
-        folder, name = os.path.split(split_key(reference)[0])
+        folder, name = os.path.split(split_key(reference)[0] if ":" in reference else reference)
         if folder not in folders:
             folders[folder] = {entry.name for entry in os.scandir(folder or ".")} if Path(folder).is_dir() else set()
         if name not in folders[folder]:

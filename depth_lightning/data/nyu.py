@@ -5,6 +5,7 @@ one of Eigen et al., Depth Map Prediction from a Single Image using a Multi-Scal
 """
 
 import logging
+import posixpath
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,8 @@ import numpy as np
 import scipy.io
 
 from depth_lightning.data.files import check_side, open_h5, read_image, read_map
+from depth_lightning.data.texts import Texts
+from depth_lightning.data.walk import find
 from depth_lightning.sample import DepthKind, DepthSample
 
 log = logging.getLogger(__name__)
@@ -31,10 +34,11 @@ LAYOUTS = (
 )
 
 
-class _Frame(NamedTuple):
-    id: str
-    scene: str
-    read: Callable[[], RGBD]
+class _Frames(NamedTuple):
+    ids: Texts
+    scenes: Texts
+    read: Callable[[int], RGBD]
+    """Frame `index`."""
 
 
 class NYUDepthV2:
@@ -65,11 +69,11 @@ class NYUDepthV2:
         list_frames = {"h5": _h5_frames, "labelled": _labelled_frames, "png": _png_frames}
         self._root = root
         self._frames = list_frames[layout or detect_layout(root)](root, split)
-        if not self._frames:
+        if not self._frames.ids:
             raise ValueError(f"The {split} split of {root} is empty: expected one of {LAYOUTS}.")
 
     def __len__(self) -> int:
-        return len(self._frames)
+        return len(self._frames.ids)
 
     def __getitem__(self, index: int) -> DepthSample:
         """Sample `index` as stored: image (h, w, 3) uint8 RGB, target (h, w) in metres."""
@@ -79,14 +83,14 @@ class NYUDepthV2:
 
     def read(self, index: int) -> DepthSample:
         """Sample `index`, even where its depth cannot be meant: for looking at it."""
-        frame = self._frames[index]
-        image, depth = frame.read()
+        ids, scenes, read_frame = self._frames
+        image, depth = read_frame(index)
         mask = np.isfinite(depth) & (depth > 0)
-        return DepthSample(image, np.where(mask, depth, 0), mask, DepthKind.METRES, frame.id, frame.scene)
+        return DepthSample(image, np.where(mask, depth, 0), mask, DepthKind.METRES, ids[index], scenes[index])
 
     def path(self, index: int) -> Path:
         """Where sample `index` is."""
-        return self._root / self._frames[index].id
+        return self._root / self._frames.ids[index]
 
 
 def detect_layout(root: Path) -> Layout:
@@ -117,20 +121,23 @@ def detect_layout(root: Path) -> Layout:
     return found[0]
 
 
-def _h5_frames(root: Path, split: str) -> list[_Frame]:
-    paths = sorted((root / split).rglob("*.h5"))
-    return [
-        _Frame(path.relative_to(root).as_posix(), _scene(path.relative_to(root / split)), partial(read_h5, path))
-        for path in paths
-    ]
+def _h5_frames(root: Path, split: str) -> _Frames:
+    ids = find(root, f"{split}/**/*.h5")
+    texts = Texts(ids)
+    return _Frames(texts, Texts([_scene(id, split) for id in ids]), partial(_read_h5_frame, root, texts))
 
 
-def _scene(path: Path) -> str:
+def _scene(id: str, split: str) -> str:
     # The h5 release puts the test images of all scenes into one folder of this name.
-    return "" if path.parent.name == "official" else path.parent.name
+    folder = id.rsplit("/", 2)[-2]
+    return "" if folder == "official" or id.count("/") == split.count("/") + 1 else folder
 
 
-def _labelled_frames(root: Path, split: str) -> list[_Frame]:
+def _read_h5_frame(root: Path, ids: Texts, index: int) -> RGBD:
+    return read_h5(root / ids[index])
+
+
+def _labelled_frames(root: Path, split: str) -> _Frames:
     path = root if root.is_file() else root / LABELLED_NAME
     splits_path = path.with_name("splits.mat")
     if not splits_path.is_file():
@@ -166,9 +173,15 @@ def _labelled_frames(root: Path, split: str) -> list[_Frame]:
         scenes = [""] * len(images)
         if "scenes" in file:
             scenes = [bytes(file[name][()].astype(np.uint8)).decode() for name in file["scenes"][()].ravel()]
-    return [
-        _Frame(f"labelled/{number}", scenes[number - 1], partial(read_labelled, path, number)) for number in numbers
-    ]
+    return _Frames(
+        Texts([f"labelled/{number}" for number in numbers]),
+        Texts([scenes[number - 1] for number in numbers]),
+        partial(_read_labelled_frame, path, numbers),
+    )
+
+
+def _read_labelled_frame(path: Path, numbers: list[int], index: int) -> RGBD:
+    return read_labelled(path, numbers[index])
 
 
 def _list_files(root: Path, split: str) -> list[Path]:
@@ -176,14 +189,14 @@ def _list_files(root: Path, split: str) -> list[Path]:
     return sorted({path for pattern in patterns for path in root.glob(pattern)})
 
 
-def _png_frames(root: Path, split: str) -> list[_Frame]:
+def _png_frames(root: Path, split: str) -> _Frames:
     lists = _list_files(root, split)
     if len(lists) != 1:
         raise ValueError(
             f"{root}: expected one list file for the {split} split, found {[path.name for path in lists]}. "
             "Each line names an image, its depth, and optionally a focal length."
         )
-    frames, skipped = [], 0
+    images, depths, skipped = list[str](), list[str](), 0
     for number, line in enumerate(lists[0].read_text().splitlines(), start=1):
         fields = line.split()
         if not fields:
@@ -193,11 +206,16 @@ def _png_frames(root: Path, split: str) -> list[_Frame]:
         if fields[1] == "None":
             skipped += 1
             continue
-        image, depth = (Path(field.lstrip("/")) for field in fields[:2])
-        frames.append(_Frame(image.as_posix(), image.parent.name, partial(read_png, root / image, root / depth)))
+        images.append(posixpath.normpath(fields[0].lstrip("/")))
+        depths.append(fields[1].lstrip("/"))
     if skipped:
-        log.warning("%s: skipped %d of %d images, which have no depth.", lists[0], skipped, skipped + len(frames))
-    return frames
+        log.warning("%s: skipped %d of %d images, which have no depth.", lists[0], skipped, skipped + len(images))
+    ids, scenes = Texts(images), Texts([posixpath.basename(posixpath.dirname(image)) for image in images])
+    return _Frames(ids, scenes, partial(_read_png_frame, root, ids, Texts(depths)))
+
+
+def _read_png_frame(root: Path, images: Texts, depths: Texts, index: int) -> RGBD:
+    return read_png(root / images[index], root / depths[index])
 
 
 def read_h5(path: Path) -> RGBD:

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from depth_lightning.data.encoding import DepthEncoding
 from depth_lightning.data.files import read_image, read_map, split_key
-from depth_lightning.data.listing import Pair, Split, match_patterns, read_manifest
+from depth_lightning.data.listing import Split, match_patterns, read_manifest
+from depth_lightning.data.pair_table import Pair, PairTable
 from depth_lightning.data.splits import select
 from depth_lightning.sample import DepthSample
 
@@ -65,8 +66,11 @@ class DepthPairs:
             )
         else:
             pairs = match_patterns(folder, image, depth, mask, unmatched)
-        self.pairs = select(pairs, split, split_list, val_share, folder)
-        self.encodings = [_of_row(encoding or DepthEncoding(), pair) for pair in self.pairs]
+        self.pairs = PairTable(select(pairs, split, split_list, val_share, folder))
+        self.encoding = encoding or DepthEncoding()
+        for pair in pairs:
+            if pair.numbers:
+                _of_row(self.encoding, pair)
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -76,7 +80,7 @@ class DepthPairs:
         sample, pair = self.read(index), self.pairs[index]
         path, _ = split_key(pair.depth)
         try:
-            self.encodings[index].check(sample.target, sample.mask)
+            _of_row(self.encoding, pair).check(sample.target, sample.mask)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
         (h, w), (depth_h, depth_w) = sample.image.shape[:2], sample.target.shape
@@ -89,7 +93,8 @@ class DepthPairs:
 
     def read(self, index: int) -> DepthSample:
         """Sample `index`, even where its numbers or its aspect cannot be meant: for looking at it."""
-        pair, encoding = self.pairs[index], self.encodings[index]
+        pair = self.pairs[index]
+        encoding = _of_row(self.encoding, pair)
         image = read_image(Path(pair.image))
         path, key = split_key(pair.depth)
         stored = read_map(path, key or self.depth_key)

@@ -2,12 +2,13 @@
 
 import hashlib
 import logging
+import posixpath
 from collections import Counter
 from collections.abc import Sequence
-from itertools import combinations
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from depth_lightning.data.listing import Pair, Split
+from depth_lightning.data.listing import Split
+from depth_lightning.data.pair_table import Pair
 
 log = logging.getLogger(__name__)
 
@@ -69,9 +70,10 @@ def _by_list(
         names = set(split_list)
         how = f"data.split_list names {sorted(names)}"
     names = {name.strip("/") for name in names}
+    lengths = sorted({name.count("/") + 1 for name in names})
     listed, used = [], set[str]()
     for pair in pairs:
-        found = names.intersection(_names(pair))
+        found = names.intersection(_names(pair, lengths))
         listed.append(bool(found))
         used |= found
     unused = sorted(names - used)
@@ -83,12 +85,11 @@ def _by_list(
     return [pair for pair, is_listed in zip(pairs, listed, strict=True) if is_listed == wanted], how
 
 
-def _names(pair: Pair) -> set[str]:
-    """Everything that a list may call a pair: its scene, and each run of folders and file name in its id."""
-    path = PurePosixPath(pair.id)
+def _names(pair: Pair, lengths: Sequence[int]) -> set[str]:
+    """What a list may call a pair: its scene, and each run of so many folders and file name in its id."""
     names = {pair.scene}
-    for parts in (path.parts, path.with_suffix("").parts):
-        names |= {"/".join(parts[start:end]) for start, end in combinations(range(len(parts) + 1), 2)}
+    for parts in (pair.id.split("/"), posixpath.splitext(pair.id)[0].split("/")):
+        names.update("/".join(parts[start : start + n]) for n in lengths for start in range(len(parts) + 1 - n))
     return names
 
 

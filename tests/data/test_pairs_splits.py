@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from depth_lightning.data.listing import Pair
+from depth_lightning.data.pair_table import Pair
 from depth_lightning.data.splits import select
 
 
