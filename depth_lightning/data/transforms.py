@@ -90,8 +90,8 @@ class TrainTransform:
         sample = resized_crop(sample, self.size, self.crop, rng)._replace(seed=seed)
         if self.flip and rng.random() < 0.5:
             # A view: collating copies it.
-            flipped = (array[:, ::-1] for array in (sample.image, sample.target, sample.mask))
-            return sample._replace(**dict(zip(("image", "target", "mask"), flipped, strict=True)))
+            image, target, mask = (array[:, ::-1] for array in (sample.image, sample.target, sample.mask))
+            return sample._replace(image=image, target=target, mask=mask)
         if self.augment is None:
             return sample
         # One pair of generators for all transforms: set_random_seed gives each its own of the same seed, and then
