@@ -3,10 +3,12 @@
 import base64
 import json
 import os
+import select
 import shutil
 import subprocess
 import time
 
+SECONDS = 60
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -62,6 +64,8 @@ class Browser:
 
     def _receive(self):
         while b"\0" not in self._buffer:
+            if not select.select([self._read], [], [], SECONDS)[0]:
+                raise RuntimeError(f"The browser says nothing for {SECONDS} s.")
             read = os.read(self._read, 1 << 20)
             if not read:
                 raise RuntimeError("The browser has ended.")
@@ -87,12 +91,11 @@ class Browser:
         return found["result"].get("value")
 
     def wait_for(self, script, seconds=20):
-        """Wait until an expression is true; its value."""
+        """Wait until an expression is true."""
         until = time.monotonic() + seconds
-        while not (value := self.run(script)):
+        while not self.run(f"!!({script})"):
             assert time.monotonic() < until, f"never true: {script}"
             time.sleep(0.05)
-        return value
 
     def press(self, key, shift=False):
         """Press a key, by its DOM name, and let it go."""

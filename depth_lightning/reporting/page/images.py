@@ -25,7 +25,7 @@ EACH: Final = 4
 """How many of the best, of the worst and of the random images are shown large."""
 LARGE_PIXELS: Final = 480 * 640
 SMALL_PIXELS: Final = 120 * 160
-ALL_PIXELS: Final = 660 * SMALL_PIXELS
+ALL_PIXELS: Final = 500 * SMALL_PIXELS
 """Of all small maps together: with more images, each gets less, and the page stays below 40 MB."""
 PHOTO_PIXELS: Final = 4
 """A photograph next to small maps has this many times their pixels."""
@@ -178,7 +178,7 @@ def rank_keys(image: PageImage) -> dict[str, float]:
 
 
 def chosen(images: list[PageImage]) -> dict[tuple[str, str], list[int]]:
-    """(truth, role) → the images to show large, those that are neither best nor worst as the random ones."""
+    """(truth, role) → the images to show large; a random one that is best or worst is not shown twice."""
     found: dict[tuple[str, str], list[int]] = {}
     for truth in dict.fromkeys(image.truth for image in images):
         taken: set[int] = set()
@@ -188,9 +188,9 @@ def chosen(images: list[PageImage]) -> dict[tuple[str, str], list[int]]:
             ranked = sorted(
                 (rank_keys(image)[role], image.id, index)
                 for index, image in enumerate(images)
-                if image.truth == truth and image.large and role in rank_keys(image) and index not in taken
+                if image.truth == truth and role in rank_keys(image)
             )
-            found[truth, role] = [index for *_, index in ranked[: each[role]]]
+            found[truth, role] = [index for *_, index in ranked[: each[role]] if index not in taken]
             taken.update(found[truth, role])
     return {key: indices for key, indices in found.items() if indices}
 

@@ -40,7 +40,11 @@ function buildGroups() {
   for (const { title, images } of content.groups) {
     const group = element("section", {}, element("h3", { textContent: title }));
     for (const index of images) {
-      const place = element("figure", { className: "picture" }, element("figcaption", { textContent: content.images[index].id }));
+      const { id, width, height } = content.images[index];
+      const tiles = element("div", { className: "tiles" });
+      for (let i = 0; i < 4; i++) tiles.append(element("div"));
+      for (const tile of tiles.children) tile.style.aspectRatio = `${width} / ${height}`;
+      const place = element("figure", { className: "picture empty" }, element("figcaption", { textContent: id }), tiles);
       place.dataset.image = index;
       group.append(place);
       near.observe(place);

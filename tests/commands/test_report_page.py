@@ -1,0 +1,69 @@
+"""The page that evaluate.py report=true and the end of a training run write."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from depth_lightning.commands.evaluate import evaluate
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _content(page):
+    return json.loads(re.search(r'<script type="application/json" id="content">(.*?)</script>', page, re.DOTALL)[1])
+
+
+def test_a_run_ends_with_its_page(trained):
+    folder, best = trained
+    page = (folder / "report.html").read_text()
+    assert f"{best:.4f}" in page and "python train.py" in page
+    for chart in ("Training loss", "AbsRel in validation", "Learning rate", "AbsRel by distance", "Calibration"):
+        assert chart in page, chart
+    content = _content(page)
+    assert len(content["images"]) == 5 and {image["status"] for image in content["images"]} == {"scored"}
+    assert [len(group["images"]) for group in content["groups"]] == [3, 2]
+    assert page.count('id="large') == 5 and page.count('id="small') == 5
+
+
+def test_evaluation_writes_one_when_asked(trained, compose_config, tmp_path):
+    run, _ = trained
+    checkpoint = f"checkpoint={run}/checkpoints/best.ckpt"
+    quiet = ["panels=0", "breakdowns=false"]
+    evaluate(compose_config("evaluate", [checkpoint, *quiet], tmp_path / "without"), quiet)
+    assert not (tmp_path / "without/report.html").exists()
+    typed = [*quiet, "report=true", "protocol=median_scaled", "baseline=true"]
+    result = evaluate(compose_config("evaluate", [checkpoint, *typed], tmp_path), [checkpoint, *typed])
+    page = (tmp_path / "report.html").read_text()
+    assert f"python evaluate.py {checkpoint} panels=0" in page
+    assert "AbsRel by distance" not in page and "Training loss" in page and "always" in page
+    content = _content(page)
+    found = [image["values"][0] for image in content["images"]]
+    assert found == [float(f"{value:.6g}") for value in result.per_image()["abs_rel"]]
+    assert content["ways"] == [
+        "The prediction is aligned to the truth of this image: multiplied by the median of truth / prediction."
+    ]
+    assert "scale" in [column["name"] for column in content["columns"]]
+
+
+@pytest.mark.slow
+def test_two_processes_write_the_page_of_one(trained, tmp_path):
+    run, _ = trained
+    pages = {}
+    for name, processes in (("alone", "cpu"), ("two", "ddp_cpu")):
+        words = [f"checkpoint={run}/checkpoints/best.ckpt", f"trainer={processes}", "panels=0", "report=true"]
+        words += ["data.eval_batch_size=1", f"hydra.run.dir={tmp_path / name}"]
+        subprocess.run(
+            [sys.executable, "evaluate.py", *words],
+            cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True, capture_output=True,
+        )  # fmt: skip
+        pages[name] = (tmp_path / name / "report.html").read_text()
+    alone, two = (_content(page) for page in pages.values())
+    assert [image["id"] for image in alone["images"]] == [image["id"] for image in two["images"]]
+    assert alone["groups"] == two["groups"]
+    blobs = [re.findall(r'<script type="application/octet-stream" id="(\w+)">(.*?)<', page) for page in pages.values()]
+    assert len(blobs[0]) == 10 and blobs[0] == blobs[1]

@@ -1,0 +1,375 @@
+"""The page in a headless Chromium: what a person does with it."""
+
+import re
+import time
+
+import numpy as np
+import pytest
+from headless import Browser, find_chromium
+from planted_page import Planted, make_page, room
+
+from depth_lightning.metrics import Protocol
+from depth_lightning.reporting.colour import DEPTH_COLOURS, colourise
+from depth_lightning.reporting.page.images import chosen
+from depth_lightning.sample import DepthKind
+
+pytestmark = pytest.mark.skipif(find_chromium() is None, reason="needs Chromium, which this machine does not have")
+
+HOSTILE = 'a</script><script>document.title = "hacked"</script><img src=x onerror="document.title=1">'
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    try:
+        window = Browser(tmp_path_factory.mktemp("chromium"))
+    except (RuntimeError, OSError) as error:
+        pytest.skip(f"needs Chromium, which does not start on this machine: {error}")
+    yield window
+    window.close()
+
+
+@pytest.fixture(scope="module")
+def planted():
+    """By id. Twenty, so that some are small alone; one of a hostile name is the worst."""
+    images = [room(index, 0.02 * (1 + index), scene=f"scene {index % 7}") for index in range(19)]
+    images.append(room(99, 0.9, id=HOSTILE, scene=HOSTILE))
+    return {one.id: one for one in images}
+
+
+@pytest.fixture(scope="module")
+def page(planted, tmp_path_factory):
+    curves = [{"step": str(step), "train/loss": str(1 / (step + 1)), "val/abs_rel": "0.1"} for step in range(1000)]
+    return make_page(tmp_path_factory.mktemp("page"), planted.values(), title=HOSTILE, curves=curves, notes=[HOSTILE])
+
+
+@pytest.fixture
+def opened(browser, page):
+    browser.resize(1300, 900)
+    browser.open(page.path)
+    return browser
+
+
+def _rows(browser):
+    return browser.run("[...document.querySelectorAll('#list tbody td.name button')].map((one) => one.textContent)")
+
+
+def _figure(browser, index):
+    """A selector of the large figure of an image, once it and its neighbours are there."""
+    selector = f'#pictures figure[data-image="{index}"]'
+    _scroll(browser, selector)
+    browser.wait_for(f"document.querySelector('{selector} .tile canvas')?.width > 10")
+    _scroll(browser, selector)
+    return selector
+
+
+def _scroll(browser, selector):
+    """Scroll until it is in the middle, and nothing that is still filled moves it."""
+    before = None
+    while True:
+        browser.run(f"document.querySelector('{selector}').scrollIntoView({{block: 'center'}})")
+        browser.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        now = browser.run(f"[scrollY, document.querySelector('{selector}').getBoundingClientRect().top]")
+        if now == before:
+            return
+        before = now
+        time.sleep(0.1)
+
+
+def _place(browser, selector, x, y):
+    """The place in the window of a share (x, y) of an element."""
+    left, top, width, height = browser.run(
+        f"(() => {{const b = document.querySelector('{selector}').getBoundingClientRect();"
+        "return [b.left, b.top, b.width, b.height]})()"
+    )
+    return left + x * width, top + y * height
+
+
+def _pixel(browser, selector, x, y):
+    """The colour at a share (x, y) of a canvas."""
+    return browser.run(
+        f"(() => {{const c = document.querySelector('{selector}');"
+        f"return [...c.getContext('2d').getImageData({x} * c.width, {y} * c.height, 1, 1).data].slice(0, 3)}})()"
+    )
+
+
+def _read(browser, figure):
+    """x, y, truth, prediction and error in percent, as the page says; None where it says there is none."""
+    text = browser.run(f"document.querySelector('{figure} .read').textContent")
+    found = re.fullmatch(
+        r"x (\d+), y (\d+) · truth (none|[\d.]+ m) · prediction ([\d.]+) m(?: · error ([+−]?[\d.]+) %)?", text
+    )
+    assert found, text
+    x, y, truth, prediction, error = found.groups()
+    truth = None if truth == "none" else float(truth.removesuffix(" m"))
+    return int(x), int(y), truth, float(prediction), error and float(error.replace("−", "-"))
+
+
+def _shown(page, role):
+    return chosen(page.images)["depth", role][0]
+
+
+def test_it_loads_without_a_complaint_or_a_request(opened, page):
+    index = _shown(page, "worst")
+    assert page.images[index].id == HOSTILE
+    _figure(opened, index)
+    _scroll(opened, "#list thead")
+    opened.wait_for("document.querySelector('#list canvas')")
+    assert opened.errors() == []
+    assert opened.run("document.title") == HOSTILE
+    assert opened.run("document.querySelector('h1').textContent") == HOSTILE
+    assert opened.run("document.querySelectorAll('img').length") == 0
+    assert len(_rows(opened)) == 20
+    assert opened.run("document.querySelectorAll('#run .chart').length") == 2
+
+
+def test_a_script_that_is_not_the_pages_own_is_not_run(browser, page, tmp_path):
+    text = page.path.read_text()
+    (tmp_path / "changed.html").write_text(text.replace("<main>", "<main><script>document.title='hacked'</script>"))
+    browser.open(tmp_path / "changed.html")
+    assert browser.run("document.title") == HOSTILE
+    assert any("Content Security Policy" in error for error in browser.errors())
+
+
+@pytest.mark.parametrize("name", ["abs_rel", "delta1", "rmse"])
+def test_the_sort_sorts(opened, page, name):
+    table = page.result.per_image()
+    ascending = [table["id"][row] for row in np.argsort(table[name], kind="stable")]
+    assert _rows(opened)[:3] == [one.id for one in sorted(page.images, key=lambda one: -one.error)][:3]  # worst first
+    button = f"[...document.querySelectorAll('#list thead button')].find((b) => b.textContent.startsWith('{name} '))"
+    opened.run(f"{button}.focus()")
+    found = []
+    for _ in range(2):
+        opened.press("Enter")
+        found.append((opened.run(f"{button}.parentElement.ariaSort"), _rows(opened)))
+    assert {way for way, _ in found} == {"ascending", "descending"}
+    for way, ids in found:
+        values = [table[name][table["id"].index(identity)] for identity in ids]
+        assert values == sorted(values, reverse=way == "descending") and len(ids) == len(ascending)
+
+
+def test_the_filter_filters(opened, page):
+    table = page.result.per_image()
+
+    def fill(name, value):
+        opened.run(
+            f"(() => {{const e = document.getElementById('filter-{name}'); e.value = '{value}';"
+            "e.dispatchEvent(new Event('input', {bubbles: true}))})()"
+        )
+
+    metrics = opened.run("[...document.querySelectorAll('#filter-metric option')].map((o) => o.textContent)")
+    fill("metric", next(i for i, label in enumerate(metrics) if label.startswith("rmse ")))
+    low, high = (float(end) for end in np.quantile(table["rmse"], [0.3, 0.6]))
+    fill("from", low)
+    fill("to", high)
+    expected = {name for name, value in zip(table["id"], table["rmse"], strict=True) if low <= value <= high}
+    assert set(_rows(opened)) == expected and 3 < len(expected) < 12
+    assert opened.run("document.getElementById('filter-count').textContent") == f"{len(expected)} of 20 images"
+    fill("text", "SCENE 3")
+    scenes = dict(zip(table["id"], table["scene"], strict=True))
+    assert set(_rows(opened)) == {name for name in expected if scenes[name] == "scene 3"}
+    opened.run("document.querySelector('.filters button[type=reset]').click()")
+    opened.wait_for("document.querySelectorAll('#list tbody tr').length === 20")
+
+
+@pytest.mark.parametrize("role", ["worst", "best"])
+def test_the_read_out_reads_the_arrays(opened, page, planted, role):
+    index = _shown(page, role)
+    image, one = page.images[index], planted[page.images[index].id]
+    figure = _figure(opened, index)
+    for tile, (row, column) in enumerate([(0, 0), (47, 63), (20, 31), (8, 12)], 1):
+        canvas = f"{figure} .tile:nth-child({tile}) canvas"
+        opened.mouse("moved", *_place(opened, canvas, (column + 0.5) / 64, (row + 0.5) / 48))
+        x, y, truth, prediction, error = _read(opened, figure)
+        assert (x, y) == (column, row)
+        assert prediction == pytest.approx(one.prediction[row, column], abs=0.51 * image.large.prediction.step + 1e-4)
+        if not one.mask[row, column]:
+            assert truth is None and error is None
+            continue
+        assert truth == pytest.approx(one.target[row, column], abs=0.51 * image.large.truth.step + 1e-4)
+        assert error == pytest.approx(100 * (one.prediction[row, column] / one.target[row, column] - 1), abs=0.05)
+    assert not one.mask[8, 12]
+
+
+def test_keys_read_and_zoom(opened, page, planted):
+    index = _shown(page, "worst")
+    one, figure = planted[page.images[index].id], _figure(opened, _shown(page, "worst"))
+    canvas = f"{figure} .tile:nth-child(2) canvas"
+    opened.run(f"document.querySelector('{canvas}').focus()")
+    for key in ("ArrowRight", "ArrowRight", "ArrowDown"):
+        opened.press(key)
+    opened.press("ArrowLeft", shift=True)
+    x, y, truth, *_ = _read(opened, figure)
+    assert (x, y) == (32 + 1 - 10, 24 + 1)
+    assert truth == pytest.approx(one.target[25, 23], abs=1e-3)
+    for _ in range(3):
+        opened.press("+")
+    # Zoomed about what is read, 3.375 times: the middle of the canvas lies between it and where the middle was.
+    opened.mouse("moved", *_place(opened, canvas, 0.5, 0.5))
+    x, y, truth, *_ = _read(opened, figure)
+    expected = [(place + 0.5) / size for place, size in ((23, 64), (25, 48))]
+    expected = [share + (0.5 - share) / 3.375 for share in expected]
+    assert (x, y) == (int(expected[0] * 64), int(expected[1] * 48))
+    assert truth == pytest.approx(one.target[y, x], abs=1e-3)
+    opened.press("0")
+    opened.mouse("moved", *_place(opened, canvas, 0.01, 0.01))
+    assert _read(opened, figure)[:2] == (0, 0)
+    opened.press("Tab")  # and on to the next picture, as any reader of the page may
+    assert opened.run(f"document.activeElement === document.querySelector('{figure} .tile:nth-child(3) canvas')")
+
+
+def test_the_slider_slides(opened, page, planted):
+    index = _shown(page, "worst")
+    image, one, figure = page.images[index], planted[page.images[index].id], _figure(opened, index)
+    opened.run(f"document.querySelectorAll('{figure} .tools button')[1].click()")
+    opened.wait_for(f"document.querySelector('{figure} .handle canvas')?.width > 10")
+    colours = {
+        name: colourise(values, image.low, image.high, colours=DEPTH_COLOURS).astype(int)
+        for name, values in (("truth", one.target), ("prediction", one.prediction))
+    }
+
+    def is_shown(name, row, column):
+        found = _pixel(opened, f"{figure} .handle canvas", (column + 0.5) / 64, (row + 0.5) / 48)
+        return np.abs(np.array(found) - colours[name][row, column]).max() <= 3
+
+    far = np.abs(colours["truth"] - colours["prediction"]).max(axis=-1) > 40
+    left, right = (int(np.flatnonzero(far[40, part])[0]) + part.start for part in (slice(14, 20), slice(42, 50)))
+    assert is_shown("truth", 40, left) and is_shown("prediction", 40, right)
+    opened.run(f"document.querySelector('{figure} input[type=range]').focus()")
+    opened.press("End")
+    assert is_shown("truth", 40, left) and is_shown("truth", 40, right)
+    opened.press("Home")
+    assert is_shown("prediction", 40, left) and is_shown("prediction", 40, right)
+    start, end = (_place(opened, f"{figure} .handle canvas", x, 0.5) for x in (0.02, 0.5))
+    opened.mouse("moved", *start)
+    opened.mouse("pressed", *start, buttons=1)
+    opened.mouse("moved", *end, buttons=1)
+    opened.mouse("released", *end)
+    assert is_shown("truth", 40, left) and is_shown("prediction", 40, right)
+    assert float(opened.run(f"document.querySelector('{figure} input[type=range]').value")) == pytest.approx(50, abs=1)
+
+
+def test_any_image_opens_and_the_next_one_too(opened, page, planted):
+    small = next(index for index, image in enumerate(page.images) if image.large is None)
+    one = planted[page.images[small].id]
+    opened.run(f"document.querySelector('tr[data-image=\"{small}\"] button').focus()")
+    opened.press("Enter")
+    figure = f'#viewer figure[data-image="{small}"]'
+    opened.wait_for(f"document.querySelector('{figure} .tile canvas')?.width > 10")
+    opened.mouse("moved", *_place(opened, f"{figure} .tile:nth-child(3) canvas", 30.5 / 64, 20.5 / 48))
+    x, y, truth, prediction, _ = _read(opened, figure)
+    assert (x, y) == (30, 20)
+    steps = page.images[small].small
+    assert truth == pytest.approx(one.target[20, 30], abs=0.6 * steps.truth.step)
+    assert prediction == pytest.approx(one.prediction[20, 30], abs=0.6 * steps.prediction.step)
+    place = _rows(opened).index(one.id)
+    opened.press("PageDown")
+    opened.wait_for(f"document.querySelector('#viewer figcaption b')?.textContent === {_rows(opened)[place + 1]!r}")
+    opened.press("Escape")
+    assert not opened.run("document.getElementById('viewer').open")
+    assert opened.errors() == []
+
+
+def test_points_can_be_turned(opened, page, planted):
+    index = _shown(page, "best")
+    figure = _figure(opened, index)
+    opened.run(f"document.querySelectorAll('{figure} .tools button')[2].click()")
+    canvas = f"{figure} .points canvas"
+    if not opened.run(f"!!document.querySelector('{canvas}')"):
+        pytest.skip("this Chromium has no WebGL")
+    opened.wait_for(f"document.querySelector('{canvas}').dataset.points")
+    assert int(opened.run(f"document.querySelector('{canvas}').dataset.points")) == 48 * 64
+
+    def picture():
+        return opened.run(f"document.querySelector('{canvas}').toDataURL()")
+
+    before = picture()
+    opened.run(f"document.querySelector('{canvas}').focus()")
+    opened.press("ArrowLeft")
+    assert picture() != before
+    for name, points in (("truth", planted[page.images[index].id].mask.sum()), ("both", None)):
+        opened.run(
+            f"(() => {{const s = document.querySelector('{figure} .points select'); s.value = '{name}';"
+            "s.dispatchEvent(new Event('change'))})()"
+        )
+        found = int(opened.run(f"document.querySelector('{canvas}').dataset.points"))
+        assert found == (points or 48 * 64 + planted[page.images[index].id].mask.sum())
+    assert opened.errors() == []
+
+
+def test_without_webgl_there_is_a_text_in_the_place_of_points(opened, page):
+    figure = _figure(opened, _shown(page, "best"))
+    opened.run("HTMLCanvasElement.prototype.getContext = () => null")
+    opened.run(f"document.querySelectorAll('{figure} .tools button')[2].click()")
+    assert "needs WebGL" in opened.run(f"document.querySelector('{figure} .points').textContent")
+
+
+def test_light_and_dark(opened):
+    def background():
+        return opened.run("getComputedStyle(document.body).backgroundColor")
+
+    opened.run("localStorage.clear()")
+    opened.theme("dark")
+    dark = background()
+    opened.theme("light")
+    light = background()
+    assert dark != light
+    seen = []
+    for _ in range(3):
+        opened.run("document.getElementById('theme').click()")
+        seen.append((opened.run("document.getElementById('theme').textContent"), background()))
+    assert seen == [("Theme: light", light), ("Theme: dark", dark), ("Theme: as the system", light)]
+
+
+def test_a_narrow_screen_needs_no_scrolling_sideways(opened, page):
+    opened.resize(360, 740, phone=True)
+    for index in chosen(page.images)["depth", "worst"]:
+        _figure(opened, index)
+    assert opened.run("document.documentElement.scrollWidth") <= 360
+    sizes = opened.run("[...document.querySelectorAll('#pictures .tile canvas')].map((c) => c.clientWidth)")
+    assert min(sizes) > 140
+
+
+def test_what_can_be_focused_has_a_name(opened, page):
+    _figure(opened, _shown(page, "worst"))
+    _scroll(opened, "#list thead")
+    opened.wait_for("document.querySelector('#list canvas')")
+    opened.send("Accessibility.enable")
+    nodes = opened.send("Accessibility.getFullAXTree")["nodes"]
+    seen = [node for node in nodes if not node["ignored"]]
+    wanted = {"button", "link", "textbox", "searchbox", "combobox", "spinbutton", "slider", "image", "dialog", "region"}
+    unnamed = [node["role"]["value"] for node in seen
+               if node["role"]["value"] in wanted and not node.get("name", {}).get("value")]  # fmt: skip
+    assert unnamed == []
+    assert len([node for node in seen if node["role"]["value"] in wanted]) > 50
+
+
+def test_other_kinds_of_truth_are_said(browser, tmp_path):
+    depth = np.random.default_rng(0).uniform(1, 8, (48, 64)).astype(np.float32)
+    everywhere = np.ones(depth.shape, bool)
+    kinds = {
+        "metres": (DepthKind.METRES, depth),
+        "scale": (DepthKind.UP_TO_SCALE, depth / 5),
+        "disparity": (DepthKind.DISPARITY, 5 / depth + 1),
+    }
+    planted = [Planted(name, target, everywhere, 3 / depth + 0.2, kind) for name, (kind, target) in kinds.items()]
+    page = make_page(tmp_path, planted, output="relative", protocol=Protocol(alignment="scale_shift_disparity"))
+    browser.resize(1300, 900)
+    browser.open(page.path)
+    titles = browser.run("[...document.querySelectorAll('#pictures h3')].map((one) => one.textContent)")
+    assert {"Worst by abs_rel, truth in depth", "Worst by affine_error, truth in disparity"} <= set(titles)
+    for index, image in enumerate(page.images):
+        figure = _figure(browser, index)
+        text = browser.run(f"document.querySelector('{figure}').textContent")
+        browser.mouse("moved", *_place(browser, f"{figure} .tile canvas", 0.5, 0.5))
+        browser.wait_for(f"document.querySelector('{figure} .read').textContent")
+        read = browser.run(f"document.querySelector('{figure} .read').textContent")
+        truth = kinds[image.id][1][24, 32]
+        assert float(re.search(r"truth ([\d.]+)", read)[1]) == pytest.approx(truth, abs=2e-3)
+        assert float(re.search(r"prediction ([\d.]+)", read)[1]) == pytest.approx(truth, rel=3e-3)
+        assert (" m " in read) == (image.id == "metres")
+        assert ("red: too near" in text) == (image.id == "disparity")
+        browser.run(f"document.querySelectorAll('{figure} .tools button')[2].click()")
+        said = browser.run(f"document.querySelector('{figure} .points').textContent")
+        assert ("no shape in space" in said) == (image.id == "disparity")
+        assert ("up to scale" in said) == (image.id != "metres")
+    assert browser.errors() == []
