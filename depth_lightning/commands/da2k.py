@@ -17,7 +17,7 @@ from depth_lightning.data.da2k import DA2K, PointPairSample, point_pair_loader
 from depth_lightning.metrics.point_pairs import PairCounts, PointPairAccuracy
 from depth_lightning.models import DepthAnythingV2, normalize
 from depth_lightning.reporting.tables import write_csv, write_json
-from depth_lightning.training.callbacks import progress
+from depth_lightning.training.progress import progress
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,8 @@ HARMLESS = (
     *("data.num_workers", "data.batch_size", "trainer.accumulate_grad_batches"),  # their product has a check of its own
     *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.inference_mode"),
     *("trainer.log_every_n_steps", "trainer.num_sanity_val_steps"),
-    *("callbacks.progress", "callbacks.panels", "callbacks.learning_rates"),
+    *("callbacks.progress", "callbacks.panels", "callbacks.learning_rates", "callbacks.throughput"),
+    *("callbacks.worst", "callbacks.depth_histogram"),
     *("self_check", "callbacks.watch.folder", "callbacks.watch.max_incidents"),
     "callbacks.watch.on_bad_step",  # a run that it stopped may go on without the step
     *("callbacks.checkpoints.folder", "callbacks.checkpoints.every_n_steps", "callbacks.checkpoints.every_n_minutes"),

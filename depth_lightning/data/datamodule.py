@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -128,13 +129,20 @@ class DepthDataModule(LightningDataModule):
 
 
 class _Loader(DataLoader[DepthSample]):
-    """A DataLoader that reads nothing before its first batch is asked for.
+    """A DataLoader that reads nothing before its first batch is asked for, and knows how long it made training wait.
 
     Lightning asks for an iterator before it knows the epoch, and in a run that goes on, the place within it.
     """
 
+    waited_s = 0.0
+    """Over all epochs."""
+
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        yield from super().__iter__()
+        asked = time.monotonic()
+        for batch in super().__iter__():
+            self.waited_s += time.monotonic() - asked
+            yield batch
+            asked = time.monotonic()
 
 
 def _outlive_warnings(worker: int) -> None:

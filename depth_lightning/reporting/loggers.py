@@ -4,7 +4,7 @@ import csv
 import logging
 import netrc
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,9 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
+
+from depth_lightning.reporting.panels import stack_panels
+from depth_lightning.reporting.tables import number
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import WandbLogger
@@ -107,6 +110,41 @@ def log_image(logger: Logger, name: str, image: np.ndarray, step: int) -> None:
         logger.experiment.add_image(name, image, step, dataformats="HWC")
     elif hasattr(logger, "log_image"):
         logger.log_image(name, [image], step=step)
+
+
+def log_table(
+    logger: Logger, name: str, columns: Sequence[str], rows: Sequence[Sequence[str | float | np.ndarray]], step: int
+) -> None:
+    """Give a table to a logger; those that take none are passed over.
+
+    Args:
+        logger: Weights & Biases shows pictures in the cells; TensorBoard shows them below one another, by themselves.
+        name: of the table.
+        columns: their names.
+        rows: a cell is a text, a number, or an (h, w, 3) uint8 RGB picture.
+        step: of the run.
+    """
+    if isinstance(logger, TensorBoardLogger):
+        pictures = [cell for row in rows for cell in row if isinstance(cell, np.ndarray)]
+        if pictures:
+            log_image(logger, name, stack_panels(pictures), step)
+        logger.experiment.add_text(name, _markdown(columns, rows), step)
+    elif hasattr(logger, "log_table"):
+        import wandb
+
+        cells = [[wandb.Image(cell) if isinstance(cell, np.ndarray) else cell for cell in row] for row in rows]
+        logger.log_table(name, columns=list(columns), data=cells, step=step)
+
+
+def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str | float | np.ndarray]]) -> str:
+    """The table without its pictures."""
+    kept = [column for column in range(len(columns)) if not any(isinstance(row[column], np.ndarray) for row in rows)]
+
+    def line(cells: Sequence[object]) -> str:
+        shown = [number(cell) if isinstance(cell, float) else str(cell) for cell in (cells[column] for column in kept)]
+        return f"| {' | '.join(cell.replace('|', '¦') for cell in shown)} |"
+
+    return "\n".join([line(columns), "|---" * len(kept) + "|", *map(line, rows)])
 
 
 def _has_wandb_account() -> bool:

@@ -65,7 +65,7 @@ class _Step(NamedTuple):
 
 
 class Watch(Callback):
-    """Leaves out steps whose loss or gradient is not finite, or whose loss jumps.
+    """Leaves out steps whose loss or gradient is not finite, or whose loss jumps; logs the gradient's norm, unclipped.
 
     A step that is left out changes neither the weights nor the optimizer's state; the schedule goes on, and the step
     counts, its samples with it. What an fp16 scaler handles by itself, gradients that overflow at a scale above 1, is
@@ -125,7 +125,7 @@ class Watch(Callback):
         """Judge the step, and see that it is left out if it is bad."""
         self._settle(trainer, module)
         scaler = getattr(trainer.precision_plugin, "scaler", None)
-        step = self._judge(trainer, optimizer, 1.0 if scaler is None else scaler.get_scale())
+        step = self._judge(trainer, module, optimizer, 1.0 if scaler is None else scaler.get_scale())
         self._batches, self._losses = [], []
         self._pending = step
         if scaler is None and all(group.get("fused") for group in optimizer.param_groups):
@@ -157,12 +157,13 @@ class Watch(Callback):
             seen = len(kept)
         self._history, self._seen, self._skipped = history, seen, list(state_dict["skipped"])
 
-    def _judge(self, trainer: lightning.Trainer, optimizer: Optimizer, loss_scale: float) -> _Step:
+    def _judge(self, trainer: lightning.Trainer, module: DepthModule, optimizer: Optimizer, loss_scale: float) -> _Step:
         own_loss = torch.stack(self._losses).sum().float() / loss_scale
         loss = trainer.strategy.reduce(own_loss.clone(), reduce_op="mean")
         assert isinstance(loss, Tensor)
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = whole(torch.nn.utils.get_total_norm(gradients)).float()
+        module.log("train/gradient_norm", norm, batch_size=1)
         self._history = self._history.to(loss.device)
         median = self._history.nanmedian() if self._seen >= MIN_HISTORY else torch.full_like(loss, torch.nan)
         limit = torch.where(median > 0, median * (self.jump_factor or torch.inf), torch.inf)
