@@ -45,7 +45,7 @@ def test_evaluation_writes_one_when_asked(trained, compose_config, tmp_path):
     found = [image["values"][0] for image in content["images"]]
     assert found == [float(f"{value:.6g}") for value in result.per_image()["abs_rel"]]
     assert content["ways"] == [
-        "The prediction is aligned to the truth of this image: multiplied by the median of truth / prediction."
+        "The prediction is aligned to the truth of this image: multiplied by the ratio of the medians."
     ]
     assert "scale" in [column["name"] for column in content["columns"]]
 
