@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from depth_lightning.data.bad_samples import BadSampleList, Samples, peers_of
 from depth_lightning.data.mixture import Mixture
 from depth_lightning.data.sampling import Draw, EvaluationSampler, TrainSampler, draw
+from depth_lightning.data.shards import DepthShards
 from depth_lightning.sample import DepthBatch, DepthDataset, DepthSample, collate
 
 
@@ -86,14 +87,14 @@ class DepthDataModule(LightningDataModule):
         """Batches in the order of `TrainSampler`, which Lightning tells the epoch."""
         rank, world_size = self._process()
         source = self.train_data.dataset.source
-        mixture = source if isinstance(source, Mixture) else None
+        ordered = source if isinstance(source, Mixture | DepthShards) else None
         sampler = TrainSampler(
-            mixture.samples_per_epoch if mixture else len(self.train_data),
+            ordered.samples_per_epoch if ordered else len(self.train_data),
             self.seed,
             self.global_batch_size,
             rank,
             world_size,
-            order=mixture.epoch_order if mixture else None,
+            order=ordered.epoch_order if ordered else None,
         )
         return self._loader(self.train_data, sampler, self.batch_size)
 
