@@ -2,11 +2,13 @@
 
 import logging
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -35,6 +37,7 @@ def run_job(work: Callable[[DictConfig], Result], cfg: DictConfig) -> Result:
     _single_job_arguments(cfg.run_dir)
     _quiet()
     environment = dict(os.environ)
+    _listen()
     try:
         _must_share_folder()
         return work(cfg)
@@ -53,6 +56,20 @@ def run_job(work: Callable[[DictConfig], Result], cfg: DictConfig) -> Result:
         sys.exit(0 if getattr(rank_zero_only, "rank", 0) else EXIT_SAVED)
     finally:
         _leave_processes(environment)
+
+
+def _listen() -> None:
+    """Answer SLURM's warning before the time limit also where no training does: with the status that asks for more.
+
+    That there is an answer keeps Lightning from its own, a checkpoint in the middle of whatever is done.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGUSR1, _leave)
+
+
+def _leave(number: int, frame: object) -> NoReturn:
+    rank_zero_only(log.error)("Stopped by SIGUSR1 before it was done: the same command does it again.")
+    sys.exit(EXIT_SAVED)
 
 
 def _leave_processes(environment: Mapping[str, str]) -> None:
