@@ -72,7 +72,7 @@ class DepthHistogram(Callback):
             assert isinstance(total, Tensor)
             if validated_epoch(trainer) and total.any():
                 metres = name == "val/depth_histogram"
-                limit, unit = (_limit_m(module), "m") if metres else (MEDIANS, "× the image's median truth")
+                limit, unit = (_limit_m(module), "m") if metres else (MEDIANS, "multiples of the image's median truth")
                 picture = draw_depth_histogram(total.cpu().numpy(), limit, unit)
                 for logger in trainer.loggers:
                     log_image(logger, name, picture, trainer.global_step)
