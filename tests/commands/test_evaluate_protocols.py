@@ -1,12 +1,14 @@
 """Which networks go with which protocols, and what the table says of images that could not be scored."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from depth_lightning.commands.evaluate import evaluate, report
 from depth_lightning.commands.train import train
+from depth_lightning.data.bad_samples import Samples
 from depth_lightning.metrics import DepthMetrics, ImageCounts, Protocol
 from depth_lightning.models import DepthAnythingV2, save_weights
 from depth_lightning.reporting.result import EvaluationResult
@@ -21,7 +23,7 @@ def _report(compose_config, tmp_path, protocol, depth, affine=NONE):
         cfg,
         EvaluationResult({"abs_rel": 0.1}, ValidationCounts(depth, affine)),
         DepthMetrics(protocol),
-        None,
+        SimpleNamespace(val_data=SimpleNamespace(dataset=Samples([]))),
         title="x",
     )
 
