@@ -9,7 +9,7 @@ from depth_lightning.reporting.colour import round_ticks
 
 WIDTH: Final = 460
 HEIGHT: Final = 260
-LEFT, RIGHT, TOP, BOTTOM = 52, 10, 12, 38
+LEFT, RIGHT, TOP, BOTTOM = 52, 20, 12, 38
 MOST_POINTS: Final = 400
 """Of a line; longer ones are averaged in stretches."""
 

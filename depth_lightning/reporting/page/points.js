@@ -9,7 +9,7 @@ void main() {
   p = vec3(cy * p.x + sy * p.z, p.y, cy * p.z - sy * p.x);
   p = vec3(p.x, cx * p.y - sx * p.z, cx * p.z + sx * p.y);
   float z = p.z + distance;
-  gl_Position = vec4(1.7 * p.x / aspect, -1.7 * p.y, 0.001 * z * z / distance, z);
+  gl_Position = vec4(1.73 * p.x, -1.73 * aspect * p.y, 0.001 * z * z / distance, z); // sees 60° across
   gl_PointSize = clamp(size / z, 1.0, 24.0);
   shade = colour;
 }`;
@@ -56,7 +56,7 @@ function pointCloud(image, maps) {
   const photo = new OffscreenCanvas(maps.width, maps.height).getContext("2d");
   photo.drawImage(maps.photo, 0, 0, maps.width, maps.height);
   const rgb = photo.getImageData(0, 0, maps.width, maps.height).data;
-  const view = { turn: [0.35, -0.15], nearer: 1 };
+  const view = { turn: [0.2, -0.1], nearer: 1 };
   let count = 0, middle = [0, 0, 1], reach = 1;
 
   function load() {
@@ -80,7 +80,7 @@ function pointCloud(image, maps) {
     const depths = Float32Array.from({ length: count }, (_, i) => places[3 * i + 2]).sort();
     const typical = depths[count >> 1] || 1;
     middle = [0, 0, typical];
-    reach = typical * 1.9;
+    reach = 1.1 * typical; // from where the camera was, about
     for (const [name, values] of [["place", places], ["colour", colours]]) {
       gl.bindBuffer(gl.ARRAY_BUFFER, buffers[name]);
       gl.bufferData(gl.ARRAY_BUFFER, new Float32Array(values), gl.STATIC_DRAW);
@@ -101,7 +101,7 @@ function pointCloud(image, maps) {
     gl.uniform3f(place("middle"), ...middle);
     gl.uniform1f(place("distance"), reach / view.nearer);
     gl.uniform1f(place("aspect"), width / height);
-    gl.uniform1f(place("size"), (1.5 * reach * height) / maps.height);
+    gl.uniform1f(place("size"), (1.3 * reach * width) / maps.width);
     gl.drawArrays(gl.POINTS, 0, count);
     canvas.dataset.turn = view.turn.map((angle) => angle.toFixed(3)).join(" ");
   }
