@@ -1,5 +1,6 @@
 """DDP over torchrun on two nodes, one of which is taken away and comes back."""
 
+import os
 import subprocess
 import sys
 import time
@@ -20,8 +21,8 @@ def weights(folder, name="last.ckpt"):
     return checkpoint["global_step"], checkpoint["state_dict"]
 
 
-def largest_difference(folder, other):
-    (step, state), (other_step, other_state) = weights(folder), weights(other)
+def largest_difference(folder, other, name="last.ckpt"):
+    (step, state), (other_step, other_state) = weights(folder, name), weights(other, name)
     assert step == other_step and state.keys() == other_state.keys()
     return max((state[key] - other_state[key]).abs().max().item() for key in state)
 
@@ -29,7 +30,10 @@ def largest_difference(folder, other):
 def alone(folder, rooms):
     """The same global batches in one process that nobody disturbs."""
     given = [*SMALL, f"data.root={rooms}", "trainer=cpu", "data.batch_size=8", f"hydra.run.dir={folder}"]
-    done = subprocess.run([sys.executable, "train.py", *given], cwd=ROOT, capture_output=True, text=True, timeout=900)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # as on the nodes: sums in the same order
+    done = subprocess.run(
+        [sys.executable, "train.py", *given], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
