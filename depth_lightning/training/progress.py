@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import sys
 import time
 from typing import Any, TextIO
@@ -23,8 +24,9 @@ REFRESH_S = 0.1
 
 
 def progress() -> Callback:
-    """A bar on a terminal, lines anywhere else."""
-    return TerminalProgress() if sys.stdout.isatty() else PlainProgress()
+    """A bar on a terminal, lines anywhere else, and in notebooks, which pose as a terminal but keep all lines."""
+    in_notebook = "JPY_PARENT_PID" in os.environ  # what a Jupyter kernel sets for itself and its children
+    return TerminalProgress() if sys.stdout.isatty() and not in_notebook else PlainProgress()
 
 
 class Pace:

@@ -106,8 +106,12 @@ def test_an_error_gives_the_terminal_back(terminal):
 
 
 def test_which_one(monkeypatch):
+    monkeypatch.delenv("JPY_PARENT_PID", raising=False)
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     assert isinstance(progress.progress(), progress.TerminalProgress)
+    monkeypatch.setenv("JPY_PARENT_PID", "1")
+    assert isinstance(progress.progress(), progress.PlainProgress)
+    monkeypatch.delenv("JPY_PARENT_PID")
     monkeypatch.setattr("sys.stdout.isatty", lambda: False, raising=False)
     assert isinstance(progress.progress(), progress.PlainProgress)
 
