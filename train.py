@@ -6,7 +6,7 @@ from depth_lightning.commands.program import program
 
 
 @program("train")
-def main(cfg: DictConfig) -> float:
+def main(cfg: DictConfig) -> float | None:
     """Train as configured; the best val/abs_rel, for sweepers."""
     from depth_lightning.commands import train  # here, so that --help and --cfg answer without importing torch
 

@@ -27,12 +27,35 @@ Result = TypeVar("Result")
 EXPECTED_ERRORS = (ValueError, OSError, ModuleNotFoundError)
 
 
-def run_job(work: Callable[[DictConfig], Result], cfg: DictConfig) -> Result:
+FAILED = "failed.txt"
+"""In the folder of a sweep's job that failed: why."""
+
+
+def run_job(work: Callable[[DictConfig], Result], cfg: DictConfig) -> Result | None:
     """Do the work of one job in its folder.
 
     An error that a person can mend ends with its message alone and exit status 1; the traceback is in the log file
-    of the run, or on the terminal with HYDRA_FULL_ERROR=1.
+    of the run, or on the terminal with HYDRA_FULL_ERROR=1. In a sweep, an error ends its own job alone, which returns
+    None, and `Comparison` tells of it when all are done.
     """
+    if HydraConfig.get().mode != RunMode.MULTIRUN:
+        return _run(work, cfg)
+    mark = Path(HydraConfig.get().runtime.output_dir) / FAILED
+    mark.unlink(missing_ok=True)
+    try:
+        return _run(work, cfg)
+    except Exception as error:
+        log.exception("This job of the sweep failed:")
+        reason = _in_words(error)
+    except SystemExit as end:
+        if end.code != 1:  # a signal's, which is for the whole sweep
+            raise
+        reason = _in_words(end.__cause__)
+    mark.write_text(f"{reason}\n")
+    return None
+
+
+def _run(work: Callable[[DictConfig], Result], cfg: DictConfig) -> Result:
     cfg.run_dir = str(Path(HydraConfig.get().runtime.output_dir).absolute())
     _single_job_arguments(cfg.run_dir)
     _quiet()
@@ -48,9 +71,9 @@ def run_job(work: Callable[[DictConfig], Result], cfg: DictConfig) -> Result:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         log.debug("traceback", exc_info=True)
-        log.error(f"{type(cause).__name__}: {_root_message(cause)}")
+        log.error(_in_words(cause))
         log.info(f"The traceback is in {cfg.run_dir}/{HydraConfig.get().job.name}.log")
-        sys.exit(1)
+        raise SystemExit(1) from cause
     except SIGTERMException:  # Lightning's, whose own status would be 0
         rank_zero_only(log.error)("Stopped by SIGTERM before it was done: the same command does it again.")
         sys.exit(0 if getattr(rank_zero_only, "rank", 0) else EXIT_SAVED)
@@ -131,9 +154,9 @@ def _quiet() -> None:
         warnings.filterwarnings("ignore", message)
 
 
-def _root_message(error: BaseException) -> str:
-    """The message without the traceback that a data loader's worker puts before it."""
+def _in_words(error: BaseException | None) -> str:
+    """The error without the traceback that a data loader's worker puts before it."""
     text = str(error)
     if "Traceback (most recent call last)" in text:
         text = text.strip().splitlines()[-1].removeprefix(f"{type(error).__name__}: ")
-    return text
+    return f"{type(error).__name__}: {text}" if error else "see the job's log"

@@ -43,7 +43,7 @@ def run(cfg: DictConfig) -> None:
     except KeyboardInterrupt:
         log.error(f"Interrupted. What is in {cfg.output} is whole; the same call makes the rest.")
         sys.exit(130)
-    if summary.failures:
+    if summary is not None and summary.failures:
         sys.exit(1)
 
 

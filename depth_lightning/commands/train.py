@@ -24,9 +24,13 @@ from depth_lightning.training.sharding import split_like
 log = logging.getLogger(__name__)
 
 
-def run(cfg: DictConfig) -> float:
-    """The entry point: train, score the best checkpoint, and return its abs_rel or else affine_error, for sweepers."""
-    return run_job(train, cfg)
+def run(cfg: DictConfig) -> float | None:
+    """The entry point: train, score the best checkpoint, and return its abs_rel or else affine_error, for sweepers.
+
+    None where a job of a sweep failed, or its network gives no numbers: Optuna's sweeper ends with an error at NaN.
+    """
+    value = run_job(train, cfg)
+    return None if value is None or math.isnan(value) else value
 
 
 def train(cfg: DictConfig) -> float:

@@ -1,6 +1,7 @@
 """Files in a folder or in S3-like object storage, by one address."""
 
 import importlib
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,7 @@ def _boto3() -> tuple[Any, tuple[type[Exception], ...]]:
         boto3 = importlib.import_module("boto3")
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("s3:// needs boto3: pip install 'depth-lightning[shards]'") from error
+    logging.getLogger("botocore").setLevel(logging.WARNING)  # it tells where it found credentials
     exceptions = importlib.import_module("botocore.exceptions")
     failed = importlib.import_module("boto3.exceptions")
     return boto3, (exceptions.BotoCoreError, exceptions.ClientError, failed.Boto3Error)

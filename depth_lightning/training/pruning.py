@@ -1,0 +1,91 @@
+"""Runs of a search that end early because they do worse than half of the runs before them.
+
+The median rule of Golovin et al., Google Vizier: A Service for Black-Box Optimization, KDD 2017, as Optuna's
+MedianPruner has it. What earlier runs did is read from their folders, since Hydra's sweeper hands no trial to a job.
+"""
+
+import csv
+import json
+import logging
+import math
+from pathlib import Path
+from statistics import median
+from typing import Final, Literal
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
+
+log = logging.getLogger(__name__)
+
+PRUNED: Final = "pruned.json"
+"""In the folder of a run that was ended: at which step, its best value, and the median of the others."""
+
+
+class MedianPruning(Callback):
+    """Ends a run whose best value so far is worse than the median of what the finished runs had by the same step.
+
+    A run that is ended is scored with its best checkpoint like any other, and its value counts.
+
+    Args:
+        folder: of the sweep; each run's folder below it has a metrics.csv, and when finished, a metrics.json.
+        run_dir: of this run.
+        monitor: column of metrics.csv.
+        mode: whether less or more of it is better.
+        finished_runs: not ended early, before any is.
+        epochs: every run has so many.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        run_dir: str | Path,
+        monitor: str = "val/abs_rel",
+        mode: Literal["min", "max"] = "min",
+        finished_runs: int = 4,
+        epochs: int = 1,
+    ) -> None:
+        self.folder, self.run_dir = Path(folder), Path(run_dir)
+        self.monitor, self.sign = monitor, {"min": 1, "max": -1}[mode]
+        self.finished_runs, self.epochs = finished_runs, epochs
+        self.best = math.inf
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compare with the finished runs."""
+        if trainer.sanity_checking or self.monitor not in trainer.callback_metrics:
+            return
+        value = self.sign * float(trainer.callback_metrics[self.monitor])
+        self.best = min(self.best, value) if not math.isnan(value) else self.best
+        if trainer.current_epoch + 1 < self.epochs:
+            return
+        others = self._others(trainer.global_step)
+        hopeless = len(others) >= self.finished_runs and self.best > median(others)
+        hopeless = trainer.strategy.reduce_boolean_decision(hopeless, all=False)
+        if hopeless and not trainer.should_stop:
+            trainer.should_stop = True
+            if trainer.is_global_zero:
+                self._record(trainer.global_step, median(others))
+
+    def _others(self, step: int) -> list[float]:
+        """The value of each finished run by `step`."""
+        values = []
+        for finished in self.folder.rglob("metrics.json"):
+            run = finished.parent
+            if (
+                (run / PRUNED).exists()
+                or run.resolve() == self.run_dir.resolve()
+                or not (run / "metrics.csv").is_file()
+            ):
+                continue
+            with (run / "metrics.csv").open(newline="", encoding="utf-8") as file:
+                rows = [row for row in csv.DictReader(file) if row.get(self.monitor) and int(row["step"]) < step]
+            seen = [self.sign * float(row[self.monitor]) for row in rows]
+            values.append(seen[-1] if seen and not math.isnan(seen[-1]) else math.inf)
+        return values
+
+    def _record(self, step: int, others: float) -> None:
+        best, middle = self.sign * self.best, self.sign * others
+        content = {"step": step, self.monitor: best if math.isfinite(best) else None, "median": middle}
+        (self.run_dir / PRUNED).write_text(json.dumps(content))
+        rank_zero_only(log.info)(
+            f"Ended at step {step}: {self.monitor} is {best:.4f}, and the median of the runs before {middle:.4f}."
+        )
