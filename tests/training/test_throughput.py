@@ -12,6 +12,8 @@ from lightning.pytorch.callbacks import Callback
 from depth_lightning.data import DepthDataModule
 from depth_lightning.reporting.loggers import MetricsFile
 from depth_lightning.sample import DepthKind, DepthSample
+from depth_lightning.training.callbacks import LearningRates
+from depth_lightning.training.progress import TerminalProgress
 from depth_lightning.training.throughput import Throughput
 from depth_lightning.training.watch import Watch
 
@@ -36,7 +38,10 @@ class Slow(lightning.LightningModule):
         torch.manual_seed(0)
         self.network = torch.nn.Conv2d(3, 1, 3)
 
+    stepping = False
+
     def training_step(self, batch, index):
+        self.stepping = True
         time.sleep(self.step_s)
         loss = (self.network(batch.image.float()) - 1).abs().mean()
         self.log("train/loss", loss)
@@ -46,20 +51,25 @@ class Slow(lightning.LightningModule):
         time.sleep(self.validation_s)
 
     def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=1e-5)
+        return torch.optim.SGD([{"params": self.parameters(), "name": "all"}], lr=1e-5)
 
 
 def fit(folder, module, *callbacks, read_s=0.0, **trainer):
     data = DepthDataModule(
         lambda split: Grey(read_s, split), lambda sample, seed: sample, lambda sample: sample, 2, 24, seed=0
     )
-    trainer = {"max_epochs": 1, "log_every_n_steps": 3, "gradient_clip_val": 1e-3, **trainer}
+    trainer = {
+        "max_epochs": 1,
+        "log_every_n_steps": 3,
+        "gradient_clip_val": 1e-3,
+        "enable_progress_bar": False,
+        **trainer,
+    }
     lightning.Trainer(
         accelerator="cpu",
         callbacks=list(callbacks),
         logger=MetricsFile(folder, name="", version=""),
         default_root_dir=folder,
-        enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=False,
         use_distributed_sampler=False,
@@ -88,6 +98,26 @@ def test_images_per_second_leave_validation_out(tmp_path):
     assert len(speeds) == 2  # six steps of two batches
     assert 20 < min(speeds) <= max(speeds) <= 40  # 2 images in a little more than 50 ms
     assert "time/gpu_memory_gib" not in rows[0]
+
+
+def test_numbers_are_read_from_the_device_when_lightning_logs_and_not_before(tmp_path, monkeypatch):
+    """On a GPU every one of these calls would wait for it."""
+    read_at = []
+    module = Slow(0)
+
+    def watched(original):
+        def read(tensor, *arguments, **options):
+            if module._trainer is not None and module.trainer.training and module.stepping:
+                read_at.append(module.trainer.global_step)
+            return original(tensor, *arguments, **options)
+
+        return read
+
+    for name in ("item", "tolist", "cpu", "__float__", "__bool__"):
+        monkeypatch.setattr(torch.Tensor, name, watched(getattr(torch.Tensor, name)))
+    bar = TerminalProgress()
+    fit(tmp_path, module, LearningRates(), Throughput(), bar, enable_progress_bar=True, gradient_clip_val=None)
+    assert set(read_at) == {3, 6, 9, 12}
 
 
 class OwnNorm(Callback):
