@@ -343,6 +343,28 @@ def test_what_can_be_focused_has_a_name(opened, page):
     assert len([node for node in seen if node["role"]["value"] in wanted]) > 50
 
 
+def test_single_points_can_be_seen_and_are_read_where_they_are(browser, tmp_path):
+    depth = np.full((100, 600), 3, np.float32)
+    depth[:, 300:] = 6
+    mask = np.zeros(depth.shape, bool)
+    mask[10::20, 10::20] = True
+    page = make_page(tmp_path, [Planted("sweep", depth * mask, mask, depth)])
+    browser.resize(1300, 900)
+    browser.open(page.path)
+    figure = _figure(browser, 0)
+    browser.run(f"document.querySelectorAll('{figure} .tools button')[1].click()")
+    browser.run(f"document.querySelector('{figure} input[type=range]').focus()")
+    browser.press("End")
+    canvas = f"{figure} .handle canvas"
+    nearest, hole = DEPTH_COLOURS[0].tolist(), [128, 128, 128]
+    y = 30.5 / 100
+    for column, colour in ((10, nearest), (11, nearest), (13, hole)):
+        assert np.abs(np.array(_pixel(browser, canvas, (column + 0.5) / 600, y)) - colour).max() <= 3, column
+    for column, truth in ((10, "3.0000 m"), (11, "none"), (13, "none")):
+        browser.mouse("moved", *_place(browser, canvas, (column + 0.5) / 600, y))
+        assert f"truth {truth}" in browser.run(f"document.querySelector('{figure} .read').textContent"), column
+
+
 def test_other_kinds_of_truth_are_said(browser, tmp_path):
     depth = np.random.default_rng(0).uniform(1, 8, (48, 64)).astype(np.float32)
     everywhere = np.ones(depth.shape, bool)

@@ -40,9 +40,31 @@ function paint(values, height, width, colours, low, high, missing) {
   return canvas;
 }
 
+/** By how much to grow the points of a truth with so few that single pixels could not be seen. */
+function dotRadius(truth, width) {
+  const known = truth.reduce((count, value) => count + (value === value), 0);
+  return known < 0.3 * truth.length ? Math.round(width / 500) : 0;
+}
+
+/** Values grown into the holes around them. */
+function asDots(values, height, width, radius) {
+  if (!radius) return values;
+  const grown = values.slice();
+  values.forEach((value, i) => {
+    if (value !== value) return;
+    const column = i % width, row = (i - column) / width;
+    for (let y = Math.max(0, row - radius); y <= Math.min(height - 1, row + radius); y++)
+      for (let x = Math.max(0, column - radius); x <= Math.min(width - 1, column + radius); x++)
+        if (values[y * width + x] !== values[y * width + x]) grown[y * width + x] = value;
+  });
+  return grown;
+}
+
 /** The four pictures of a decoded image. */
 function paintImage(image, maps) {
-  const { height, width, truth, prediction, error } = maps;
+  const { height, width, prediction } = maps;
+  const radius = dotRadius(maps.truth, width);
+  const [truth, error] = [maps.truth, maps.error].map((values) => asDots(values, height, width, radius));
   const colours = image.kind === "disparity" ? disparityColours : depthColours;
   const { hole, notFinite } = content.colours;
   const limit = content.errorLimit;
@@ -50,7 +72,7 @@ function paintImage(image, maps) {
     image: maps.photo,
     truth: paint(truth, height, width, colours, ...image.scale, () => hole),
     prediction: paint(prediction, height, width, colours, ...image.scale, () => notFinite),
-    error: paint(error, height, width, errorColours, -limit, limit, (i) => (truth[i] > 0 ? notFinite : hole)),
+    error: paint(error, height, width, errorColours, -limit, limit, (i) => (maps.truth[i] > 0 ? notFinite : hole)),
   };
 }
 

@@ -86,8 +86,9 @@ async function buildFigure(index) {
 
   function keys() {
     const holes = maps.truth.some(Number.isNaN) ? "grey: no truth" : "";
+    const dots = dotRadius(maps.truth, maps.width) ? "points drawn larger than they are" : "";
     const broken = maps.prediction.some(Number.isNaN) ? "green: not finite" : "";
-    return element("div", { className: "keys", textContent: [holes, broken].filter(Boolean).join(", ") });
+    return element("div", { className: "keys", textContent: [holes, dots, broken].filter(Boolean).join(", ") });
   }
 
   function show(chosen) {
