@@ -31,6 +31,10 @@ test: setup  ## the test suite (pytest arguments in ARGS)
 test-slow: setup  ## the tests that take longer
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
+.PHONY: bench
+bench: setup  ## the benchmarks that need no GPU, with few repeats (half an hour)
+	for name in sample forward training_step growth; do $(BIN)/python benchmarks/$$name.py --repeats 2 || exit 1; done
+
 .PHONY: lint
 lint: setup  ## ruff and mypy
 	$(BIN)/ruff check .
