@@ -11,8 +11,8 @@ from hydra.types import RunMode
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from depth_lightning.commands.run_checkpoint import read_run_checkpoint
-from depth_lightning.training.checkpoint_files import newest_whole, whole_step
+from depth_lightning.commands.run_checkpoint import read_run_checkpoint, run_config
+from depth_lightning.training.checkpoint_files import END_OF_PARTS, newest_whole, whole_step
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,10 @@ HARMLESS = (
 """Parts of the configuration that a run may change when it goes on: they do not decide what it learns."""
 
 
+WHERE = ("root", "cache", "cache_gb", "endpoint_url")
+"""Of any data set: where its files are, and are kept."""
+
+
 def checkpoint_to_resume(cfg: DictConfig) -> Path | None:
     """The file that `cfg.checkpoint` says to go on from; None to begin.
 
@@ -45,7 +49,8 @@ def checkpoint_to_resume(cfg: DictConfig) -> Path | None:
         return _newest(Path(cfg.run_dir))
     path = Path(cfg.checkpoint).expanduser()
     try:
-        read_run_checkpoint(path)
+        if not (path / END_OF_PARTS).is_file():
+            read_run_checkpoint(path)
         whole_step(path)
     except ValueError as error:
         other = newest_whole(path.parent).path
@@ -107,7 +112,7 @@ def claim_folder(run_dir: Path, config: Mapping[str, Any], checkpoint: Path | No
     if checkpoint is not None:
         log.info(f"Going on from {checkpoint}, step {whole_step(checkpoint)}")
         if not known.parent.samefile(checkpoint.resolve().parent.parent):
-            for change in changes(OmegaConf.to_container(read_run_checkpoint(checkpoint)[0], resolve=True), config):
+            for change in changes(OmegaConf.to_container(run_config(checkpoint), resolve=True), config):
                 log.info(f"Unlike the run it goes on from: {change}")
     return lock
 
@@ -131,7 +136,7 @@ def _must_be_newest(run_dir: Path, checkpoint: Path) -> None:
 
 def changes(known: Any, config: Any, path: str = "") -> Iterator[str]:
     """What differs between two configurations and decides what is learned, as `key: known → new`."""
-    if path in HARMLESS or (path.startswith("data.") and path.endswith(".root")):
+    if path in HARMLESS or (path.startswith("data.") and path.rpartition(".")[2] in WHERE):
         return
     if isinstance(known, Mapping) and isinstance(config, Mapping):
         for key in [*known, *(key for key in config if key not in known)]:

@@ -11,6 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from depth_lightning.models import find_provenance
+from depth_lightning.training.checkpoint_files import BEST, END_OF_PARTS
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,11 @@ def read_run_checkpoint(path: str | Path) -> tuple[DictConfig, dict[str, Any]]:
         ValueError: it is torn, or no checkpoint of train.py.
     """
     path = Path(path).expanduser()
+    if (path / END_OF_PARTS).is_file():
+        raise ValueError(
+            f"checkpoint={path} is in parts, one of each process of trainer=fsdp, which alone goes on from it. "
+            f"For anything else, take {path.with_name(BEST)}, which is whole."
+        )
     if not path.is_file():
         hint = f" It is a folder; did you mean {path / 'checkpoints' / 'best.ckpt'}?" if path.is_dir() else ""
         raise FileNotFoundError(f"checkpoint={path}: there is no such file.{hint}")
@@ -41,6 +47,13 @@ def read_run_checkpoint(path: str | Path) -> tuple[DictConfig, dict[str, Any]]:
             f"For released weights, use model=… model.weights={path}."
         )
     return cast(DictConfig, OmegaConf.create(content["config"])), content["state_dict"]
+
+
+def run_config(path: Path) -> DictConfig:
+    """The configuration of the run that wrote a checkpoint, also of one in parts; see `read_run_checkpoint`."""
+    if not path.is_dir():
+        return read_run_checkpoint(path)[0]
+    return cast(DictConfig, OmegaConf.create(torch.load(path / END_OF_PARTS, weights_only=True)["config"]))
 
 
 def chosen_network(cfg: DictConfig, overrides: Sequence[str], purpose: str) -> tuple[DictConfig, dict[str, Any] | None]:

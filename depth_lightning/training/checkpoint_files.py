@@ -13,6 +13,8 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
+INDEX_OF_PARTS, END_OF_PARTS = ".metadata", "meta.pt"
+"""Of a checkpoint that is a folder, to which every process of trainer=fsdp wrote its part; written in this order."""
 
 
 class WholeFiles(TorchCheckpointIO):
@@ -40,14 +42,29 @@ class WholeFiles(TorchCheckpointIO):
             raise _explained(error, path, buffer.getbuffer().nbytes) from error
         _sync_folder(path.parent)
 
+    def load_checkpoint(self, path: str | Path, *args: Any, **options: Any) -> dict[str, Any]:
+        """Read a file.
+
+        Raises:
+            ValueError: it is a folder of parts.
+        """
+        if Path(path).is_dir():
+            raise ValueError(f"{path} is in parts, which trainer=fsdp wrote, and which that alone goes on from.")
+        return super().load_checkpoint(path, *args, **options)
+
 
 def keep_as(path: Path, target: Path) -> None:
-    """Let the whole file at `path` stand at `target`, too, in the place of what was there.
+    """Let the whole file or folder of parts at `path` stand at `target`, too, in the place of what was there.
 
     A second name for the same bytes where the disk has such, as checkpoints are never written into; else a copy.
     """
     aside = target.with_name(f"{target.name}.partial")
     target.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.copytree(path, aside, copy_function=os.link)
+        put(aside, target)
+        return
     aside.unlink(missing_ok=True)
     try:
         os.link(path, aside)
@@ -57,17 +74,30 @@ def keep_as(path: Path, target: Path) -> None:
         except OSError as error:
             aside.unlink(missing_ok=True)
             raise _explained(error, target, path.stat().st_size) from error
-    aside.replace(target)
+    put(aside, target)
+
+
+def put(path: Path, target: Path) -> None:
+    """Move a file or folder to `target`, in the place of what was there."""
+    if target.is_dir():
+        shutil.rmtree(target)
+    elif path.is_dir():
+        target.unlink(missing_ok=True)
+    path.replace(target)
     _sync_folder(target.parent)
 
 
 def whole_step(path: Path) -> int:
-    """The step that a checkpoint was saved at; every byte of its file is checked.
+    """The step that a checkpoint was saved at; every byte of its file is checked, of a folder of parts what ends it.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is empty, torn, damaged or something else.
     """
+    if path.is_dir():
+        if not all((path / name).is_file() for name in (INDEX_OF_PARTS, END_OF_PARTS)):
+            raise ValueError(f"{path} is a folder without all parts of a checkpoint.")
+        return int(torch.load(path / END_OF_PARTS, map_location="cpu", weights_only=True)["global_step"])
     if not path.stat().st_size:
         raise ValueError(f"{path} is empty.")
     try:

@@ -2,10 +2,12 @@
 
 import logging
 import operator
+import shutil
 import signal
 import threading
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -17,8 +19,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 from depth_lightning.data import DepthDataModule
 from depth_lightning.data.sampling import TrainSampler
 from depth_lightning.reporting.loggers import MetricsFile
-from depth_lightning.training.checkpoint_files import BEST, LAST, PREVIOUS, WholeFiles, keep_as, whole_step
+from depth_lightning.training.checkpoint_files import BEST, LAST, PREVIOUS, WholeFiles, keep_as, put, whole_step
 from depth_lightning.training.position import Position, place, position_of
+from depth_lightning.training.sharding import FullySharded
 
 log = logging.getLogger(__name__)
 
@@ -75,19 +78,8 @@ class Checkpoints(Checkpoint):
         return None if self.best_step is None else self.folder / BEST
 
     def setup(self, trainer: lightning.Trainer, module: Any, stage: str) -> None:
-        """Have Lightning write whole files, and see that all processes see the same ones.
-
-        Raises:
-            ValueError: they do not.
-        """
+        """Have Lightning write whole files."""
         trainer.strategy.checkpoint_io = WholeFiles()
-        found = trainer.ckpt_path and str(trainer.ckpt_path)
-        first = trainer.strategy.broadcast(found)
-        if not trainer.strategy.reduce_boolean_decision(found == first):
-            raise ValueError(
-                f"The first process goes on from {first}, and this one, {trainer.global_rank}, from {found}: "
-                f"{self.folder} must be on a disk that all nodes share."
-            )
 
     # When to save
 
@@ -101,10 +93,10 @@ class Checkpoints(Checkpoint):
         if trainer.world_size > 1:
             self._hosts = cast(torch.distributed.ProcessGroup, torch.distributed.new_group(backend="gloo"))
         self._saved_at = time.monotonic()
+        if trainer.strategy.restore_checkpoint_after_setup:  # what is known at the start of others
+            self.on_fit_start(trainer, module)
         if self._resumed is not None:
             self._begin_at(trainer, self._resumed)
-            if trainer.strategy.restore_checkpoint_after_setup:  # only now it is known which the best is
-                self._bring_best(trainer)
 
     def on_train_batch_start(self, trainer: lightning.Trainer, module: Any, batch: Any, index: int) -> None:
         """Save if it is time: the step before is complete, with its validation and its line in the logs."""
@@ -183,24 +175,37 @@ class Checkpoints(Checkpoint):
         Raises:
             OSError: it could not be written. The files there are whole.
         """
+        split = trainer.strategy if isinstance(trainer.strategy, FullySharded) and trainer.strategy.in_parts else None
+        if split and best:
+            with split.in_one_file():  # for evaluation and export
+                self._write(trainer, lambda new: put(new, self.folder / BEST))
+
+        def keep(new: Path) -> None:
+            if best and not split:
+                keep_as(new, self.folder / BEST)
+            if (self.folder / LAST).exists():
+                keep_as(self.folder / LAST, self.folder / PREVIOUS)
+            put(new, self.folder / LAST)
+
+        self._write(trainer, keep)
+        self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
+        self._new_step = self._new_validation = False
+
+    def _write(self, trainer: lightning.Trainer, keep: Callable[[Path], None]) -> None:
         new, written, failure = self.folder / "new.ckpt", False, None
         try:
+            if trainer.is_global_zero and new.is_dir():  # of a run that was killed while it saved
+                shutil.rmtree(new)
             trainer.save_checkpoint(new)
             written = True
             if trainer.is_global_zero:
-                if best:
-                    keep_as(new, self.folder / BEST)
-                if (self.folder / LAST).exists():
-                    keep_as(self.folder / LAST, self.folder / PREVIOUS)
-                new.replace(self.folder / LAST)
+                keep(new)
         except OSError as error:
             failure = error
             if not written:  # the other processes wait where writing ends
                 trainer.strategy.barrier()
         if trainer.strategy.reduce_boolean_decision(failure is not None, all=False):
             raise self._not_saved(failure)
-        self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
-        self._new_step = self._new_validation = False
 
     def _not_saved(self, failure: OSError | None) -> BaseException:
         if failure is None:  # the first process says it
@@ -240,7 +245,7 @@ class Checkpoints(Checkpoint):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the best so far, if it goes by the same number; `_bring_best` sees to its file."""
+        """Go on with the best so far, if it goes by the same number; `on_fit_start` sees to its file."""
         affine = state_dict["monitor"] == "val/affine_error"  # what a run comes to whose truth allows nothing else
         if affine or (state_dict["monitor"], state_dict["mode"]) == (self.monitor, self.mode):
             self.monitor, self.mode = state_dict["monitor"], state_dict["mode"]
@@ -296,10 +301,18 @@ class Checkpoints(Checkpoint):
             raise ValueError("A run with trainer.overfit_batches goes on from the end of an epoch only.")
 
     def on_fit_start(self, trainer: lightning.Trainer, module: Any) -> None:
-        """See that the best checkpoint so far is in this run's folder, whichever folder the run began in."""
-        self._bring_best(trainer)
+        """See that the best checkpoint so far is in this run's folder, whichever folder the run began in.
 
-    def _bring_best(self, trainer: lightning.Trainer) -> None:
+        Raises:
+            ValueError: the processes do not go on from the same checkpoint.
+        """
+        own = trainer.ckpt_path and str(trainer.ckpt_path)
+        first = trainer.strategy.broadcast(own)
+        if not trainer.strategy.reduce_boolean_decision(own == first):
+            raise ValueError(
+                f"The first process goes on from {first}, and this one, {trainer.global_rank}, from {own}: "
+                f"{self.folder} must be on a disk that all nodes share."
+            )
         if self.best_step is None or trainer.ckpt_path is None:
             return
         resumed = Path(trainer.ckpt_path)

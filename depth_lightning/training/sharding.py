@@ -4,7 +4,8 @@
 and the head are put together when they compute and taken apart afterwards.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,12 +25,26 @@ class FullySharded(ModelParallelStrategy):
     """Lightning's strategy, with every process of every node holding its part of the network.
 
     Args:
-        save_distributed_checkpoint: have every process write its part, into a folder; by default the first writes all
-            into one file, which goes on under any other strategy.
+        in_parts: have every process write its part of last.ckpt, then a folder: no process holds it all. By default the
+            first writes one file, which goes on under any other strategy.
     """
 
-    def __init__(self, save_distributed_checkpoint: bool = False) -> None:
-        super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=save_distributed_checkpoint)
+    def __init__(self, in_parts: bool = False) -> None:
+        super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=in_parts)
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether checkpoints are folders."""
+        return self._save_distributed_checkpoint
+
+    @contextmanager
+    def in_one_file(self) -> Iterator[None]:
+        """Inside, they are not."""
+        before, self._save_distributed_checkpoint = self._save_distributed_checkpoint, False
+        try:
+            yield
+        finally:
+            self._save_distributed_checkpoint = before
 
     def setup_environment(self) -> None:
         """Count the processes; Lightning would split over those of one node, tensor by tensor."""
