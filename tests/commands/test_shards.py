@@ -12,6 +12,7 @@ import pytest
 from depth_lightning.commands.packing import pack, write_shards
 from depth_lightning.data import NYUDepthV2
 from depth_lightning.data.object_store import ObjectStore
+from depth_lightning.data.sampling import Draw, TrainSampler
 from depth_lightning.data.shard_format import decode, encode, write_index
 from depth_lightning.data.shards import DepthShards
 from depth_lightning.sample import DepthKind, DepthSample
@@ -167,3 +168,22 @@ def test_real_frames_are_packed_by_the_command(realdata: Path, compose_config: C
     with pytest.raises(FileExistsError, match="exists already"):
         pack(cfg)
     assert hashlib.sha256((output / "index.json").read_bytes()).hexdigest() == before
+
+
+def test_the_order_is_elastic_and_goes_on(tmp_path: Path) -> None:
+    packed(str(tmp_path), range(60), shard_mb=0.01)
+    shards = DepthShards(tmp_path, "train", window=3)
+
+    def batches(world_size: int, resumed: int = 0) -> list[set[Draw]]:
+        ranks = [TrainSampler(60, 5, 8, rank, world_size, shards.epoch_order) for rank in range(world_size)]
+        for sampler in ranks:
+            sampler.set_epoch(2)
+            sampler.resume(2, resumed)
+        drawn = [list(sampler) for sampler in ranks]
+        each = 8 // world_size
+        return [{d for rank in drawn for d in rank[n : n + each]} for n in range(0, len(drawn[0]), each)]
+
+    one = batches(1)
+    assert len(one) == 7 and all(len(batch) == 8 for batch in one)
+    assert batches(2) == batches(4) == one
+    assert batches(2, resumed=24) == one[3:]
