@@ -105,7 +105,7 @@ def recipe(run: DictConfig) -> dict[str, str]:
         "length": f"{trainer.get('max_epochs')} epochs"
         + (f", at most {trainer['max_steps']} steps" if trainer.get("max_steps", -1) > 0 else ""),
         "batch": batch,
-        "devices": f"{trainer.get('devices')} on each of {trainer.get('num_nodes')} nodes ({trainer.get('strategy')})",
+        "devices": f"{trainer.get('devices')} on each of {trainer.get('num_nodes')} nodes ({_call(trainer.get('strategy'))})",
         "precision": str(trainer.get("precision")),
         "gradient clipping": str(trainer.get("gradient_clip_val") or "none"),
         "seed": str(run.get("seed")),
@@ -126,8 +126,10 @@ def _values(run: DictConfig, key: str) -> dict[str, Any]:
     return {str(name): value for name, value in values.items()} if isinstance(values, dict) else {}
 
 
-def _call(node: Mapping[str, Any]) -> str:
-    """An object of the configuration as a call."""
+def _call(node: Any) -> str:
+    """An object of the configuration as a call; another value as it is."""
+    if not isinstance(node, Mapping):
+        return str(node)
     if not node or "_target_" not in node:
         return ""
     arguments = ", ".join(f"{key}={value}" for key, value in node.items() if not key.startswith("_"))
