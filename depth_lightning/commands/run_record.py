@@ -105,7 +105,8 @@ def recipe(run: DictConfig) -> dict[str, str]:
         "length": f"{trainer.get('max_epochs')} epochs"
         + (f", at most {trainer['max_steps']} steps" if trainer.get("max_steps", -1) > 0 else ""),
         "batch": batch,
-        "devices": f"{trainer.get('devices')} on each of {trainer.get('num_nodes')} nodes ({_call(trainer.get('strategy'))})",
+        "devices": f"{trainer.get('devices')} on each of {trainer.get('num_nodes')} nodes "
+        f"({_call(trainer.get('strategy'))})",
         "precision": str(trainer.get("precision")),
         "gradient clipping": str(trainer.get("gradient_clip_val") or "none"),
         "seed": str(run.get("seed")),
