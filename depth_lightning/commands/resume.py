@@ -34,10 +34,6 @@ WHERE = ("root", "cache", "cache_gb", "endpoint_url")
 """Of any data set: where its files are, and are kept."""
 
 
-WHERE = ("root", "cache", "cache_gb", "endpoint_url")
-"""Of any data set: where its files are, and are kept."""
-
-
 def checkpoint_to_resume(cfg: DictConfig) -> Path | None:
     """The file that `cfg.checkpoint` says to go on from; None to begin.
 
