@@ -11,6 +11,7 @@ import pytest
 from test_two_nodes import ROOT, SMALL, alone, largest_difference
 
 FSDP, ONE = ["trainer=fsdp_cpu", "data.batch_size=4"], ["trainer=cpu", "data.batch_size=8"]
+PARTS = [*FSDP, "trainer.strategy.in_parts=true"]
 
 
 def _start(*command):
@@ -28,7 +29,9 @@ def _program(*command):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("before, after", [(FSDP, ONE), (ONE, FSDP)], ids=["fsdp to one", "one to fsdp"])
+@pytest.mark.parametrize(
+    "before, after", [(FSDP, ONE), (ONE, FSDP), (PARTS, PARTS)], ids=["fsdp to one", "one to fsdp", "parts to parts"]
+)
 def test_a_run_goes_on_under_another_strategy(before, after, tmp_path):
     alone(tmp_path / "alone", tmp_path / "rooms")
     run = tmp_path / "run"
@@ -41,7 +44,10 @@ def test_a_run_goes_on_under_another_strategy(before, after, tmp_path):
     output, _ = process.communicate(timeout=900)
     assert process.returncode == 75, output
     assert "Going on from" in _program(*given, *after)
-    assert largest_difference(run, tmp_path / "alone") < 2e-5
+    if after is PARTS:
+        assert len(list((run / "checkpoints/last.ckpt").glob("*.distcp"))) == 2
+    else:
+        assert largest_difference(run, tmp_path / "alone") < 2e-5
     assert largest_difference(run, tmp_path / "alone", "best.ckpt") < 2e-5
 
     best, numbers = run / "checkpoints/best.ckpt", []
