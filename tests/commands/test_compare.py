@@ -127,7 +127,7 @@ def test_a_sweep_that_ran_before(tmp_path, capsys):
     assert (tmp_path / "new/out/ranking.csv").is_file() and not (tmp_path / "ranking.csv").exists()
     main([str(tmp_path)])
     printed = capsys.readouterr().out
-    assert "1 lr=1e-4 is better than every other run." in printed and "All jobs" in printed
+    assert "1 lr=0.0001 is better than every other run." in printed and "All jobs" in printed
     assert (tmp_path / "ranking.png").is_file() and (tmp_path / "comparison.csv").is_file()
 
 
