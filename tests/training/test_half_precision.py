@@ -18,12 +18,12 @@ STEPS = 500
         ("metric", torch.float16, -80.0),
         ("metric", torch.float16, -20.0),
         ("metric", torch.float16, 80.0),
-        ("relative", torch.float16, 80.0),
+        ("relative", torch.float16, -80.0),
         ("metric", torch.bfloat16, -20.0),
     ],
 )
 def test_saturated_outputs_stay_finite_over_500_steps(output: Output, dtype: torch.dtype, saturated: float) -> None:
-    """Logits of ±80 are a sigmoid's 0 and 1: a logarithm of 0, or a gradient that float16 cannot hold."""
+    """Logits of ±80 are a sigmoid's 0 and 1, and −80 a ReLU's 0: a logarithm of 0, or a constant to normalise."""
     torch.manual_seed(0)
     network = DepthAnythingV2("tiny", output)
     torch.nn.init.constant_(network.head.get_parameter("scratch.output_conv2.2.bias"), saturated)
