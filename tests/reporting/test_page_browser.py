@@ -76,10 +76,19 @@ def _scroll(browser, selector):
 
 
 def _place(browser, selector, x, y):
-    """The place in the window of a share (x, y) of an element."""
+    """The place in the window of a share (x, y) of an element, once it has stood still for five frames."""
     left, top, width, height = browser.run(
-        f"(() => {{const b = document.querySelector('{selector}').getBoundingClientRect();"
-        "return [b.left, b.top, b.width, b.height]})()"
+        f"""(async () => {{
+            let still = 0, before = '';
+            while (still < 5) {{
+                await new Promise(requestAnimationFrame);
+                const b = document.querySelector('{selector}').getBoundingClientRect();
+                const now = [b.left, b.top, b.width, b.height];
+                still = String(now) === before ? still + 1 : 0;
+                before = String(now);
+                if (still === 5) return now;
+            }}
+        }})()"""
     )
     return left + x * width, top + y * height
 
