@@ -101,6 +101,7 @@ def test_shortened(values, expected):
     assert len(set(expected)) == len(set(values))
 
 
+@pytest.mark.slow
 def test_a_sweep_of_evaluate_ends_with_the_table(trained, tmp_path):
     folder, best = trained
     checkpoints = ",".join(f"{folder}/checkpoints/{name}.ckpt" for name in ("best", "last"))
