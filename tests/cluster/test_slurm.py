@@ -1,5 +1,6 @@
 """The submitit launcher on a SLURM of one node: a sweep, a warning before the time limit, and a requeue."""
 
+import csv
 import subprocess
 import sys
 import time
@@ -60,11 +61,16 @@ def test_a_job_that_is_warned_goes_on_after_a_requeue(cluster, tmp_path):
 
 
 def test_a_job_longer_than_its_time_limit_is_done_in_several(cluster, tmp_path):
-    """SLURM looks every half minute, so its warning comes 60 to 90 s after the start."""
-    long = ["trainer.max_epochs=80", "callbacks.panels.every_n_epochs=20"]
+    """SLURM looks every half minute, so its warning comes 60 to 90 s after the start; training takes 100 s anywhere."""
+    long = ["trainer.max_epochs=10000", "+trainer.max_time=00:00:01:40", "callbacks.panels.every_n_epochs=50"]
     limit = ["hydra.launcher.timeout_min=2", "hydra.launcher.signal_delay_s=30"]
     launcher = _sweep(cluster, tmp_path / "sweep", f"data.root={tmp_path}/rooms", *long, *limit)
     logs = _finish(launcher, tmp_path / "sweep", timeout_s=1500)
     print(logs.count("Going on from"), "requeues")
     assert logs.count("Stopped by SIGUSR1 after step") == logs.count("Going on from") > 0
-    assert weights(tmp_path / "sweep/0")[0] == 160
+    run = tmp_path / "sweep/0"
+    last, _ = weights(run)
+    with (run / "metrics.csv").open(newline="") as file:
+        steps = [int(row["step"]) for row in csv.DictReader(file) if row["train/loss"]]
+    assert steps == list(range(last))  # each of them once
+    assert (run / "metrics.json").exists()
