@@ -13,7 +13,8 @@ from torch.autograd.function import once_differentiable
 class Block(nn.Module):
     """timm's pre-normalised block with layer scale: its parameters, under the same names.
 
-    Plain autograd keeps both sides of the activation and of the layer scales, a third of the encoder's memory.
+    Plain autograd keeps both sides of the activation, of the layer scales and of the norms, two fifths of the encoder's
+    memory.
     """
 
     def __init__(self, source: vision_transformer.Block) -> None:
@@ -23,25 +24,66 @@ class Block(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Tokens (b, n, width) of the same shape."""
-        projected = self.attn.qkv(self.norm1(tokens)).unflatten(-1, (3, self.attn.num_heads, -1))
+        projected = _normed_linear(tokens, self.norm1, self.attn.qkv).unflatten(-1, (3, self.attn.num_heads, -1))
         queries, keys, values = projected.transpose(1, 3).unbind(2)
         mixed = F.scaled_dot_product_attention(queries, keys, values)
         tokens = _add_scaled_linear(tokens, mixed.transpose(1, 2).flatten(2), self.attn.proj, self.ls1.gamma)
         if not isinstance(self.mlp, Mlp):  # vitg's SwiGLU
             return torch.addcmul(tokens, self.mlp(self.norm2(tokens)), self.ls2.gamma)
-        hidden = self.mlp.fc1(self.norm2(tokens))
+        hidden = _normed_linear(tokens, self.norm2, cast(nn.Linear, self.mlp.fc1))
         return _add_scaled_linear(tokens, hidden, cast(nn.Linear, self.mlp.fc2), self.ls2.gamma, gelu=True)
 
 
+def _normed_linear(x: Tensor, norm: nn.LayerNorm, linear: nn.Linear) -> Tensor:
+    """`linear(norm(x))`."""
+    if not torch.is_grad_enabled():
+        return cast(Tensor, linear(norm(x)))
+    dtype = _product_dtype(x)
+    arguments = norm.weight, norm.bias, linear.weight.to(dtype), linear.bias.to(dtype)
+    return cast(Tensor, _NormedLinear.apply(x, *arguments, norm.eps))
+
+
 def _add_scaled_linear(residual: Tensor, x: Tensor, linear: nn.Linear, gamma: Tensor, gelu: bool = False) -> Tensor:
-    """`residual + gamma · linear(x)`, or of gelu(x)."""
-    device = x.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-    if not torch.is_grad_enabled() or dtype == torch.float16:
-        # float16 has not the range for the gradient before gamma, which may be 1e-5.
+    """`residual + gamma · linear(x)`, or of gelu(x), which then may overwrite x."""
+    if not torch.is_grad_enabled():
+        # In place: the largest tensor of a block is not written, and on a CPU its memory not asked for, twice.
+        return torch.addcmul(residual, linear(torch.ops.aten.gelu_(x) if gelu else x), gamma)
+    dtype = _product_dtype(x)
+    if dtype == torch.float16:  # which has not the range for the gradient before gamma, which may be 1e-5
         return torch.addcmul(residual, linear(F.gelu(x) if gelu else x), gamma)
     arguments = x.to(dtype), linear.weight.to(dtype), linear.bias.to(dtype)
     return cast(Tensor, _AddScaledLinear.apply(residual, *arguments, gamma, gelu))
+
+
+def _product_dtype(x: Tensor) -> torch.dtype:
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+
+
+class _NormedLinear(torch.autograd.Function):
+    """Keeps `x`, which the residual keeps anyway, and makes norm(x) again."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, norm_weight: Tensor, norm_bias: Tensor, weight: Tensor, bias: Tensor, eps: float
+    ) -> Tensor:
+        normed, mean, inverse_std = torch.native_layer_norm(x, x.shape[-1:], norm_weight, norm_bias, eps)
+        ctx.save_for_backward(x, mean, inverse_std, norm_weight, norm_bias, weight)
+        ctx.eps = eps
+        return F.linear(normed.to(weight.dtype), weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, mean, inverse_std, norm_weight, norm_bias, weight = ctx.saved_tensors
+        flat = gradient.flatten(0, -2)
+        normed_gradient = (gradient @ weight).to(x.dtype)
+        normed = torch.native_layer_norm(x, x.shape[-1:], norm_weight, norm_bias, ctx.eps)[0].to(weight.dtype)
+        weight_gradient = flat.t() @ normed.flatten(0, -2)
+        norm_gradients = torch.ops.aten.native_layer_norm_backward(
+            normed_gradient, x, x.shape[-1:], mean, inverse_std, norm_weight, norm_bias, [True, True, True]
+        )
+        return *norm_gradients, weight_gradient, flat.sum(0), None
 
 
 class _AddScaledLinear(torch.autograd.Function):

@@ -67,4 +67,4 @@ def test_less_is_kept_for_the_backward_pass_than_by_timm() -> None:
         assert output.requires_grad
         return sum(size for storage, size in storages.items() if storage not in weights)
 
-    assert kept(Block(timms())) < 0.7 * kept(timms())
+    assert kept(Block(timms())) < 0.6 * kept(timms())
