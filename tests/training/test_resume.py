@@ -19,6 +19,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from depth_lightning.data import DepthDataModule
 from depth_lightning.reporting.loggers import MetricsFile
 from depth_lightning.sample import DepthKind, DepthSample
+from depth_lightning.training.averaging import AveragedWeights
 from depth_lightning.training.callbacks import LearningRates, StepSeed
 from depth_lightning.training.checkpoint_files import LAST, PREVIOUS, newest_whole, whole_step
 from depth_lightning.training.checkpointing import EXIT_SAVED, Checkpoints, Stopped
@@ -202,6 +203,16 @@ def test_a_signal_saves_and_leaves(variant, number, moment, count, tmp_path):
     resumed, _ = go_on(tmp_path, **options)
     assert_same(tmp_path, expected)
     assert len(resumed.seen) == len(module.seen) - saved * options.get("accumulate_grad_batches", 2)
+
+
+@pytest.mark.parametrize("moment, count", [("on_train_batch_end", 15), ("on_validation_batch_start", 7)])
+def test_a_signal_keeps_the_weights_and_their_average_apart(moment, count, tmp_path):
+    tell = At(moment, count, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Stopped):
+        fit(tmp_path / "run", AveragedWeights(decay=0.8), tell)
+    go_on(tmp_path / "run", AveragedWeights(decay=0.8))
+    fit(tmp_path / "expected", AveragedWeights(decay=0.8))
+    assert_same(tmp_path / "run", tmp_path / "expected")
 
 
 def test_a_run_that_is_over_stays_as_it_is(tmp_path):

@@ -1,0 +1,36 @@
+"""An average of the weights over the steps, beside the weights that are trained."""
+
+from typing import Any
+
+import lightning
+from lightning.pytorch.callbacks import EMAWeightAveraging
+
+
+class AveragedWeights(EMAWeightAveraging):
+    """Lightning's exponential moving average, of a run that may stop anywhere and go on.
+
+    Every checkpoint holds the average as its network and, for the run to go on with, the weights that are trained.
+    Lightning's own overwrites the latter before the end of the run is saved, takes one for the other in what is saved
+    in the middle of a validation, and puts the last average in the place of what is validated after the run.
+    """
+
+    _swapped = False
+
+    def _swap_models(self, pl_module: lightning.LightningModule) -> None:
+        super()._swap_models(pl_module)
+        self._swapped = not self._swapped
+
+    def on_save_checkpoint(self, trainer: lightning.Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
+        """Put the average in the place of the network, and the weights that are trained beside it."""
+        super().on_save_checkpoint(trainer, module, checkpoint)
+        if self._swapped:
+            network, beside = "state_dict", "current_model_state"
+            checkpoint[network], checkpoint[beside] = checkpoint[beside], checkpoint[network]
+
+    def on_train_end(self, trainer: lightning.Trainer, module: Any) -> None:
+        """Leave the network as it is until the end of the run is saved."""
+
+    def on_fit_end(self, trainer: lightning.Trainer, module: Any) -> None:
+        """Give the network the average, and be done."""
+        super().on_train_end(trainer, module)
+        self._average_model = None
