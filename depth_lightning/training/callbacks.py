@@ -8,13 +8,10 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor
 
-from depth_lightning.metrics.alignment import align, fit_scale_shift
-from depth_lightning.models.depth_anything import Output
 from depth_lightning.reporting.loggers import log_image
 from depth_lightning.reporting.panels import draw_panel, save_png, stack_panels
-from depth_lightning.sample import DepthBatch, DepthDataset, DepthKind, DepthSample, collate
+from depth_lightning.sample import DepthDataset, DepthKind, DepthSample, collate
 from depth_lightning.training.module import DepthModule
 
 
@@ -86,7 +83,8 @@ def sample_panel(module: DepthModule, sample: DepthSample) -> np.ndarray:
     was_training = module.training
     module.eval()
     with torch.no_grad(), module.trainer.precision_plugin.val_step_context():
-        prediction = like_truth(module.predict_batch(batch).float(), batch, module.network.output)
+        given = module.predict_batch(batch).float()
+        prediction = module.like_truth(given, batch.target, batch.mask, sample.kind).depth
     module.train(was_training)
     return draw_panel(
         (sample.image.clip(0, 1) * 255).round().astype(np.uint8),
@@ -97,17 +95,3 @@ def sample_panel(module: DepthModule, sample: DepthSample) -> np.ndarray:
         unit="m" if sample.kind == DepthKind.METRES else "",
         title=sample.id,
     )
-
-
-def like_truth(prediction: Tensor, batch: DepthBatch, output: Output) -> Tensor:
-    """The prediction in the unit of its truth; fitted to it where the two have no unit in common."""
-    target, mask, kind = batch.target, batch.mask, batch.kind[0]
-    if kind == DepthKind.DISPARITY:
-        disparity = prediction if output == "relative" else 1 / prediction
-        scale, shift, _ = fit_scale_shift(disparity, target, mask)
-        return scale[:, None, None] * disparity + shift[:, None, None]
-    if output == "relative":
-        return align(prediction, target, mask, "scale_shift_disparity").depth
-    if kind == DepthKind.UP_TO_SCALE:
-        return align(prediction, target, mask, "scale_median_of_ratios").depth
-    return prediction

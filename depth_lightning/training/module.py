@@ -10,7 +10,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from depth_lightning.metrics import AffineMetrics, DepthMetrics, ImageCounts, ImageTable, PartMetrics, Protocol
+from depth_lightning.metrics import AffineMetrics, DepthMetrics, ImageCounts, ImageTable, PartMetrics, Protocol, align
+from depth_lightning.metrics.alignment import Aligned
 from depth_lightning.metrics.protocol import Alignment
 from depth_lightning.models import DepthAnythingV2, normalize
 from depth_lightning.sample import DepthBatch, DepthKind
@@ -144,6 +145,21 @@ class DepthModule(lightning.LightningModule):
     def converted(self, prediction: Tensor, to_disparity: bool) -> Tensor:
         """Predictions as disparity or as depth, whichever of the two the network gives."""
         return prediction if to_disparity == (self.network.output == "relative") else 1 / prediction.clamp(min=1e-6)
+
+    def like_truth(self, prediction: Tensor, target: Tensor, mask: Tensor, kind: DepthKind) -> Aligned:
+        """Predictions in the unit of their truth; fitted to it where the two have no unit in common.
+
+        Args:
+            prediction: (b, h, w), as the network gives it.
+            target: (b, h, w).
+            mask: (b, h, w) bool.
+            kind: of all targets.
+        """
+        if kind == DepthKind.DISPARITY:  # the same fit as in depth, of disparities
+            return align(self.converted(prediction, to_disparity=True), target, mask, "scale_shift_depth")
+        if self.network.output == "relative":
+            return align(prediction, target, mask, "scale_shift_disparity")
+        return align(prediction, target, mask, "scale_median_of_ratios" if kind == DepthKind.UP_TO_SCALE else "none")
 
     def on_validation_epoch_end(self) -> None:
         """Log the averages over all images of all processes."""

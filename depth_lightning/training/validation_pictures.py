@@ -14,7 +14,7 @@ from depth_lightning.reporting.depth_histogram import draw_depth_histogram
 from depth_lightning.reporting.loggers import log_image, log_table
 from depth_lightning.reporting.panels import save_png, stack_panels
 from depth_lightning.sample import DepthBatch, DepthKind
-from depth_lightning.training.callbacks import like_truth, sample_panel, validated_epoch
+from depth_lightning.training.callbacks import sample_panel, validated_epoch
 from depth_lightning.training.module import DepthModule
 
 BINS = 100
@@ -50,17 +50,15 @@ class DepthHistogram(Callback):
         """Count the batch."""
         assert isinstance(module, DepthModule) and isinstance(outputs, Tensor)
         for image, kind in enumerate(batch.kind):
-            one = batch._replace(
-                target=batch.target[image : image + 1], mask=batch.mask[image : image + 1], kind=(kind,)
-            )
-            prediction = like_truth(outputs[image : image + 1].float(), one, module.network.output)
+            one = slice(image, image + 1)
+            target, mask = batch.target[one], batch.mask[one]
+            prediction = module.like_truth(outputs[one].float(), target, mask, kind).depth
             if kind == DepthKind.METRES:
-                valid = module.metrics.protocol.valid(one.target, one.mask)
-                count_pixels(self._counts["val/depth_histogram"], one.target, prediction, valid, _limit_m(module))
+                valid = module.metrics.protocol.valid(target, mask)
+                count_pixels(self._counts["val/depth_histogram"], target, prediction, valid, _limit_m(module))
             else:
-                median = one.target.masked_fill(~one.mask, torch.nan).nanmedian()
-                limit = MEDIANS * median
-                count_pixels(self._counts["val/relative_histogram"], one.target, prediction, one.mask, limit)
+                limit = MEDIANS * target.masked_fill(~mask, torch.nan).nanmedian()
+                count_pixels(self._counts["val/relative_histogram"], target, prediction, mask, limit)
 
     def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Add up what the processes counted, and draw."""

@@ -12,9 +12,8 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from depth_lightning.metrics import ERRORS, align
+from depth_lightning.metrics import ERRORS
 from depth_lightning.metrics.affine_metrics import affine_error
-from depth_lightning.metrics.alignment import fit_scale_shift
 from depth_lightning.metrics.depth_metrics import prepare
 from depth_lightning.reporting.colour import robust_range
 from depth_lightning.reporting.page.maps import SMALL_STEPS, STEPS, QuantisedMap, quantise, reduced_pixels
@@ -130,9 +129,7 @@ class PageImages(Callback):
         assert isinstance(module, DepthModule) and isinstance(outputs, Tensor)
         for image, kind in enumerate(batch.kind):
             one = slice(image, image + 1)
-            prediction, error, shown_as = shown(
-                module, kind, outputs[one], batch.target[one], batch.mask[one], relative=module.network.output
-            )
+            prediction, error, shown_as = shown(module, kind, outputs[one], batch.target[one], batch.mask[one])
             arrays = _Arrays(
                 _photo(batch.image[image]),
                 batch.target[image].float().cpu().numpy(),
@@ -196,7 +193,7 @@ def chosen(images: list[PageImage]) -> dict[tuple[str, str], list[int]]:
 
 
 def shown(
-    module: DepthModule, kind: DepthKind, prediction: Tensor, target: Tensor, mask: Tensor, relative: str
+    module: DepthModule, kind: DepthKind, prediction: Tensor, target: Tensor, mask: Tensor
 ) -> tuple[Tensor, Tensor, str]:
     """Predictions in the unit of their truth, as they are scored; what they are ranked by (b,); and how they got there.
 
@@ -206,17 +203,15 @@ def shown(
         prediction: (b, h, w), as the network gives it.
         target: (b, h, w).
         mask: (b, h, w) bool.
-        relative: the network's output.
     """
     protocol = module.metrics.protocol
     prediction, target = prediction.float(), target.float()
     if kind == DepthKind.DISPARITY:
+        fitted = module.like_truth(prediction, target, mask, kind)
         disparity = module.converted(prediction, to_disparity=True)
-        scale, shift, determined = fit_scale_shift(disparity, target, mask)
-        error = _ranked(affine_error(disparity, target, mask), determined)
-        what = "disparity" if relative == "relative" else "1 / depth"
-        fitted = scale[:, None, None] * disparity + shift[:, None, None]
-        return fitted, error, f"The prediction is {what}, with scale and shift fitted to the truth of this image."
+        error = _ranked(affine_error(disparity, target, mask), fitted.determined)
+        what = "disparity" if module.network.output == "relative" else "1 / depth"
+        return fitted.depth, error, f"The prediction is {what}, with scale and shift fitted to the truth of this image."
     given = module.converted(prediction, to_disparity=protocol.alignment == "scale_shift_disparity")
     depth, valid, aligned = prepare(given, target, mask, protocol)
     error = _ranked(ERRORS["abs_rel"](depth, target, valid), aligned.determined)
@@ -224,9 +219,9 @@ def shown(
         how = ALIGNED[protocol.alignment]
         return depth, error, f"The prediction is aligned to the truth of this image: {how}."
     if kind == DepthKind.UP_TO_SCALE:
-        fitted = align(prediction, target, mask, "scale_median_of_ratios").depth
+        depth = module.like_truth(prediction, target, mask, kind).depth
         said = "The truth is up to scale: the prediction is multiplied by one factor for this picture, and not scored."
-        return fitted, torch.full_like(error, torch.nan), said
+        return depth, torch.full_like(error, torch.nan), said
     return depth, error, "The prediction is what the network gives, in metres."
 
 
