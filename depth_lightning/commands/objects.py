@@ -51,17 +51,24 @@ def build_data(cfg: DictConfig) -> DepthDataModule:
     if on_error not in ("raise", "skip"):
         raise ValueError(f"data.on_error is 'raise' or 'skip', found {on_error!r}.")
     geometry, colour = _augmentation(data.augmentation)
+    size, workers = _count("data.size", data.size), data.num_workers
     return DepthDataModule(
         dataset=_mixture(data) if "parts" in data else instantiate(data.dataset, _partial_=True),
-        train_transform=TrainTransform(data.size, data.crop, geometry),
-        eval_transform=EvaluationTransform(data.size),
-        batch_size=data.batch_size,
-        eval_batch_size=data.eval_batch_size,
-        num_workers=min(8, os.cpu_count() or 1) if data.num_workers is None else data.num_workers,
+        train_transform=TrainTransform(size, data.crop, geometry),
+        eval_transform=EvaluationTransform(size),
+        batch_size=_count("data.batch_size", data.batch_size),
+        eval_batch_size=_count("data.eval_batch_size", data.eval_batch_size),
+        num_workers=min(8, os.cpu_count() or 1) if workers is None else _count("data.num_workers", workers, least=0),
         seed=cfg.seed,
         colour=colour,
         bad_samples=Path(cfg.run_dir) / "bad_samples.csv" if on_error == "skip" else None,
     )
+
+
+def _count(key: str, value: Any, least: int = 1) -> int:
+    if not isinstance(value, int) or value < least:
+        raise ValueError(f"{key} is a whole number, {least} or above, found {value!r}.")
+    return value
 
 
 def _augmentation(chosen: str | Sequence[Any]) -> tuple[Any, ColourNoise | None]:
@@ -95,9 +102,13 @@ def build_metrics(cfg: DictConfig) -> DepthMetrics:
 
 
 def build_module(cfg: DictConfig, network: DepthAnythingV2) -> DepthModule:
-    """The module for training."""
+    """The module for training.
+
+    Raises:
+        ValueError: from optimizer or schedule, which are tried here since the trainer calls them when all is loaded.
+    """
     losses = instantiate(cfg.loss)
-    return DepthModule(
+    module = DepthModule(
         network,
         metrics=build_metrics(cfg),
         objective=Objective(**losses, output=network.output, max_depth=network.max_depth),
@@ -105,10 +116,22 @@ def build_module(cfg: DictConfig, network: DepthAnythingV2) -> DepthModule:
         schedule=instantiate(cfg.scheduler),
         config=describe(cfg),
     )
+    module.optimizer(network.parameter_groups())
+    module.schedule(0, 100)
+    return module
 
 
 def build_trainer(cfg: DictConfig, callbacks: list[Callback], loggers: list[Logger]) -> lightning.Trainer:
-    """Lightning's trainer; samples are shared between processes by the data module alone, which pads nothing."""
+    """Lightning's trainer; samples are shared between processes by the data module alone, which pads nothing.
+
+    Raises:
+        ValueError: a count below 1, with which Lightning trains nothing, or fails when training has begun.
+    """
+    counts = {"max_epochs": -1, "max_steps": -1, "accumulate_grad_batches": None, "check_val_every_n_epoch": None}
+    for name, no_limit in counts.items():
+        value = cfg.trainer.get(name)
+        if value is not None and value != no_limit:
+            _count(f"trainer.{name}", value)
     return cast(
         lightning.Trainer,
         instantiate(

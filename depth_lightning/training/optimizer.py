@@ -1,5 +1,6 @@
 """The optimiser, with a learning rate per parameter group."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -24,8 +25,15 @@ def adamw(
         weight_decay: on every parameter, as Depth Anything V2 does.
 
     Raises:
-        ValueError: a group is unknown, or holds no parameter.
+        ValueError: a value that cannot be right; a group is unknown, or holds no parameter.
     """
+    for name, value in (("lr", lr), ("head_lr_scale", head_lr_scale)):
+        if not (isinstance(value, int | float) and 0 < value < math.inf):
+            raise ValueError(f"optimizer.{name} is a number above 0, found {value!r}.")
+    if not (isinstance(weight_decay, int | float) and 0 <= weight_decay < math.inf):
+        raise ValueError(f"optimizer.weight_decay is a number, 0 or above, found {weight_decay!r}.")
+    if len(betas) != 2 or not all(isinstance(beta, int | float) and 0 <= beta < 1 for beta in betas):
+        raise ValueError(f"optimizer.betas are two numbers in [0, 1), found {betas!r}.")
     scales = {"encoder": 1.0, "head": head_lr_scale}
     for name, parameters in groups.items():
         if name not in scales or not parameters:

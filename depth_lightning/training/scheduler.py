@@ -15,6 +15,8 @@ Schedule = Callable[[int, int], float]
 
 def poly(step: int, total_steps: int, power: float = 0.9, warmup: float = 0.0) -> float:
     """(1 − progress)^power: with 0.9, what Depth Anything V2 trains with."""
+    if not (isinstance(power, int | float) and power >= 0):
+        raise ValueError(f"scheduler.power is a number, 0 or above, found {power!r}.")
     rise, progress = _warmup(step, total_steps, warmup)
     return rise * float((1 - progress) ** power)
 
@@ -32,8 +34,8 @@ def constant(step: int, total_steps: int, warmup: float = 0.0) -> float:
 
 def _warmup(step: int, total_steps: int, warmup: float) -> tuple[float, float]:
     """The factor of the warm-up, in (0, 1], and the progress of what follows it, in [0, 1]."""
-    if not 0 <= warmup < 1:
-        raise ValueError(f"scheduler.warmup is a share of the run in [0, 1), found {warmup}.")
+    if not (isinstance(warmup, int | float) and 0 <= warmup < 1):
+        raise ValueError(f"scheduler.warmup is a share of the run in [0, 1), found {warmup!r}.")
     warmup_steps = round(warmup * total_steps)
     if step < warmup_steps:
         return (step + 1) / (warmup_steps + 1), 0.0

@@ -1,5 +1,6 @@
 """Every option of every group composes, and becomes the object it describes where this machine allows it."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from omegaconf import OmegaConf
 
 from depth_lightning.commands import objects
+from depth_lightning.commands.train import train
 from depth_lightning.training.optimizer import adamw
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -74,6 +76,35 @@ def test_the_authors_recipe(compose_config):
     schedule = objects.build_module(cfg, _tiny()).schedule
     assert [schedule(step, 10) for step in range(10)] == pytest.approx([(1 - step / 10) ** 0.9 for step in range(10)])
     assert (cfg.data.size, cfg.data.augmentation, cfg.trainer.precision) == (518, "authors", "32-true")
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("optimizer.lr", -1),
+        ("scheduler.warmup", 1),
+        ("data.batch_size", 0),
+        ("data.eval_batch_size", 0),
+        ("data.num_workers", -1),
+        ("data.size", None),
+        ("trainer.max_epochs", 0),
+        ("trainer.max_epochs", 1.5),
+        ("trainer.max_steps", 0),
+        ("trainer.accumulate_grad_batches", 0),
+        ("trainer.check_val_every_n_epoch", 0),
+    ],
+)
+def test_values_that_cannot_be_right_are_refused_before_anything_is_loaded(key, value, compose_config, tmp_path):
+    typed = f"{key}={'null' if value is None else value}"
+    absent = ["experiment=rooms", f"data.root={tmp_path}/rooms", f"model.weights={tmp_path}/none.pth"]
+    with pytest.raises(ValueError, match=rf"^{re.escape(key)} .*found {value}\.$"):
+        train(compose_config("train", [*absent, typed], tmp_path / "run"))
+    assert not (tmp_path / "rooms").exists()
+
+
+def test_a_run_may_be_as_long_as_its_steps(compose_config, tmp_path):
+    cfg = compose_config("train", ["trainer=cpu", "trainer.max_epochs=-1", "trainer.max_steps=5"], tmp_path)
+    assert objects.build_trainer(cfg, [], []).max_steps == 5
 
 
 def test_metrics_of_your_own(compose_config):

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 
@@ -18,6 +20,23 @@ def test_every_trainable_parameter_is_in_one_group_with_its_rate():
 def test_a_frozen_encoder_has_no_group():
     optimizer = adamw(DepthAnythingV2("tiny", freeze_encoder=True).parameter_groups())
     assert [group["name"] for group in optimizer.param_groups] == ["head"]
+
+
+@pytest.mark.parametrize(
+    "name, values, expected",
+    [
+        ("lr", [-1e-5, 0, float("nan"), float("inf"), "fast", None], "a number above 0"),
+        ("head_lr_scale", [-2, 0.0, None], "a number above 0"),
+        ("weight_decay", [-0.1, float("nan"), "some"], "a number, 0 or above"),
+        ("betas", [(0.9,), (1.0, 0.999), (0.9, -0.1)], r"two numbers in \[0, 1\)"),
+    ],
+)
+def test_values_that_cannot_be_right_are_named(name, values, expected):
+    groups = DepthAnythingV2("tiny").parameter_groups()
+    for value in values:
+        with pytest.raises(ValueError, match=rf"^optimizer\.{name} .*{expected}, found {re.escape(repr(value))}\.$"):
+            adamw(groups, **{name: value})
+    assert adamw(groups, weight_decay=0.0, betas=(0.0, 0.999))
 
 
 @pytest.mark.parametrize("groups", [{"head": []}, {"decoder": [torch.nn.Parameter(torch.zeros(1))]}])

@@ -38,6 +38,14 @@ def test_a_step_past_the_end_has_rate_zero():
     assert poly(11, 10) == cosine(11, 10) == 0.0
 
 
-def test_warmup_is_a_share():
-    with pytest.raises(ValueError, match=r"share of the run in \[0, 1\), found 500"):
-        cosine(0, 1000, warmup=500)
+@pytest.mark.parametrize("schedule", [poly, cosine, constant])
+@pytest.mark.parametrize("warmup", [500, 1, -0.1, float("nan"), "long"])
+def test_warmup_is_a_share(schedule, warmup):
+    with pytest.raises(ValueError, match=rf"share of the run in \[0, 1\), found {warmup!r}"):
+        schedule(0, 1000, warmup=warmup)
+
+
+@pytest.mark.parametrize("power", [-1, float("nan"), None])
+def test_power_is_not_negative(power):
+    with pytest.raises(ValueError, match=rf"^scheduler\.power .* found {power!r}"):
+        poly(0, 10, power=power)
