@@ -1,13 +1,11 @@
-"""Saving a run so that it goes on exactly, whenever and however it ended."""
+"""When a run is saved, and with what, so that it goes on exactly, whenever and however it ended."""
 
 import logging
 import operator
-import shutil
 import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -19,9 +17,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 from depth_lightning.data import DepthDataModule
 from depth_lightning.data.sampling import TrainSampler
 from depth_lightning.reporting.loggers import MetricsFile
-from depth_lightning.training.checkpoint_files import BEST, LAST, PREVIOUS, WholeFiles, keep_as, put, whole_step
+from depth_lightning.training.checkpoint_files import BEST, LAST, WholeFiles
+from depth_lightning.training.checkpoint_folder import CheckpointFolder
 from depth_lightning.training.position import Position, place, position_of
-from depth_lightning.training.sharding import FullySharded
 
 log = logging.getLogger(__name__)
 
@@ -61,11 +59,10 @@ class Checkpoints(Checkpoint):
         for name, interval in (("every_n_steps", every_n_steps), ("every_n_minutes", every_n_minutes)):
             if interval is not None and not interval > 0:
                 raise ValueError(f"callbacks.checkpoints.{name} is above 0, or null for never; found {interval}.")
-        self.folder, self.monitor, self.mode = Path(folder), monitor, mode
+        self.folder, self.monitor, self.mode = CheckpointFolder(Path(folder)), monitor, mode
         self.every_n_steps, self.every_n_minutes = every_n_steps, every_n_minutes
         self.best_score: float | None = None
         self.best_step: int | None = None
-        self._saved_step = 0
         self._saved_at = time.monotonic()
         self._new_step = self._new_validation = False
         self._resumed: Position | None = None
@@ -75,7 +72,7 @@ class Checkpoints(Checkpoint):
     @property
     def best_path(self) -> Path | None:
         """The checkpoint with the best validation, if there was one."""
-        return None if self.best_step is None else self.folder / BEST
+        return None if self.best_step is None else self.folder.path / BEST
 
     def setup(self, trainer: lightning.Trainer, module: Any, stage: str) -> None:
         """Have Lightning write whole files."""
@@ -167,60 +164,16 @@ class Checkpoints(Checkpoint):
         self.best_score, self.best_step = score, trainer.global_step
         return True
 
-    # How
-
     def _save(self, trainer: lightning.Trainer, best: bool) -> None:
-        """Write last.ckpt, and best.ckpt if it is that; every process takes part.
-
-        Raises:
-            OSError: it could not be written. The files there are whole.
-        """
-        split = trainer.strategy if isinstance(trainer.strategy, FullySharded) and trainer.strategy.in_parts else None
-        if split and best:
-            with split.in_one_file():  # for evaluation and export
-                self._write(trainer, lambda new: put(new, self.folder / BEST))
-
-        def keep(new: Path) -> None:
-            if best and not split:
-                keep_as(new, self.folder / BEST)
-            if (self.folder / LAST).exists():
-                keep_as(self.folder / LAST, self.folder / PREVIOUS)
-            put(new, self.folder / LAST)
-
-        self._write(trainer, keep)
-        self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
+        self.folder.save(trainer, best)
+        self._saved_at = time.monotonic()
         self._new_step = self._new_validation = False
-
-    def _write(self, trainer: lightning.Trainer, keep: Callable[[Path], None]) -> None:
-        new, written, failure = self.folder / "new.ckpt", False, None
-        try:
-            if trainer.is_global_zero and new.is_dir():  # of a run that was killed while it saved
-                shutil.rmtree(new)
-            trainer.save_checkpoint(new)
-            written = True
-            if trainer.is_global_zero:
-                keep(new)
-        except OSError as error:
-            failure = error
-            if not written:  # the other processes wait where writing ends
-                trainer.strategy.barrier()
-        if trainer.strategy.reduce_boolean_decision(failure is not None, all=False):
-            raise self._not_saved(failure)
-
-    def _not_saved(self, failure: OSError | None) -> BaseException:
-        if failure is None:  # the first process says it
-            return Stopped(0)
-        there = self.folder / LAST
-        whole = f"{there}, of step {self._saved_step}, is whole." if there.exists() else "There is none from before."
-        return OSError(
-            failure.errno, f"{failure.strerror or failure} {whole} Once there is room, checkpoint=auto goes on from it."
-        )
 
     def _leave(self, trainer: lightning.Trainer) -> None:
         name = self._signal.name if self._signal is not None else "a signal to another process"
         if trainer.is_global_zero:
             log.info(
-                f"Stopped by {name} after step {trainer.global_step}, and saved as {self.folder / LAST}. "
+                f"Stopped by {name} after step {trainer.global_step}, and saved as {self.folder.path / LAST}. "
                 "The same command with checkpoint=auto and this run's folder as hydra.run.dir goes on from there."
             )
         raise Stopped(EXIT_SAVED if trainer.is_global_zero else 0)  # Lightning takes any other status for a failure
@@ -281,9 +234,9 @@ class Checkpoints(Checkpoint):
         place(checkpoint["loops"]["fit_loop"], position, trainer.accumulate_grad_batches)
         # The loader does begin in the middle of an epoch, at the place that Lightning's counters say.
         warnings.filterwarnings("ignore", ".*resuming from a checkpoint that ended before the epoch ended.*")
-        self._resumed, self._saved_step = position, checkpoint["global_step"]
+        self._resumed, self.folder.saved_step = position, checkpoint["global_step"]
         trainer.should_stop = position.stopped
-        if trainer.is_global_zero and self._is_own(trainer):
+        if trainer.is_global_zero and self.folder.holds(Path(str(trainer.ckpt_path))):
             for file in _metrics_files(trainer):
                 file.keep(checkpoint["log_rows"])
 
@@ -311,12 +264,12 @@ class Checkpoints(Checkpoint):
         if not trainer.strategy.reduce_boolean_decision(own == first):
             raise ValueError(
                 f"The first process goes on from {first}, and this one, {trainer.global_rank}, from {own}: "
-                f"{self.folder} must be on a disk that all nodes share."
+                f"{self.folder.path} must be on a disk that all nodes share."
             )
         if self.best_step is None or trainer.ckpt_path is None:
             return
         resumed = Path(trainer.ckpt_path)
-        found = trainer.is_global_zero and self._adopt(self.folder / BEST, resumed.with_name(BEST), resumed)
+        found = trainer.is_global_zero and self.folder.adopt_best(self.best_step, resumed.with_name(BEST), resumed)
         if not trainer.strategy.broadcast(found):
             if trainer.is_global_zero:
                 log.warning(
@@ -324,22 +277,6 @@ class Checkpoints(Checkpoint):
                     "the best of this run is chosen among what is still to come."
                 )
             self.best_score = self.best_step = None
-
-    def _adopt(self, *candidates: Path) -> bool:
-        for path in candidates:
-            try:
-                if whole_step(path) != self.best_step:
-                    continue
-            except (ValueError, FileNotFoundError):
-                continue
-            if path != self.folder / BEST:
-                keep_as(path, self.folder / BEST)
-            return True
-        return False
-
-    def _is_own(self, trainer: lightning.Trainer) -> bool:
-        assert trainer.ckpt_path is not None
-        return Path(trainer.ckpt_path).resolve().parent == self.folder.resolve()
 
     def _position(self, trainer: lightning.Trainer) -> Position:
         return position_of(trainer, _data(trainer).global_batch_size)
