@@ -2,6 +2,7 @@
 
 from depth_lightning.data.diagnosis.facts import HISTOGRAM, Facts, Unreadable, examine
 from depth_lightning.data.diagnosis.summary import Summary, summarise
-from depth_lightning.data.diagnosis.verdicts import Verdict, judge, judge_splits
+from depth_lightning.data.diagnosis.verdict import Verdict
+from depth_lightning.data.diagnosis.verdicts import judge, judge_splits
 
 __all__ = ["HISTOGRAM", "Facts", "Summary", "Unreadable", "Verdict", "examine", "judge", "judge_splits", "summarise"]

@@ -1,0 +1,124 @@
+"""Whether maps have the geometry that is declared: depth or disparity, along which direction, of which image.
+
+The bounds are set on real sets (Kinect, RealSense, LiDAR, structured light) such that nothing is found on them, and
+every planted fault is.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from depth_lightning.data.diagnosis.edges import ORIENTATIONS, REACH, WIDTH
+from depth_lightning.data.diagnosis.facts import Facts
+from depth_lightning.data.diagnosis.planes import Plane
+from depth_lightning.data.diagnosis.verdict import Verdict, found
+from depth_lightning.sample import DepthKind
+
+MIN_WINDOWS: Final = 4
+"""Flat windows that it takes to say something."""
+TILTED: Final = 1.2
+"""Far by near depth of a window in which depth and disparity can be told apart."""
+NEAR: Final = 3
+"""Pixels of the small maps, 2 % of the width, that depth may lie beside its image."""
+
+
+def judge_geometry(facts: list[Facts]) -> list[Verdict]:
+    """All that flat surfaces and edges tell."""
+    return [_kind(facts), _rays(facts), _alignment(facts)]
+
+
+def _kind(facts: list[Facts]) -> Verdict:
+    check = "depth or disparity as declared"
+    windows = _windows(facts)
+    tilted = [plane for plane in windows if plane.tilt > TILTED]
+    if len(tilted) < MIN_WINDOWS:
+        return Verdict(check, "unclear", f"{len(tilted)} tilted flat windows; it takes {MIN_WINDOWS}")
+    share = float(np.mean([plane.depth_vote > 0 for plane in tilted]))
+    strength = float(np.exp(abs(np.median([plane.depth_vote for plane in tilted]))))
+    is_disparity = facts[0].kind == DepthKind.DISPARITY
+    evidence = (
+        f"{share:.0%} of {len(tilted)} tilted flat windows are planes if the map holds "
+        f"{'disparity' if is_disparity else 'depth'}, fits differ {strength:.1f}-fold"
+    )
+    if 0.2 <= share <= 0.8 or strength < 1.15:
+        return Verdict(check, "unclear", evidence)
+    if share > 0.5:
+        return Verdict(check, "fine", evidence)
+    better, declared = ("depth", "disparity") if is_disparity else ("disparity", "depth")
+    return found(
+        check,
+        [one for one in facts if one.planes],
+        f"declared as {declared}, but {1 - share:.0%} of {len(tilted)} tilted flat windows are planes in it as "
+        f"{better}, {strength:.1f} times as exactly",
+        f"Larger is nearer in disparity. Declare data.kind={'metres' if is_disparity else 'disparity'}"
+        f"{'' if is_disparity else ', or give data.focal_px and data.baseline_m'}.",
+    )
+
+
+def _rays(facts: list[Facts]) -> Verdict:
+    check = "depth along the optical axis"
+    if facts[0].kind == DepthKind.DISPARITY:
+        return Verdict(check, "fine", "disparity has no such distances")
+    sharp = [plane for plane in _windows(facts) if plane.bulge_error < 0.2 and plane.depth_vote > -0.1]
+    if len(sharp) < MIN_WINDOWS:
+        return Verdict(check, "unclear", f"{len(sharp)} flat windows; it takes {MIN_WINDOWS}")
+    low, bulge, high = np.quantile([plane.bulge for plane in sharp], [0.25, 0.5, 0.75])
+    evidence = (
+        f"flat surfaces bulge by {bulge:.2f} (middle half of {len(sharp)} windows {low:.2f} to {high:.2f}; 0: depth, "
+        "1: distances along the ray)"
+    )
+    shown = [one for one in facts if one.planes]
+    if bulge > 0.5 and low > 0.25:
+        return found(check, shown, evidence, "Set data.ray_distance=true with data.focal_px, or convert the files.")
+    if bulge < -0.5 and high < -0.25:
+        return found(check, shown, evidence, "They were converted once too often: set data.ray_distance=false.")
+    return Verdict(check, "fine" if abs(bulge) < 0.5 else "unclear", evidence)
+
+
+def _alignment(facts: list[Facts]) -> Verdict:
+    check = "image and depth on one another"
+    maps = [(one, one.agreement) for one in facts if one.agreement is not None and one.agreement.any()]
+    if not maps:
+        return Verdict(check, "unclear", "no map was compared")
+    stack = np.stack([agreement for _, agreement in maps])
+    mean = stack.mean(axis=0)
+    inner = slice(REACH - NEAR, REACH + NEAR + 1)
+    peaks = [np.add(_peak(one[inner, inner]), REACH - NEAR) for one in mean]
+    upright, *turned = (stack[:, number, y, x] for number, (y, x) in enumerate(peaks))
+    names = list(ORIENTATIONS)[1:]
+    best = int(np.argmax([other.mean() for other in turned]))
+    evidence = (
+        f"edges agree by {upright.mean():.2f}, {names[best]} by {turned[best].mean():.2f} ({len(maps)} images compared)"
+    )
+    shown = [one for one, _ in maps]
+    if turned[best].mean() > max(0.08, 2 * upright.mean()) and _surely(turned[best] - upright):
+        return found(check, shown, evidence, f"The depth maps look {names[best]}: turn them back.")
+    y, x = _peak(mean[0])
+    moved = stack[:, 0, y, x]
+    if max(abs(y - REACH), abs(x - REACH)) > NEAR and moved.mean() > 1.3 * upright.mean() and _surely(moved - upright):
+        right, down = (x - REACH) / WIDTH, (y - REACH) / WIDTH
+        return found(
+            check,
+            shown,
+            f"edges agree by {upright.mean():.2f}, and by {moved.mean():.2f} when the depth is moved by {right:+.1%} "
+            f"of the image's width to the right and {down:+.1%} down ({len(maps)} images)",
+            "Image and depth are not registered: another camera's view, a crop, or frames that do not belong together.",
+        )
+    if upright.mean() < max(0.05, 1.3 * turned[best].mean()):
+        return Verdict(check, "unclear", f"{evidence}: too close to tell")
+    return Verdict(check, "fine", evidence)
+
+
+def _peak(values: np.ndarray) -> tuple[int, int]:
+    y, x = np.unravel_index(values.argmax(), values.shape)
+    return int(y), int(x)
+
+
+def _surely(gains: np.ndarray) -> bool:
+    """Whether the gain of one hypothesis over another, per image, is no accident: three standard errors."""
+    return bool(gains.mean() > 3 * max(float(gains.std()), 0.05) / np.sqrt(len(gains)))
+
+
+def _windows(facts: Sequence[Facts]) -> list[Plane]:
+    return [plane for one in facts for plane in one.planes or ()]
