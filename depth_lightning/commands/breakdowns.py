@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from depth_lightning.metrics import Breakdowns, PartMetrics, Protocol
@@ -13,9 +12,10 @@ from depth_lightning.metrics.breakdowns import SAMPLE
 from depth_lightning.reporting.tables import number, print_rows, write_json, write_rows
 from depth_lightning.sample import DepthBatch
 from depth_lightning.training import DepthModule
+from depth_lightning.training.prediction_observer import PredictionObserver
 
 
-class ScoreParts(Callback):
+class ScoreParts(PredictionObserver):
     """Scores the parts of images in the predictions of a validation, as they come."""
 
     def __init__(self, protocol: Protocol) -> None:
@@ -25,18 +25,9 @@ class ScoreParts(Callback):
         """Follow the network to its device."""
         self.metrics.to(module.device)
 
-    def on_validation_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        module: lightning.LightningModule,
-        outputs: Any,
-        batch: DepthBatch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def see(self, module: DepthModule, batch: DepthBatch, prediction: Tensor) -> None:
         """Score the batch."""
-        assert isinstance(module, DepthModule) and isinstance(outputs, Tensor)
-        module.score_depth(self.metrics, batch, outputs)
+        module.score_depth(self.metrics, batch, prediction)
 
     def rows(self) -> dict[str, list[dict[str, Any]]]:
         """What was found over all processes, which must all call it."""

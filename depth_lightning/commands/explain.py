@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import lightning
-from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from depth_lightning.metrics import ERRORS, DepthMetrics, ImageCounts, Protocol, usual_crops
@@ -19,6 +18,7 @@ from depth_lightning.metrics.protocol import Alignment, Crop
 from depth_lightning.reporting.tables import HIGHER_IS_BETTER, number, print_rows, with_arrow, write_rows
 from depth_lightning.sample import DepthBatch
 from depth_lightning.training import DepthModule
+from depth_lightning.training.prediction_observer import PredictionObserver
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class Variant(NamedTuple):
     counts: ImageCounts
 
 
-class Explain(Callback):
+class Explain(PredictionObserver):
     """Scores the predictions of a validation under the variants of a protocol, as they come: one pass, none stored.
 
     Args:
@@ -63,21 +63,12 @@ class Explain(Callback):
         for metrics in self.metrics:
             metrics.to(module.device)
 
-    def on_validation_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        module: lightning.LightningModule,
-        outputs: Any,
-        batch: DepthBatch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def see(self, module: DepthModule, batch: DepthBatch, prediction: Tensor) -> None:
         """Score the batch under the crops that its size allows."""
-        assert isinstance(module, DepthModule) and isinstance(outputs, Tensor)
         crops = {self.protocol.crop, *usual_crops(*batch.target.shape[-2:])}
         for metrics in self.metrics:
             if metrics.protocol.crop in crops:
-                module.score_depth(metrics, batch, outputs)
+                module.score_depth(metrics, batch, prediction)
 
     def variants(self) -> list[Variant]:
         """What was found over all processes, which must all call it; the chosen protocol first.

@@ -1,12 +1,10 @@
 """What a validation found, as pictures: where the predictions lie against the truth, and the images that went worst."""
 
 from pathlib import Path
-from typing import Any
 
 import lightning
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from depth_lightning.metrics import ImageTable
@@ -16,13 +14,14 @@ from depth_lightning.reporting.panels import save_png, stack_panels
 from depth_lightning.sample import DepthBatch, DepthKind
 from depth_lightning.training.callbacks import sample_panel, validated_epoch
 from depth_lightning.training.module import DepthModule
+from depth_lightning.training.prediction_observer import PredictionObserver
 
 BINS = 100
 MEDIANS = 4.0
 """Truth without a unit is counted in multiples of its image's median, up to this."""
 
 
-class DepthHistogram(Callback):
+class DepthHistogram(PredictionObserver):
     """Counts the pixels of every validation by true and predicted depth, and gives the picture to the loggers.
 
     val/depth_histogram is of the pixels that the protocol scores where the truth is in metres; where it has no unit,
@@ -38,27 +37,18 @@ class DepthHistogram(Callback):
         empty = torch.zeros(BINS, BINS, dtype=torch.int64, device=module.device)
         self._counts = {name: empty.clone() for name in ("val/depth_histogram", "val/relative_histogram")}
 
-    def on_validation_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        module: lightning.LightningModule,
-        outputs: Any,
-        batch: DepthBatch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def see(self, module: DepthModule, batch: DepthBatch, prediction: Tensor) -> None:
         """Count the batch."""
-        assert isinstance(module, DepthModule) and isinstance(outputs, Tensor)
         for image, kind in enumerate(batch.kind):
             one = slice(image, image + 1)
             target, mask = batch.target[one], batch.mask[one]
-            prediction = module.like_truth(outputs[one].float(), target, mask, kind).depth
+            fitted = module.like_truth(prediction[one].float(), target, mask, kind).depth
             if kind == DepthKind.METRES:
                 valid = module.metrics.protocol.valid(target, mask)
-                count_pixels(self._counts["val/depth_histogram"], target, prediction, valid, _limit_m(module))
+                count_pixels(self._counts["val/depth_histogram"], target, fitted, valid, _limit_m(module))
             else:
                 limit = MEDIANS * target.masked_fill(~mask, torch.nan).nanmedian()
-                count_pixels(self._counts["val/relative_histogram"], target, prediction, mask, limit)
+                count_pixels(self._counts["val/relative_histogram"], target, fitted, mask, limit)
 
     def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Add up what the processes counted, and draw."""
@@ -95,7 +85,7 @@ def _limit_m(module: DepthModule) -> float:
     return module.metrics.protocol.max_depth
 
 
-class WorstImages(Callback):
+class WorstImages(PredictionObserver):
     """Draws the validation images with the largest errors after every validation.
 
     The pictures go to <run folder>/worst/epoch_<n>.png and to every logger that takes images, the numbers to those that
@@ -115,15 +105,7 @@ class WorstImages(Callback):
         """Begin anew."""
         self._ids = []
 
-    def on_validation_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        module: lightning.LightningModule,
-        outputs: Any,
-        batch: DepthBatch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def see(self, module: DepthModule, batch: DepthBatch, prediction: Tensor) -> None:
         """Remember which images come in which order."""
         self._ids += batch.id
 

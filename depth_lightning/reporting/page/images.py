@@ -3,13 +3,12 @@
 import hashlib
 from bisect import insort
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import cv2
 import lightning
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from depth_lightning.metrics import ERRORS
@@ -19,6 +18,7 @@ from depth_lightning.reporting.colour import robust_range
 from depth_lightning.reporting.page.maps import SMALL_STEPS, STEPS, QuantisedMap, quantise, reduced_pixels
 from depth_lightning.sample import DepthBatch, DepthKind
 from depth_lightning.training import DepthModule
+from depth_lightning.training.prediction_observer import PredictionObserver
 
 EACH: Final = 4
 """How many of the best, of the worst and of the random images are shown large."""
@@ -100,7 +100,7 @@ class _Shortlist:
         del self.entries[EACH:]
 
 
-class PageImages(Callback):
+class PageImages(PredictionObserver):
     """Keeps every image of a validation small, and those large that are among the best, worst or random ones so far.
 
     Predictions are shown as they are scored: aligned and bounded as the protocol says.
@@ -116,25 +116,16 @@ class PageImages(Callback):
         count = len(trainer.datamodule.val_data)  # type: ignore[attr-defined]
         self.small_pixels = max(1, min(SMALL_PIXELS, ALL_PIXELS // max(1, count)))
 
-    def on_validation_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        module: lightning.LightningModule,
-        outputs: Any,
-        batch: DepthBatch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def see(self, module: DepthModule, batch: DepthBatch, prediction: Tensor) -> None:
         """Keep the images of the batch."""
-        assert isinstance(module, DepthModule) and isinstance(outputs, Tensor)
         for image, kind in enumerate(batch.kind):
             one = slice(image, image + 1)
-            prediction, error, shown_as = shown(module, kind, outputs[one], batch.target[one], batch.mask[one])
+            fitted, error, shown_as = shown(module, kind, prediction[one], batch.target[one], batch.mask[one])
             arrays = _Arrays(
                 _photo(batch.image[image]),
                 batch.target[image].float().cpu().numpy(),
                 batch.mask[image].cpu().numpy(),
-                prediction[0].cpu().numpy(),
+                fitted[0].cpu().numpy(),
             )
             self._keep(arrays, batch.id[image], batch.scene[image], kind, shown_as, float(error[0]))
 

@@ -1,0 +1,32 @@
+"""What looks at the predictions of a validation as they come, so that none has to be stored."""
+
+from abc import abstractmethod
+from typing import Any
+
+import lightning
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from depth_lightning.sample import DepthBatch
+from depth_lightning.training.module import DepthModule
+
+
+class PredictionObserver(Callback):
+    """A callback that is shown every batch of a validation with its prediction."""
+
+    @abstractmethod
+    def see(self, module: DepthModule, batch: DepthBatch, prediction: Tensor) -> None:
+        """Take in a batch and what `DepthModule.predict_batch` made of it."""
+
+    def on_validation_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        module: lightning.LightningModule,
+        outputs: Any,
+        batch: DepthBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Show the batch."""
+        assert isinstance(module, DepthModule) and isinstance(outputs, Tensor)
+        self.see(module, batch, outputs)
