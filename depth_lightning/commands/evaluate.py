@@ -3,38 +3,27 @@
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import lightning
-import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from depth_lightning.commands import objects
 from depth_lightning.commands.breakdowns import ScoreParts, report_breakdowns
 from depth_lightning.commands.da2k import PairScore, evaluate_da2k, is_da2k
+from depth_lightning.commands.evaluation_summary import summarise
 from depth_lightning.commands.explain import Explain, Variant, as_rows, report_variants
 from depth_lightning.commands.job import run_job
 from depth_lightning.commands.report_page import report_page
 from depth_lightning.commands.run_checkpoint import chosen_network
 from depth_lightning.data import DepthDataModule
 from depth_lightning.inference.predict import load_run_state
-from depth_lightning.metrics import (
-    Breakdowns,
-    DepthMetrics,
-    Intervals,
-    PerImageMetrics,
-    Protocol,
-    best_constant,
-    group_rows,
-)
-from depth_lightning.metrics.intervals import DRAWS, MIN_UNITS
+from depth_lightning.metrics import Breakdowns, DepthMetrics, Intervals, PerImageMetrics, group_rows
 from depth_lightning.reporting.page import PageImages
 from depth_lightning.reporting.panels import save_png
 from depth_lightning.reporting.result import EvaluationResult
 from depth_lightning.reporting.tables import print_table, write_csv, write_json, write_parquet
-from depth_lightning.sample import DepthKind
-from depth_lightning.training import DepthModule, ValidationCounts, ValidationTables
+from depth_lightning.training import DepthModule, ValidationTables
 from depth_lightning.training.callbacks import draw_panels
 
 log = logging.getLogger(__name__)
@@ -149,43 +138,7 @@ def report(
     Raises:
         ValueError: no image had anything to score.
     """
-    depth, affine = result.counts
-    protocol = metrics.protocol
-    if not depth.scored and not affine.scored:
-        raise ValueError(
-            f"None of the {sum(depth) + sum(affine)} validation images can be scored under this protocol ({protocol}): "
-            f"{' and '.join(_left_out(result.counts, protocol))}."
-        )
-    columns: dict[str, Mapping[str, float]] = {"model": result.metrics}
-    content: dict[str, Any] = {
-        "metrics": result.metrics,
-        "intervals": result.intervals.bounds,
-        "intervals_over": {
-            "units": result.intervals.units,
-            "count": result.intervals.total,
-            "confidence": 0.95,
-            "method": f"studentised bootstrap, {DRAWS} draws, seed 0",
-        },
-        "images": depth.scored or affine.scored,
-        "images_by_truth": {name: counts._asdict() for name, counts in result.counts._asdict().items()},
-        "protocol": {**protocol.to_dict(), "hash": protocol.hash},
-        "data": _data_in_words(cfg.data),
-        "model": {key: cfg.model[key] for key in ("encoder", "output", "max_depth")},
-        "size": cfg.data.size,
-        "checkpoint": cfg.checkpoint,
-        "weights": None if cfg.checkpoint else cfg.model.weights,
-    }
-    notes = [*_image_notes(result.counts, protocol), *_interval_notes(result)]
-    if broken := data.val_data.dataset.broken():
-        notes.append(f"{broken} of the images left out could not be read: {data.bad_samples}")
-        content["images_unreadable"] = broken
-    if cfg.baseline and depth.scored:
-        constant, errors = constant_baseline(metrics, data)
-        columns[f"always {constant:.2f} m"] = errors
-        content["baseline"] = {"constant_depth_m": constant, "metrics": errors}
-        change = result.metrics["abs_rel"] / errors["abs_rel"] - 1
-        side = "below" if change < 0 else "above"
-        notes.append(f"abs_rel is {100 * abs(change):.1f} % {side} the best constant prediction's.")
+    columns, notes, content = summarise(cfg, result, metrics, data)
     if variants:
         content["explain"] = as_rows(variants)
     run_dir = Path(cfg.run_dir)
@@ -198,71 +151,10 @@ def report(
     if result.tables is not None:
         write_parquet(run_dir / "per_image.parquet", result.per_image())
     written = f"Written: {run_dir}/metrics.json, table.csv, per_image.parquet"
-    images = dict.fromkeys(columns, depth.scored or affine.scored)
+    images = dict.fromkeys(columns, content["images"])
     print_table(title, columns, [*notes, written], result.intervals.bounds, images)
     if result.breakdowns is not None:
         report_breakdowns(result.breakdowns, run_dir)
     if variants is not None:
         report_variants(variants, run_dir)
     return columns, notes
-
-
-def constant_baseline(metrics: DepthMetrics, data: DepthDataModule) -> tuple[float, dict[str, float]]:
-    """The best constant depth over the validation images in metres, and its errors."""
-    samples = (data.val_data.dataset[index] for index in range(len(data.val_data)))
-    truths = [(torch.from_numpy(s.target), torch.from_numpy(s.mask)) for s in samples if s.kind == DepthKind.METRES]
-    depth = best_constant(truths, metrics.protocol)
-    constant = DepthMetrics(metrics.protocol, metrics.errors, sync_on_compute=False)
-    for target, mask in truths:
-        constant.update(torch.full_like(target, depth)[None], target[None], mask[None])
-    return depth, {name: float(value) for name, value in constant.compute().items()}
-
-
-def _data_in_words(data: DictConfig) -> str:
-    """What was scored: numbers of different data are no more comparable than those of different protocols."""
-    if "parts" in data:
-        return "Mixture: " + ", ".join(data.parts if data.validate_on is None else data.validate_on)
-    name = data.dataset._target_.rsplit(".", 1)[-1]
-    return " ".join([name, *(str(data[key]) for key in ("root", "manifest") if data.get(key))])
-
-
-def _image_notes(counts: ValidationCounts, protocol: Protocol) -> list[str]:
-    notes = []
-    if counts.depth.scored:
-        notes.append(f"{counts.depth.scored} images. Protocol {protocol.hash}: {protocol}.")
-    if counts.affine.scored:
-        notes.append(f"{counts.affine.scored} images have truth up to scale and shift: affine_error, ordinal_error.")
-    if left_out := _left_out(counts, protocol):
-        notes.append(f"NOT in these averages: {', '.join(left_out)}.")
-    return notes
-
-
-def _interval_notes(result: EvaluationResult) -> list[str]:
-    """What the intervals are over, and what they therefore do not say."""
-    units, total = result.intervals.units, result.intervals.total
-    if total < MIN_UNITS:
-        return [f"{total} {units} are too few for intervals."] if total else []
-    scenes = {scene for table in result.tables or () for scene in table.scene}
-    few = len(scenes) > 0 and units == "images" and scenes != {""}
-    return [f"Intervals: bootstrap over {total} {units}."] + [
-        f"The images are of {len(scenes)} scene{'s' * (len(scenes) > 1)}, too few to draw from: "
-        "the intervals say nothing of others."
-    ] * few
-
-
-def _left_out(counts: ValidationCounts, protocol: Protocol) -> list[str]:
-    """The images that were not scored, why, and what to look at."""
-    not_aligned = (
-        "have truth up to scale, which takes an alignment, such as protocol=median_scaled"
-        if protocol.alignment == "none"
-        else "are not aligned: their pixels do not determine it, as those of a constant prediction do not"
-    )
-    reasons = {
-        "have no valid pixel in the protocol's crop and range (is the data's unit metres?)": (
-            counts.depth.without_valid_pixel
-        ),
-        not_aligned: counts.depth.not_aligned,
-        "with truth up to scale and shift have no valid pixel": counts.affine.without_valid_pixel,
-        "with truth up to scale and shift have the same truth everywhere": counts.affine.not_aligned,
-    }
-    return [f"{images} images {reason}" for reason, images in reasons.items() if images]
