@@ -215,6 +215,16 @@ def test_a_signal_keeps_the_weights_and_their_average_apart(moment, count, tmp_p
     assert_same(tmp_path / "run", tmp_path / "expected")
 
 
+def test_the_end_of_a_run_is_saved_with_the_weights_that_were_trained(tmp_path):
+    averaged, _ = fit(tmp_path / "averaged", AveragedWeights(decay=0.8))
+    trained, _ = fit(tmp_path / "trained")
+    saved = content(tmp_path / "averaged")
+    average, weights = (dict(leaves(module.state_dict())) for module in (averaged, trained))
+    assert average != weights
+    assert dict(leaves(saved["state_dict"])) == average
+    assert dict(leaves(saved["current_model_state"])) == weights
+
+
 def test_a_run_that_is_over_stays_as_it_is(tmp_path):
     fit(tmp_path)
     before = (tmp_path / "metrics.csv").read_text()
