@@ -19,7 +19,6 @@ def test_the_averaged_weights_are_validated_saved_and_scored(compose_config, sma
     assert scored == pytest.approx(min(validated), rel=1e-5)
 
 
-@pytest.mark.slow
 def test_an_extended_run_goes_on_as_one_of_that_length(compose_config, small, tmp_path):
     typed = [*small, "callbacks=ema", "callbacks.ema.decay=0.8", "optimizer.lr=1e-3", "scheduler=constant"]
     whole, begun, extended = tmp_path / "whole", tmp_path / "begun", tmp_path / "extended"
