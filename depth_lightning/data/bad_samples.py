@@ -7,6 +7,7 @@ from typing import Final, Literal
 
 import numpy as np
 
+from depth_lightning.data.object_store import StorageError
 from depth_lightning.sample import DepthDataset, DepthSample
 
 log = logging.getLogger(__name__)
@@ -74,6 +75,7 @@ class Samples:
 
     Raises:
         OSError, ValueError: without `bad`, what is wrong with a sample.
+        StorageError: storage does not answer, which is no sample's fault.
         TooManyBadSamplesError: with it, more than 1 % of the data set (of the part, in a mixture) are broken.
     """
 
@@ -119,6 +121,8 @@ class Samples:
         """Sample `index`; None if it is broken and listed."""
         try:
             return _with_size(self.source[index])
+        except StorageError:
+            raise
         except (OSError, ValueError) as error:
             if self.bad is None:
                 raise

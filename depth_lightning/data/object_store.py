@@ -2,8 +2,22 @@
 
 import importlib
 import logging
+import os
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeVar
+
+log = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+WAITS_S = (1, 2, 4, 8, 16, 32, 60)
+"""Before each further try to copy a file, while the storage does not answer; boto3's own tries come on top."""
+HINT = "Does data.root=… name what commands.pack wrote (data.endpoint_url and credentials included)?"
+
+
+class StorageError(OSError):
+    """Files do not come from where they are: no sample is to blame, and data.on_error=skip passes over none."""
 
 
 class ObjectStore:
@@ -21,12 +35,13 @@ class ObjectStore:
     def __init__(self, root: str, endpoint_url: str | None = None) -> None:
         self.root, self.endpoint_url = root.rstrip("/"), endpoint_url
         self.remote = root.startswith("s3://")
-        self._client: Any = None
+        self._clients: dict[int, Any] = {}
         if self.remote:
-            _boto3()
+            _imported("boto3")
+            logging.getLogger("botocore").setLevel(logging.WARNING)  # it tells where it found credentials
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_client": None}  # a client has connections and locks
+        return {**self.__dict__, "_clients": {}}  # a client has connections and locks
 
     def read_text(self, file: str) -> str:
         """The text of a file.
@@ -39,55 +54,82 @@ class ObjectStore:
             if not path.is_file():
                 raise FileNotFoundError(f"No file at {path.absolute()}. {HINT}")
             return path.read_text(encoding="utf-8")
-        bucket, key = self._place(file)
-        text: str = self._do("get_object", Bucket=bucket, Key=key)["Body"].read().decode()
-        return text
+        return self._do(lambda client, **place: str(client.get_object(**place)["Body"].read(), "utf-8"), file)
 
-    def download(self, file: str, target: Path) -> None:
-        """Copy a file out of the storage.
+    def download(self, file: str, target: BinaryIO) -> None:
+        """Copy a file out of the storage, which is waited for.
 
         Raises:
-            OSError: it is not there, may not be read, or the disk is full.
+            StorageError: it is not there, may not be read, or the storage is away for long.
+            OSError: `target` cannot be written.
         """
-        bucket, key = self._place(file)
-        self._do("download_file", bucket, key, str(target))
+        self._do(lambda client, **place: client.download_fileobj(**place, Fileobj=target), file, WAITS_S)
 
     def upload(self, source: Path, file: str) -> None:
-        """Copy a file into the storage."""
-        bucket, key = self._place(file)
-        self._do("upload_file", str(source), bucket, key)
+        """Copy a file into the storage, which is waited for.
+
+        Raises:
+            StorageError: it may not be written, or the storage is away for long.
+        """
+
+        def send(client: Any, **place: str) -> None:
+            with source.open("rb") as content:
+                client.upload_fileobj(content, **place)
+
+        self._do(send, file, WAITS_S)
 
     def has(self, file: str) -> bool:
         """Whether there is such a file."""
         if not self.remote:
             return (Path(self.root).expanduser() / file).is_file()
-        bucket, key = self._place(file)
-        return bool(self._do("list_objects_v2", Bucket=bucket, Prefix=key, MaxKeys=1).get("Contents"))
 
-    def _place(self, file: str) -> tuple[str, str]:
+        def listed(client: Any, Bucket: str, Key: str) -> bool:  # noqa: N803
+            return bool(client.list_objects_v2(Bucket=Bucket, Prefix=Key, MaxKeys=1).get("Contents"))
+
+        return self._do(listed, file)
+
+    def _do(self, work: Callable[..., Result], file: str, waits_s: Iterable[float] = ()) -> Result:
+        """What `work(client, Bucket=…, Key=…)` returns; tried again after each of `waits_s`, where that may help."""
         bucket, _, prefix = self.root.removeprefix("s3://").partition("/")
-        return bucket, f"{prefix}/{file}" if prefix else file
+        place = f"{self.root}/{file}" + (f" at {self.endpoint_url}" if self.endpoint_url else "")
+        waits, advice = iter(waits_s), HINT
+        while True:
+            try:
+                return work(self._client(), Bucket=bucket, Key=f"{prefix}/{file}" if prefix else file)
+            except _failures() as error:
+                why = f"{place}: {getattr(error, 'last_exception', error)}.".replace("..", ".")
+                wait_s = next(waits, None) if _may_pass(error) else None
+                if wait_s is None:
+                    raise StorageError(f"{why} {advice}") from error
+            log.warning(f"{why} Trying again in {wait_s:g} s.")
+            time.sleep(wait_s)
+            advice = "It was tried again and again: see that the storage answers."
 
-    def _do(self, call: str, *arguments: Any, **named: Any) -> Any:
-        boto3, failures = _boto3()
-        if self._client is None:
-            self._client = boto3.session.Session().client("s3", endpoint_url=self.endpoint_url)
-        try:
-            return getattr(self._client, call)(*arguments, **named)
-        except failures as error:
-            place = self.root if self.endpoint_url is None else f"{self.root} at {self.endpoint_url}"
-            raise OSError(f"{place}: {call} failed: {error}. {HINT}") from error
+    def _client(self) -> Any:
+        """This process's own: what was opened before a fork would be shared with the other processes."""
+        if os.getpid() not in self._clients:
+            client = _imported("boto3").session.Session().client("s3", endpoint_url=self.endpoint_url)
+            self._clients = {os.getpid(): client}
+        return self._clients[os.getpid()]
 
 
-HINT = "Does data.root=… name what commands.pack wrote (data.endpoint_url and credentials included)?"
+def _failures() -> tuple[type[Exception], ...]:
+    botocore, transfer = _imported("botocore.exceptions"), _imported("s3transfer.exceptions")
+    return botocore.BotoCoreError, botocore.ClientError, transfer.RetriesExceededError
 
 
-def _boto3() -> tuple[Any, tuple[type[Exception], ...]]:
+def _may_pass(error: Any) -> bool:
+    """Whether it is of the network, of a server in trouble or of too many requests, and no answer that will stay."""
+    botocore, transfer = _imported("botocore.exceptions"), _imported("s3transfer.exceptions")
+    if isinstance(error, botocore.ClientError):
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        return bool(status == 429 or status >= 500)
+    damaged = botocore.IncompleteReadError, botocore.FlexibleChecksumError, transfer.RetriesExceededError
+    return isinstance(error, (botocore.ConnectionError, botocore.HTTPClientError, *damaged))
+
+
+def _imported(module: str) -> Any:
     try:
-        boto3 = importlib.import_module("boto3")
+        return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("s3:// needs boto3: pip install 'depth-lightning[shards]'") from error
-    logging.getLogger("botocore").setLevel(logging.WARNING)  # it tells where it found credentials
-    exceptions = importlib.import_module("botocore.exceptions")
-    failed = importlib.import_module("boto3.exceptions")
-    return boto3, (exceptions.BotoCoreError, exceptions.ClientError, failed.Boto3Error)

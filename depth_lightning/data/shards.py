@@ -5,21 +5,22 @@ order on any number of devices nor going on in the middle of an epoch could be k
 place in its shard.
 """
 
+import errno
 import fcntl
 import hashlib
-import logging
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
-from depth_lightning.data.object_store import ObjectStore
+from depth_lightning.data.object_store import ObjectStore, StorageError
 from depth_lightning.data.shard_format import INDEX, Shard, Split, decode, digest, members, read_index
 from depth_lightning.sample import DepthSample
-
-log = logging.getLogger(__name__)
 
 
 class DepthShards:
@@ -76,13 +77,16 @@ class DepthShards:
         """Sample `index`; its shard is fetched first if need be."""
         shard, number = self._place(index)
         while True:
-            path = self._local(shard)
             try:
+                path = self._local(shard)
                 places = _members(path, shard.bytes)[number]
                 with path.open("rb") as file:
                     files = {key: os.pread(file.fileno(), size, offset) for key, (offset, size) in places.items()}
-            except FileNotFoundError:  # another process has just made room
-                continue
+            except FileNotFoundError:
+                if self.store.remote:  # another process has just made room
+                    continue
+                where = f"{self.store.root}/{shard.file}"
+                raise FileNotFoundError(f"No file at {where}, which {INDEX} lists. Copy it again.") from None
             except IndexError as error:
                 raise ValueError(f"{path}: expected {shard.samples} samples, found fewer. Pack it again.") from error
             return decode(files, f"{path}, sample {number}")
@@ -119,36 +123,69 @@ class DepthShards:
         if path.is_file():
             os.utime(path)
             return path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # one process fetches it, and the others wait
-            if not path.is_file():
-                self._make_room(shard.bytes)
-                partial = path.with_suffix(".partial")
-                self.store.download(shard.file, partial)
-                if digest(partial) != shard.sha256:
-                    raise ValueError(
-                        f"{self.store.root}/{shard.file}: expected the content that {INDEX} describes, found another. "
-                        "Upload it again."
-                    )
-                partial.replace(path)
+        try:
+            self._fetch(shard, path)
+        except StorageError:
+            raise
+        except OSError as error:  # of this machine's disk
+            raise StorageError(
+                f"{path}: {error.strerror or error}, for a shard of {shard.bytes / 1e9:.2g} GB. "
+                "Choose another data.cache=…, or make room there."
+            ) from error
         return path
 
-    def _make_room(self, size: int) -> None:
-        """Delete the shards that were used longest ago, until `size` bytes more are allowed."""
-        self.cache.mkdir(parents=True, exist_ok=True)
-        with (self.cache / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            found = [(path.stat(), path) for path in self.cache.rglob("*.tar")]
+    def _fetch(self, shard: Shard, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        with _locked(path.with_suffix(".lock")):  # one process fetches it, and the others wait
+            if path.is_file():
+                return
+            for _ in range(2):  # what was damaged on its way comes whole the second time
+                with partial.open("wb") as target:
+                    self._reserve(target, shard.bytes)
+                    self.store.download(shard.file, target)
+                if digest(partial) == shard.sha256:
+                    with _locked(self.cache / ".lock"):
+                        partial.replace(path)
+                    return
+            partial.unlink()
+            raise StorageError(
+                f"{self.store.root}/{shard.file}: expected the content that {INDEX} describes, found another. "
+                "Upload it again."
+            )
+
+    def _reserve(self, target: BinaryIO, size: int) -> None:
+        """Make `target` as large as it will be, and delete the shards that were used longest ago, until that fits."""
+        with _locked(self.cache / ".lock"):
+            found = [(path.stat(), path) for ending in ("tar", "partial") for path in self.cache.rglob(f"*.{ending}")]
             found.sort(key=lambda item: item[0].st_mtime)
             total = sum(stat.st_size for stat, _ in found) + size
             for stat, path in found:
                 if total <= self.cache_bytes:
                     break
-                path.unlink(missing_ok=True)
-                total -= stat.st_size
+                if path.suffix == ".tar" or _abandoned(path):
+                    path.unlink()
+                    total -= stat.st_size
             if size > shutil.disk_usage(self.cache).free:
-                raise OSError(f"{self.cache}: no room for a shard of {size / 1e9:.2g} GB. Choose another data.cache=….")
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            target.truncate(size)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _abandoned(partial: Path) -> bool:
+    """Whether no process fetches it any more: one that did was killed."""
+    with partial.with_suffix(".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
 
 @lru_cache(maxsize=64)

@@ -97,9 +97,13 @@ def _tool():
 
 
 @pytest.mark.slow
-def test_killed_processes_go_on_to_the_same_bits(monkeypatch, tmp_path):
-    monkeypatch.setattr(sys, "argv", ["kill_and_resume.py", "--kills", "3", "--folder", str(tmp_path)])
+@pytest.mark.parametrize("data", [["--kills", "3"], ["--kills", "2", "--shards", "data.num_workers=2"]])
+def test_killed_processes_go_on_to_the_same_bits(data, monkeypatch, tmp_path, capsys):
+    if "--shards" in data:
+        pytest.importorskip("moto.server", reason="needs moto")
+    monkeypatch.setattr(sys, "argv", ["kill_and_resume.py", "--folder", str(tmp_path), *data])
     assert _tool().main() == 0
+    assert ("a shard on its way" in capsys.readouterr().out) == ("--shards" in data)
 
 
 @pytest.mark.slow
@@ -107,17 +111,18 @@ def test_a_run_goes_on_with_more_processes(tmp_path):
     """One process with batches of four, then two with two each, from the middle of an epoch."""
     tool = _tool()
     loss = "loss=l1"  # an average over images, whose gradient is the same in any shares
-    alone = [loss, "data.batch_size=4", "trainer.accumulate_grad_batches=1"]
-    shared = [loss, "trainer=ddp_cpu", "data.batch_size=2", "trainer.accumulate_grad_batches=1"]
-    tool.finish(tmp_path / "expected", tmp_path / "rooms", alone)
-    process = tool.start(tmp_path / "run", tmp_path / "rooms", alone)
+    rooms = tool.rooms(tmp_path / "rooms")
+    alone = [*rooms, loss, "data.batch_size=4", "trainer.accumulate_grad_batches=1"]
+    shared = [*rooms, loss, "trainer=ddp_cpu", "data.batch_size=2", "trainer.accumulate_grad_batches=1"]
+    tool.finish(tmp_path / "expected", alone)
+    process = tool.start(tmp_path / "run", alone)
     while not (tmp_path / "run" / "checkpoints" / "previous.ckpt").exists():
         assert process.poll() is None
     process.terminate()
     assert process.wait() == 75
     step = tool.step(tmp_path / "run" / "checkpoints" / "last.ckpt")
     assert 0 < step < 18
-    tool.finish(tmp_path / "run", tmp_path / "rooms", shared)
+    tool.finish(tmp_path / "run", shared)
     assert "Going on from" in (tmp_path / "run.txt").read_text()
     states = [torch.load(tmp_path / run / "checkpoints/last.ckpt", weights_only=True) for run in ("run", "expected")]
     assert states[0]["global_step"] == states[1]["global_step"] == 18

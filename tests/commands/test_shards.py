@@ -1,21 +1,32 @@
 """Shards: what was packed comes back, in an order that the seed decides, from a folder and from object storage."""
 
+import errno
 import hashlib
 import json
+import multiprocessing
 import os
+import resource
+import shutil
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from depth_lightning.commands.packing import pack, write_shards
-from depth_lightning.data import NYUDepthV2
-from depth_lightning.data.object_store import ObjectStore
+from depth_lightning.data import NYUDepthV2, object_store
+from depth_lightning.data.bad_samples import BadSampleList, Samples
+from depth_lightning.data.object_store import ObjectStore, StorageError
 from depth_lightning.data.sampling import Draw, TrainSampler
 from depth_lightning.data.shard_format import decode, encode, write_index
 from depth_lightning.data.shards import DepthShards
 from depth_lightning.sample import DepthKind, DepthSample
+
+if TYPE_CHECKING:
+    from object_server import ObjectServer
 
 webdataset = pytest.importorskip("webdataset", reason="needs the extra shards")
 
@@ -39,27 +50,31 @@ def equal(one: DepthSample, other: DepthSample) -> bool:
 def packed(root: str, numbers: range, shard_mb: float = 0.015, endpoint_url: str | None = None) -> ObjectStore:
     store = ObjectStore(root, endpoint_url)
     shards = list(write_shards((encode(sample(number)) for number in numbers), "train", store, shard_mb))
-    index = write_index({"train": shards}, {})
-    if store.remote:
-        store._do("put_object", Bucket=root.split("/")[2], Key=store._place("index.json")[1], Body=index.encode())
-    else:
-        (Path(root) / "index.json").write_text(index)
+    with tempfile.TemporaryDirectory() as folder:
+        index = Path(folder) / "index.json"
+        index.write_text(write_index({"train": shards}, {}))
+        if store.remote:
+            store.upload(index, "index.json")
+        else:
+            shutil.copy(index, root)
     return store
 
 
 @pytest.fixture(scope="module")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The endpoint of a server on the loopback, with a bucket named data."""
-    server = pytest.importorskip("moto.server", reason="needs moto").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    os.environ |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
-    server.start()
-    host, port = server.get_host_and_port()
-    url = f"http://{host}:{port}"
-    ObjectStore("s3://data", url)._do("create_bucket", Bucket="data")
-    yield url
-    server.stop()
-    for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
-        del os.environ[key]
+def server() -> Iterator["ObjectServer"]:
+    pytest.importorskip("moto.server", reason="needs moto")
+    from object_server import object_server
+
+    with object_server() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(server: "ObjectServer", monkeypatch: pytest.MonkeyPatch) -> str:
+    """The endpoint of a server on the loopback, with a bucket named data; nobody waits for it for long."""
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setattr(object_store, "WAITS_S", (0.01, 0.01, 0.01))
+    return server.url
 
 
 @pytest.mark.parametrize("compress", [True, False])
@@ -114,16 +129,133 @@ def test_object_storage_gives_the_same_within_its_cache(s3: str, tmp_path: Path)
 
 
 def test_what_object_storage_says_is_passed_on(s3: str, tmp_path: Path) -> None:
-    with pytest.raises(OSError, match=r"s3://none/a at http.*NoSuchBucket.*data\.root"):
+    with pytest.raises(StorageError, match=r"s3://none/a/index\.json at http.*NoSuchBucket.*data\.root"):
         DepthShards("s3://none/a", "train", endpoint_url=s3)
+    with pytest.raises(StorageError, match=r"Could not connect to the endpoint URL.*data\.root"):
+        DepthShards("s3://data/a", "train", endpoint_url="http://127.0.0.1:1")
     store = packed("s3://data/damaged", range(3), endpoint_url=s3)
     with pytest.raises(ValueError, match=r"cache_gb=1e-05 has no room for data\.window=\d shards"):
         DepthShards("s3://data/damaged", "train", None, tmp_path, 1e-5, s3)
     remote = DepthShards("s3://data/damaged", "train", None, tmp_path, 1, s3)
-    store._do("put_object", Bucket="data", Key="damaged/train/000000.tar", Body=b"another")
-    with pytest.raises(ValueError, match=r"000000\.tar: expected the content that index\.json describes"):
+    another = tmp_path / "another"
+    another.write_bytes(b"another")
+    store.upload(another, "train/000000.tar")
+    with pytest.raises(StorageError, match=r"000000\.tar: expected the content that index\.json describes"):
         remote[0]
     assert not list(tmp_path.rglob("*.tar"))
+
+
+@pytest.fixture
+def remote(s3: str, server: "ObjectServer", tmp_path: Path) -> Iterator[DepthShards]:
+    """Samples 0 to 39 in more than six shards; the cache has room for five."""
+    packed("s3://data/remote", range(40), endpoint_url=s3)
+    yield DepthShards("s3://data/remote", "train", 2, tmp_path / "cache", 5 * 41_000 / 1e9, s3)
+    server.answers.clear()
+
+
+def test_storage_in_trouble_is_waited_for(
+    remote: DepthShards, server: "ObjectServer", caplog: pytest.LogCaptureFixture
+) -> None:
+    from object_server import cut, garble, refuse
+
+    server.answers += [refuse, cut, refuse]
+    assert equal(remote[0], sample(0))
+    server.answers += [garble]
+    assert equal(remote[39], sample(39))
+    assert not server.answers
+    assert f"s3://data/remote/{remote.shards[0].file} at {server.url}: " in caplog.text
+    assert caplog.text.count("Trying again in 0.01 s.") == 3  # what is cut short boto3 gets again by itself
+
+
+def test_storage_that_stays_away_ends_a_run_and_blames_no_sample(
+    remote: DepthShards, server: "ObjectServer", tmp_path: Path
+) -> None:
+    from object_server import cut, refuse
+
+    bad = BadSampleList(tmp_path / "bad_samples.csv", "train")
+    for answer in (refuse, cut):
+        server.answers[:] = 20 * [answer]
+        with pytest.raises(StorageError, match=r"remote/train/000000\.tar at http.*again and again"):
+            Samples(remote, bad)[0]
+    server.answers.clear()
+    ObjectStore(remote.store.root, server.url)._client().delete_object(Bucket="data", Key="remote/train/000000.tar")
+    with pytest.raises(StorageError, match=r"remote/train/000000\.tar at http.*404.*data\.root"):
+        Samples(remote, bad)[0]
+    assert not bad.file.exists()
+
+
+def test_a_cache_that_cannot_be_written_is_named(
+    remote: DepthShards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = rf"cache/.*000000\.tar: {os.strerror(errno.ENOSPC)}, for a shard of .* GB\. Choose another data\.cache"
+    with monkeypatch.context() as patch, pytest.raises(StorageError, match=full):
+        patch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, 0))  # type: ignore[attr-defined]
+        remote[0]
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(StorageError, match=rf"000000\.tar: {os.strerror(errno.EFBIG)}.*data\.cache"):
+            remote[0]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert equal(remote[0], sample(0))
+    shutil.rmtree(tmp_path / "cache")
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(StorageError, match=rf"000000\.tar: {os.strerror(errno.ENOTDIR)}.*data\.cache"):
+        remote[0]
+
+
+def test_what_a_killed_process_left_makes_room(remote: DepthShards, server: "ObjectServer", tmp_path: Path) -> None:
+    from object_server import slowly
+
+    def kept() -> list[Path]:
+        return [path for path in (tmp_path / "cache").rglob("*") if path.suffix in (".tar", ".partial")]
+
+    server.answers += 4 * [slowly(0.2)]
+    for count, number in enumerate((0, 10, 20, 30), 1):
+        process = multiprocessing.get_context("fork").Process(target=remote.__getitem__, args=(number,))
+        process.start()
+        while len(kept()) < count or len(server.answers) > 4 - count:
+            assert process.is_alive()
+            time.sleep(0.01)
+        process.kill()
+        process.join()
+    assert {path.suffix for path in kept()} == {".partial"}
+    for number in range(40):
+        assert equal(remote[number], sample(number))
+        assert sum(path.stat().st_size for path in kept()) <= remote.cache_bytes
+    assert {path.suffix for path in kept()} == {".tar"}
+
+
+def test_what_another_process_fetches_is_left_alone(
+    remote: DepthShards, server: "ObjectServer", tmp_path: Path
+) -> None:
+    """It counts as what it will be, and takes the place of what is there."""
+    from object_server import slowly
+
+    server.answers += [slowly(0.5)]
+    process = multiprocessing.get_context("fork").Process(target=remote.__getitem__, args=(0,))
+    process.start()
+    while server.answers:
+        assert process.is_alive()
+        time.sleep(0.01)
+    (partial,) = (tmp_path / "cache").rglob("*.partial")
+    for number in range(6, 40):
+        remote[number]
+        shards = list((tmp_path / "cache").rglob("*.tar"))
+        assert sum(path.stat().st_size for path in [*shards, partial]) <= remote.cache_bytes
+    assert process.is_alive() and partial.stat().st_size == remote.shards[0].bytes
+    process.join()
+    assert process.exitcode == 0
+
+
+def test_a_process_that_is_forked_has_its_own_connections(remote: DepthShards) -> None:
+    own, there = remote.store._client(), multiprocessing.get_context("fork").SimpleQueue()
+    process = multiprocessing.get_context("fork").Process(target=lambda: there.put(id(remote.store._client())))
+    process.start()
+    assert there.get() != id(own)
+    process.join()
+    assert remote.store._client() is own
 
 
 def _cut(root: Path) -> None:
@@ -140,6 +272,7 @@ def _other_index(root: Path) -> None:
     [
         (_cut, r"000000\.tar: expected \d+ bytes, found \d+"),
         (_other_index, r"index\.json: expected the index of .*found the format 'another'"),
+        (lambda root: (root / "train" / "000000.tar").unlink(), r"No file at .*000000\.tar, which index\.json lists"),
         (lambda root: (root / "index.json").unlink(), r"No file at .*index\.json\. Does data\.root"),
     ],
 )
