@@ -57,10 +57,8 @@ class Comparison(Callback):
     """Compares the jobs of a sweep when all are done."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Remember when, since a sweep's folder that is used again holds older results; make it for an Optuna study."""
+        """Remember when, since a sweep's folder that is used again holds older results."""
         self.started = time.time()
-        if OmegaConf.select(config, "hydra.sweeper.storage"):
-            Path(config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print the table, and write comparison.csv into the sweep's folder.

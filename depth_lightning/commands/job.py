@@ -112,7 +112,7 @@ def _single_job_arguments(run_dir: str) -> None:
     hydra = HydraConfig.get()
     if hydra.mode != RunMode.MULTIRUN:
         return
-    sys.argv = [sys.argv[0], *hydra.overrides.task]
+    sys.argv = [sys.argv[0], *hydra.overrides.task, "hydra.mode=RUN"]  # a search's configuration says MULTIRUN
     with read_write(hydra):  # type: ignore[arg-type]
         hydra.run.dir = run_dir
 
@@ -158,5 +158,5 @@ def _in_words(error: BaseException | None) -> str:
     """The error without the traceback that a data loader's worker puts before it."""
     text = str(error)
     if "Traceback (most recent call last)" in text:
-        text = text.strip().splitlines()[-1].rpartition(f"{type(error).__name__}: ")[2]  # its module stands before it
+        text = text.strip().splitlines()[-1].removeprefix(f"{type(error).__name__}: ")
     return f"{type(error).__name__}: {text}" if error else "see the job's log"

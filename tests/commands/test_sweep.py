@@ -60,23 +60,59 @@ def test_a_failed_job_leaves_the_others(small: list[str], tmp_path: Path) -> Non
         assert [row["ended"][:18] for row in rows(tmp_path / name)] == ["failed: ValueError", ""]
 
 
+def test_running_trials_are_described(tmp_path: Path) -> None:
+    optuna = pytest.importorskip("optuna", reason="needs the extra sweep")
+    from depth_lightning.commands.study import describe_running
+
+    storage, runs = f"sqlite:///{tmp_path}/study.db", [tmp_path / name for name in ("0", "1", "2")]
+    study = optuna.create_study(storage=storage, study_name="mine")
+    study.tell(study.ask(), 0.5)
+    study.ask()  # of a sweep that was killed
+    trials = [study.ask() for _ in runs]
+    for run in runs:
+        run.mkdir()
+    (runs[0] / "failed.txt").write_text("ValueError: too large\n")
+    (runs[2] / "pruned.json").write_text('{"step": 6}')
+    describe_running("mine", storage, runs)
+    for trial in trials:
+        study.tell(trial, 1.0)
+    assert [trial.user_attrs for trial in optuna.load_study("mine", storage).trials] == [
+        *({}, {}, {"run": "0", "failed": "ValueError: too large"}, {"run": "1"}, {"run": "2", "pruned_at_step": 6}),
+    ]
+
+
+def test_an_optuna_sweep_whose_trials_all_fail_ends_with_why(tmp_path: Path) -> None:
+    optuna = pytest.importorskip("optuna", reason="needs the extra sweep")
+    arguments = ["hparams_search=optuna", "experiment=rooms", "hydra.sweeper.n_trials=2", f"hydra.sweep.dir={tmp_path}"]
+    done = sweep(*arguments, "optimizer.lr=interval(-2,-1)")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "2 of the jobs failed: " in done.stdout
+    trials = optuna.load_study("depth_lightning", f"sqlite:///{tmp_path}/study.db").trials
+    assert [trial.state.name for trial in trials] == ["FAIL", "FAIL"]
+    assert all(trial.user_attrs["failed"].startswith("ValueError: optimizer.lr is") for trial in trials)
+    # An error of the search itself is not taken for that.
+    done = sweep(*arguments, "optimizer.lr=interval(-2,-1)", "hydra/sweeper/sampler=grid")
+    assert done.returncode == 1
+    assert "GridSampler only supports discrete distributions" in done.stderr
+
+
 @pytest.mark.slow
 def test_an_optuna_study_prunes_and_goes_on(small: list[str], tmp_path: Path) -> None:
     optuna = pytest.importorskip("optuna", reason="needs the extra sweep")
     arguments = [
         *("hparams_search=optuna", *small, "trainer.max_epochs=3", "self_check=false", f"hydra.sweep.dir={tmp_path}"),
-        *("callbacks.median_pruning.finished_runs=1", "hydra/sweeper/sampler=grid", "optimizer.head_lr_scale=2"),
-        "optimizer.lr=choice(1e-3,1e-7)",
+        *("trainer=ddp_cpu", "trainer.devices=2", "data.batch_size=2"),
+        *("callbacks.median_pruning.finished_runs=1", "optimizer.head_lr_scale=2", "hydra.sweeper.n_trials=1"),
     ]
-    for trials in (1, 1):
-        done = sweep(*arguments, f"hydra.sweeper.n_trials={trials}")
+    for rates in ("1e-3,2e-3", "1e-8,1e-7"):  # the second learns nothing
+        done = sweep(*arguments, f"optimizer.lr=interval({rates})")
         assert done.returncode == 0, done.stdout + done.stderr
     study = optuna.load_study("depth_lightning", f"sqlite:///{tmp_path}/study.db")
     assert [trial.state.name for trial in study.trials] == ["COMPLETE", "COMPLETE"]
     table = rows(tmp_path)
-    assert len(table) == 2
-    values = sorted(trial.value for trial in study.trials)
-    assert sorted(float(row["abs_rel"]) for row in table) == pytest.approx(values)
-    # Whichever came second was ended if it was the one that learns nothing.
-    last_was_slow = float(study.trials[1].params["optimizer.lr"]) < 1e-5
-    assert any(row["ended"].startswith("pruned") for row in table) == last_was_slow
+    assert [row["job"] for row in table] == [trial.user_attrs["run"] for trial in study.trials]
+    assert [float(row["abs_rel"]) for row in table] == pytest.approx([trial.value for trial in study.trials])
+    pruned = [trial.user_attrs.get("pruned_at_step") for trial in study.trials]
+    assert pruned[0] is None and pruned[1] in (3, 6)
+    assert [row["ended"] for row in table] == ["", f"pruned at step {pruned[1]}"]
