@@ -158,5 +158,5 @@ def _in_words(error: BaseException | None) -> str:
     """The error without the traceback that a data loader's worker puts before it."""
     text = str(error)
     if "Traceback (most recent call last)" in text:
-        text = text.strip().splitlines()[-1].removeprefix(f"{type(error).__name__}: ")
+        text = text.strip().splitlines()[-1].rpartition(f"{type(error).__name__}: ")[2]  # its module stands before it
     return f"{type(error).__name__}: {text}" if error else "see the job's log"
