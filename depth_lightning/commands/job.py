@@ -18,6 +18,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf, read_write
 
+from depth_lightning.commands.host_memory import keep_freed_memory
 from depth_lightning.training.checkpointing import EXIT_SAVED
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ def _run(work: Callable[[DictConfig], Result], cfg: DictConfig) -> Result:
     cfg.run_dir = str(Path(HydraConfig.get().runtime.output_dir).absolute())
     _single_job_arguments(cfg.run_dir)
     _quiet()
+    keep_freed_memory()
     environment = dict(os.environ)
     _listen()
     try:

@@ -24,21 +24,22 @@ class Block(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Tokens (b, n, width) of the same shape."""
-        projected = _normed_linear(tokens, self.norm1, self.attn.qkv).unflatten(-1, (3, self.attn.num_heads, -1))
-        queries, keys, values = projected.transpose(1, 3).unbind(2)
+        projected = _normed_linear(tokens, self.norm1, self.attn.qkv)
+        by_head = projected.view(*tokens.shape[:2], 3, self.attn.num_heads, -1)
+        queries, keys, values = by_head.transpose(1, 3).unbind(2)
         mixed = F.scaled_dot_product_attention(queries, keys, values)
         tokens = _add_scaled_linear(tokens, mixed.transpose(1, 2).flatten(2), self.attn.proj, self.ls1.gamma)
         if not isinstance(self.mlp, Mlp):  # vitg's SwiGLU
             return torch.addcmul(tokens, self.mlp(self.norm2(tokens)), self.ls2.gamma)
-        hidden = _normed_linear(tokens, self.norm2, cast(nn.Linear, self.mlp.fc1))
+        hidden = _normed_linear(tokens, self.norm2, self.mlp.fc1)
         return _add_scaled_linear(tokens, hidden, cast(nn.Linear, self.mlp.fc2), self.ls2.gamma, gelu=True)
 
 
-def _normed_linear(x: Tensor, norm: nn.LayerNorm, linear: nn.Linear) -> Tensor:
+def _normed_linear(x: Tensor, norm: nn.Module, linear: nn.Module) -> Tensor:
     """`linear(norm(x))`."""
     if not torch.is_grad_enabled():
         return cast(Tensor, linear(norm(x)))
-    dtype = _product_dtype(x)
+    norm, linear, dtype = cast(nn.LayerNorm, norm), cast(nn.Linear, linear), _product_dtype(x)
     arguments = norm.weight, norm.bias, linear.weight.to(dtype), linear.bias.to(dtype)
     return cast(Tensor, _NormedLinear.apply(x, *arguments, norm.eps))
 
