@@ -52,7 +52,7 @@ def evaluate(cfg: DictConfig, overrides: Sequence[str]) -> EvaluationResult | Pa
     else:
         objects.start_weights(network, cfg.model)
     if cfg.compile:
-        network.compile()
+        network.compile(options={"freezing": True})  # weights are constants: packed, and cast, once
     title = f"checkpoint {cfg.checkpoint}" if cfg.checkpoint else f"{cfg.model.weights}"
     if is_da2k(cfg):
         if cfg.report:
