@@ -1,16 +1,22 @@
-"""Time of one forward pass on the CPU, against transformers and the official code with the same weights."""
+"""Time of one forward pass on the CPU, against transformers and the official code with the same weights.
+
+Ours runs as evaluate.py and predict.py do, which keep freed memory; so that the network's own share can be told,
+transformers' model is run that way, too.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from peers import OfficialDepth, TransformersDepth
-from timing import best_seconds, parser, report
-from torch import Tensor, nn
+from timing import best_seconds_apart, parser, report
+from torch import Tensor
 
+from depth_lightning.commands.host_memory import keep_freed_memory
 from depth_lightning.models import DepthAnythingV2
 
 HEADER = {"vits, 518×686, batch 1": False, "seconds": True, "times faster than transformers": True, "official": True}
+MODELS = ("ours, eager", "ours, compiled", "transformers", "transformers, memory kept")
 
 
 def main() -> None:
@@ -18,36 +24,43 @@ def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--official", type=Path, help="a checkout of the official repository, to be timed too")
     chosen = arguments.parse_args()
-
-    torch.manual_seed(0)
-    network = DepthAnythingV2("vits", output="relative").eval()
-    image = torch.randn(1, 3, 518, 686)
-    peers: dict[str, nn.Module] = {"transformers": TransformersDepth(network).eval()}
+    models = dict.fromkeys(("float32", "bfloat16"), MODELS)
     if chosen.official:
-        peers["official"] = OfficialDepth(chosen.official, network).eval()
-    compiled = torch.compile(network)
-
-    rows, values = [], {}
-    for precision, dtype in (("float32", None), ("bfloat16", torch.bfloat16)):
-        models: dict[str, nn.Module | Callable[[Tensor], Tensor]] = {"ours, eager": network, "ours, compiled": compiled}
-        models |= peers if dtype is None else {"transformers": peers["transformers"]}
-        seconds = best_seconds(
-            {name: forward_of(model, image, dtype) for name, model in models.items()}, chosen.repeats, warmup=2
-        )
-        for name, value in seconds.items():
-            ratios = [
-                f"{seconds[peer] / value:.2f}" if peer in seconds else "–" for peer in ("transformers", "official")
-            ]
-            rows.append([f"{precision}, {name}", f"{value:.3f}", *ratios])
-            values[f"{precision}, {name}"] = value
+        models["float32"] += ("official",)
+    seconds = {}
+    for precision, names in models.items():
+        candidates = {name: (precision, name, chosen.official) for name in names}
+        best = best_seconds_apart(forward_of, candidates, chosen.repeats, warmup=2)
+        seconds |= {(precision, name): value for name, value in best.items()}
+    rows = [
+        [f"{precision}, {model}", f"{value:.3f}"]
+        + [
+            f"{seconds[precision, peer] / value:.2f}" if (precision, peer) in seconds else "–"
+            for peer in ("transformers", "official")
+        ]
+        for (precision, model), value in seconds.items()
+    ]
+    values = {f"{precision}, {model}": value for (precision, model), value in seconds.items()}
     report("forward", HEADER, rows, {"seconds": values})
 
 
-def forward_of(model: Callable[[Tensor], Tensor], image: Tensor, dtype: torch.dtype | None) -> Callable[[], Tensor]:
-    """A call of `model`, under autocast to `dtype` if there is one."""
+def forward_of(precision: str, name: str, official: Path | None) -> Callable[[], Tensor]:
+    """A forward pass of that model, under autocast unless `precision` is float32."""
+    if name not in ("transformers", "official"):
+        keep_freed_memory()
+    torch.manual_seed(0)
+    network = DepthAnythingV2("vits", output="relative").eval()
+    model: Callable[[Tensor], Tensor] = network
+    if name == "ours, compiled":
+        network.compile(options={"freezing": True})
+    elif name.startswith("transformers"):
+        model = TransformersDepth(network).eval()
+    elif name == "official" and official:
+        model = OfficialDepth(official, network).eval()
+    image = torch.randn(1, 3, 518, 686)
 
     def run() -> Tensor:
-        with torch.inference_mode(), torch.autocast("cpu", dtype, enabled=dtype is not None):
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
             return model(image)
 
     return run

@@ -1,6 +1,8 @@
 """What every benchmark shares: fair timing, peak memory, and a table that names the machine."""
 
 import argparse
+import contextlib
+import functools
 import json
 import multiprocessing
 import os
@@ -28,6 +30,43 @@ def best_seconds(candidates: Mapping[str, Callable[[], Any]], repeats: int, warm
             if turn >= warmup:
                 best[name] = min(best[name], time.perf_counter() - started)
     return best
+
+
+def best_seconds_apart(
+    make: Callable[..., Callable[[], Any]], candidates: Mapping[str, tuple[Any, ...]], repeats: int, warmup: int = 1
+) -> dict[str, float]:
+    """`best_seconds` of what `make` returns for each candidate's arguments, each in a process of its own.
+
+    What a process sets for itself, its allocator for one, is then no other candidate's. `make` is a module's function.
+    """
+    context = multiprocessing.get_context("spawn")
+    asked = {}
+    for name, arguments in candidates.items():
+        asked[name], answering = context.Pipe()
+        context.Process(target=_answer, args=(answering, make, arguments), daemon=True).start()
+        answering.close()
+        asked[name].recv()  # until it is ready
+    best = best_seconds(
+        {name: functools.partial(_ask, connection) for name, connection in asked.items()}, repeats, warmup
+    )
+    for connection in asked.values():
+        connection.close()
+    return best
+
+
+def _ask(connection: Any) -> None:
+    connection.send(None)
+    connection.recv()
+
+
+def _answer(connection: Any, make: Callable[..., Callable[[], Any]], arguments: tuple[Any, ...]) -> None:
+    run = make(*arguments)
+    connection.send(None)
+    with contextlib.suppress(EOFError):  # the other end is closed
+        while True:
+            connection.recv()
+            run()
+            connection.send(None)
 
 
 def in_fresh_process(work: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
