@@ -8,10 +8,12 @@ import sys
 import time
 
 import pytest
+import torch
 from test_two_nodes import ROOT, SMALL, alone, largest_difference
 
 FSDP, ONE = ["trainer=fsdp_cpu", "data.batch_size=4"], ["trainer=cpu", "data.batch_size=8"]
 PARTS = [*FSDP, "trainer.strategy.in_parts=true"]
+ONE_PART = [*PARTS, "trainer.devices=1", "data.batch_size=8"]
 
 
 def _start(*command):
@@ -28,9 +30,17 @@ def _program(*command):
     return output
 
 
+def _exported(checkpoint, folder):
+    _program("export.py", f"checkpoint={checkpoint}", f"hydra.run.dir={folder}")
+    (file,) = folder.rglob("*.pth")
+    return torch.load(file, weights_only=True)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "before, after", [(FSDP, ONE), (ONE, FSDP), (PARTS, PARTS)], ids=["fsdp to one", "one to fsdp", "parts to parts"]
+    "before, after",
+    [(FSDP, ONE), (ONE, FSDP), (PARTS, PARTS), (PARTS, ONE_PART), (ONE_PART, PARTS)],
+    ids=["fsdp to one", "one to fsdp", "parts to parts", "two parts to one", "one part to two"],
 )
 def test_a_run_goes_on_under_another_strategy(before, after, tmp_path):
     alone(tmp_path / "alone", tmp_path / "rooms")
@@ -44,8 +54,8 @@ def test_a_run_goes_on_under_another_strategy(before, after, tmp_path):
     output, _ = process.communicate(timeout=900)
     assert process.returncode == 75, output
     assert "Going on from" in _program(*given, *after)
-    if after is PARTS:
-        assert len(list((run / "checkpoints/last.ckpt").glob("*.distcp"))) == 2
+    if after in (PARTS, ONE_PART):
+        assert len(list((run / "checkpoints/last.ckpt").glob("*.distcp"))) == (2 if after is PARTS else 1)
     else:
         assert largest_difference(run, tmp_path / "alone") < 2e-5
     assert largest_difference(run, tmp_path / "alone", "best.ckpt") < 2e-5
@@ -57,5 +67,7 @@ def test_a_run_goes_on_under_another_strategy(before, after, tmp_path):
         numbers.append(json.loads((folder / "metrics.json").read_text())["metrics"])
     assert numbers[0] == pytest.approx(numbers[1], abs=1e-6)
     assert numbers[0] == pytest.approx(json.loads((run / "metrics.json").read_text())["metrics"], abs=1e-5)
-    _program("export.py", f"checkpoint={best}", f"hydra.run.dir={tmp_path}/exported")
-    assert list((tmp_path / "exported").rglob("*.pth"))
+    exported = _exported(best, tmp_path / "exported")
+    expected = _exported(tmp_path / "alone/checkpoints/best.ckpt", tmp_path / "expected")
+    assert exported.keys() == expected.keys()
+    assert max((exported[key] - expected[key]).abs().max().item() for key in expected) < 2e-5
