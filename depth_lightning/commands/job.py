@@ -59,7 +59,7 @@ def run_job(work: Callable[[DictConfig], Result], cfg: DictConfig) -> Result | N
 def _run(work: Callable[[DictConfig], Result], cfg: DictConfig) -> Result:
     cfg.run_dir = str(Path(HydraConfig.get().runtime.output_dir).absolute())
     _single_job_arguments(cfg.run_dir)
-    _quiet()
+    quiet()
     keep_freed_memory()
     environment = dict(os.environ)
     _listen()
@@ -138,7 +138,7 @@ def _must_share_folder() -> None:
         )
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Silence what Lightning says about things that are as they should be; its warnings stay, once each."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).handlers.clear()

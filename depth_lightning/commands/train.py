@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 
 import lightning
+import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.loggers import CSVLogger
 from omegaconf import DictConfig
@@ -62,6 +63,13 @@ def train(cfg: DictConfig) -> float:
 
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except torch.OutOfMemoryError as error:
+        raise ValueError(
+            f"{str(error).splitlines()[0]} Less memory is taken with data.batch_size below {cfg.data.batch_size} "
+            "(and trainer.accumulate_grad_batches for as large a step), trainer=bf16 or fp16, and "
+            "model.recompute_blocks=true. python -m depth_lightning.commands.batch_size, given the same, finds the "
+            "largest batch."
+        ) from error
     except Stopped:
         raise
     except SystemExit:  # Lightning's answer to Ctrl-C
