@@ -4,6 +4,7 @@ from typing import Any
 
 import lightning
 from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.strategies import ModelParallelStrategy
 
 
 class AveragedWeights(EMAWeightAveraging):
@@ -15,6 +16,17 @@ class AveragedWeights(EMAWeightAveraging):
     """
 
     _swapped = False
+
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """Begin the average where the network will be trained, to which Lightning has not moved it yet.
+
+        Raises:
+            ValueError: the network will be split over the processes, of which none then has all of the average.
+        """
+        if isinstance(trainer.strategy, ModelParallelStrategy):
+            raise ValueError("callbacks=ema averages whole networks, and trainer=fsdp splits them: take trainer=ddp.")
+        self._device = trainer.strategy.root_device
+        super().setup(trainer, pl_module, stage)
 
     def _swap_models(self, pl_module: lightning.LightningModule) -> None:
         super()._swap_models(pl_module)

@@ -1,10 +1,13 @@
 import csv
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
 from depth_lightning.commands.train import train
+from depth_lightning.training.averaging import AveragedWeights
 
 
 def test_the_averaged_weights_are_validated_saved_and_scored(compose_config, small, tmp_path):
@@ -39,3 +42,16 @@ def test_the_best_average_is_scored_also_where_it_is_not_the_last(compose_config
     scored = json.loads((tmp_path / "metrics.json").read_text())["metrics"]["abs_rel"]
     assert first > 1.01 * last
     assert scored == pytest.approx(first, rel=1e-5)
+
+
+def test_the_average_lies_where_the_network_is_trained():
+    trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("meta")))
+    averages, module = AveragedWeights(), nn.Linear(2, 2)
+    averages.setup(trainer, module, "fit")
+    assert averages._average_model.module.weight.device.type == "meta"
+    assert module.weight.device.type == "cpu"
+
+
+def test_a_network_that_is_split_is_not_averaged(compose_config, small, tmp_path):
+    with pytest.raises(ValueError, match="trainer=fsdp"):
+        train(compose_config("train", [*small, "callbacks=ema", "trainer=fsdp_cpu", "trainer.devices=1"], tmp_path))
