@@ -132,6 +132,8 @@ def build_trainer(cfg: DictConfig, callbacks: list[Callback], loggers: list[Logg
         value = cfg.trainer.get(name)
         if value is not None and value != no_limit:
             _count(f"trainer.{name}", value)
+    if cfg.trainer.get("limit_train_batches") == 0:
+        raise ValueError("trainer.limit_train_batches=0 trains nothing: evaluate.py scores a network as it is.")
     return cast(
         lightning.Trainer,
         instantiate(

@@ -1,5 +1,6 @@
 """Depth Anything V2 (Yang et al., 2024, arXiv:2406.09414): DINOv2 tokens of four blocks, read by a DPT head."""
 
+import math
 from collections.abc import Sequence
 from typing import Literal, get_args
 
@@ -43,8 +44,8 @@ class DepthAnythingV2(nn.Module):
         super().__init__()
         if output not in get_args(Output):
             raise ValueError(f"output is one of {', '.join(get_args(Output))}, found {output!r}.")
-        if not max_depth > 0:
-            raise ValueError(f"max_depth is in metres and above 0, found {max_depth}.")
+        if not (isinstance(max_depth, int | float) and 0 < max_depth < math.inf):
+            raise ValueError(f"model.max_depth is a number of metres above 0, found {max_depth!r}.")
         size = find_size(encoder)
         out_channels = size.out_channels if out_channels is None else tuple(out_channels)
         if len(out_channels) != 4:

@@ -52,8 +52,7 @@ class Panels(Callback):
     """
 
     def __init__(self, images: int = 4, every_n_epochs: int = 1) -> None:
-        self.images = images
-        self.every_n_epochs = every_n_epochs
+        self.images, self.every_n_epochs = at_least_one("panels", images=images, every_n_epochs=every_n_epochs)
 
     def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Draw and save, except after the sanity check."""
@@ -64,6 +63,21 @@ class Panels(Callback):
         save_png(Path(trainer.default_root_dir) / "panels" / f"epoch_{trainer.current_epoch + 1:03d}.png", picture)
         for logger in trainer.loggers:
             log_image(logger, "val/panels", picture, trainer.global_step)
+
+
+def at_least_one(callback: str, **counts: int) -> tuple[int, ...]:
+    """The counts, unless one of them is none, which would end the run after its first epoch.
+
+    Raises:
+        ValueError: with the count's key.
+    """
+    for name, count in counts.items():
+        if not isinstance(count, int) or count < 1:
+            raise ValueError(
+                f"callbacks.{callback}.{name} is a whole number, 1 or above, found {count!r}. "
+                f"Without the pictures: ~callbacks.{callback}"
+            )
+    return tuple(counts.values())
 
 
 def validated_epoch(trainer: lightning.Trainer) -> bool:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
 from depth_lightning.commands import objects
@@ -100,6 +101,30 @@ def test_values_that_cannot_be_right_are_refused_before_anything_is_loaded(key, 
     with pytest.raises(ValueError, match=rf"^{re.escape(key)} .*found {value}\.$"):
         train(compose_config("train", [*absent, typed], tmp_path / "run"))
     assert not (tmp_path / "rooms").exists()
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("callbacks.panels.images", -1),
+        ("callbacks.panels.every_n_epochs", 0),
+        ("callbacks.worst.images", 0),
+        ("model.max_depth", "inf"),
+        ("model.max_depth", 0),
+    ],
+)
+def test_so_are_those_that_an_object_refuses(key, value, compose_config, tmp_path):
+    absent = ["experiment=rooms", f"data.root={tmp_path}/rooms", f"model.weights={tmp_path}/none.pth"]
+    with pytest.raises(InstantiationException) as caught:
+        train(compose_config("train", [*absent, f"{key}={value}"], tmp_path / "run"))
+    assert re.match(rf"{re.escape(key)} .*found {value}\.", str(caught.value.__cause__))
+    assert not (tmp_path / "rooms").exists()
+
+
+def test_training_on_nothing_is_refused(compose_config, tmp_path):
+    cfg = compose_config("train", ["trainer=cpu", "trainer.limit_train_batches=0"], tmp_path)
+    with pytest.raises(ValueError, match=r"trainer\.limit_train_batches=0"):
+        objects.build_trainer(cfg, [], [])
 
 
 def test_a_run_may_be_as_long_as_its_steps(compose_config, tmp_path):
