@@ -31,8 +31,8 @@ from depth_lightning.models import DepthAnythingV2, normalize
 from depth_lightning.sample import DepthBatch, DepthKind
 from depth_lightning.training import DepthModule, Objective
 
-PEAK_TFLOPS = {"H100": 989, "H200": 989, "A100": 312, "L4": 121, "RTX 4090": 165}
-"""Dense bfloat16 products a second, in 10¹², as the makers state them."""
+PEAK_TFLOPS = {"H100 PCIe": 756, "H100": 989, "H200": 989, "A100": 312, "L4": 121, "RTX 4090": 165}
+"""Dense bfloat16 products a second, in 10¹², as the makers state them; the first name that is in the GPU's counts."""
 IMAGES = 654
 """Of NYU's test set."""
 HEADER = {"": False, "batch": True, "images/s": True, "ratio": True, "of peak": True, "peak GB": True}
@@ -103,15 +103,19 @@ def training_rows(
     settings.append(fast._replace(real_files=True))
     flops, rates, rows = flops_per_image(encoder, chosen.size), {}, []
     for setting in settings:
-        rates[setting], gigabytes = train(setting, root, chosen)
-        reference = rates[fast] if setting.real_files else rates[baseline]
         name = f"{encoder}, {setting.precision}" + ", compiled" * setting.compiled + ", files" * setting.real_files
+        try:
+            rates[setting], gigabytes = train(setting, root, chosen)
+        except torch.OutOfMemoryError:
+            rows.append([f"training: {name}", f"{batch_size}", "out of memory", "–", "–", "–"])
+            continue
+        reference = rates.get(fast if setting.real_files else baseline)
         rows.append(
             [
                 f"training: {name}",
                 f"{batch_size}",
                 f"{rates[setting]:.1f}",
-                f"{rates[setting] / reference:.2f}",
+                f"{rates[setting] / reference:.2f}" if reference else "–",
                 share_of_peak(flops * rates[setting]) if setting.precision == "bf16-mixed" else "–",
                 f"{gigabytes:.1f}",
             ]
