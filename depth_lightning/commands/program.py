@@ -1,15 +1,15 @@
 """What makes an entry point a Hydra program. Nothing here imports torch, so that --help and --cfg answer at once."""
 
-import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import hydra
-from hydra._internal.hydra import Hydra
+from hydra.core.config_store import ConfigStore
 
-# --help lists all groups twice, and Hydra copies its whole store of configurations for every group each time.
-Hydra.list_all_config_groups = functools.cache(Hydra.list_all_config_groups)  # type: ignore[method-assign]
+# There is one store, which nothing changes once all is imported. Hydra would copy it, with all that the plugins keep
+# there, to compose a configuration, and three times for every group that --help lists.
+ConfigStore.__deepcopy__ = lambda store, _: store  # type: ignore[attr-defined]
 
 
 def program(config_name: str, conf: Path = Path("conf")) -> Callable[[Callable[..., Any]], Callable[[], None]]:
