@@ -16,6 +16,7 @@ from depth_lightning.commands.host_memory import keep_freed_memory
 from depth_lightning.models import DepthAnythingV2
 
 HEADER = {"vits, 518×686, batch 1": False, "seconds": True, "times faster than transformers": True, "official": True}
+PRECISIONS = ("float32", "bfloat16")
 MODELS = ("ours, eager", "ours, compiled", "transformers", "transformers, memory kept")
 
 
@@ -23,9 +24,10 @@ def main() -> None:
     """Measure, print, keep."""
     arguments = parser(__doc__)
     arguments.add_argument("--official", type=Path, help="a checkout of the official repository, to be timed too")
+    arguments.add_argument("--precisions", nargs="+", default=PRECISIONS, choices=PRECISIONS, help="to time")
     chosen = arguments.parse_args()
-    models = dict.fromkeys(("float32", "bfloat16"), MODELS)
-    if chosen.official:
+    models = dict.fromkeys(chosen.precisions, MODELS)
+    if chosen.official and "float32" in models:
         models["float32"] += ("official",)
     seconds = {}
     for precision, names in models.items():
