@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import functools
-import json
 import multiprocessing
 import os
 import platform
@@ -124,8 +123,3 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     made.add_argument("--repeats", type=int, default=5, help="timed turns; the best counts")
     return made
-
-
-def read_results() -> dict[str, dict[str, Any]]:
-    """What the scripts found on this machine, by script."""
-    return {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
