@@ -147,7 +147,9 @@ def _resized_target(
     if np.count_nonzero(sample.mask) >= SPARSE * sample.mask.size:
         rows = (y0 + (np.arange(h) + 0.5) / scale_y).astype(int)
         columns = (x0 + (np.arange(w) + 0.5) / scale_x).astype(int)
-        return sample.target.take(rows, 0).take(columns, 1), sample.mask.take(rows, 0).take(columns, 1)
+        # None is outside; "wrap" is merely the fastest of the modes.
+        target, mask = (array.take(rows, 0).take(columns, 1, mode="wrap") for array in (sample.target, sample.mask))
+        return target, mask
     y, x = np.nonzero(sample.mask)
     row, column = np.floor((y + 0.5 - y0) * scale_y).astype(int), np.floor((x + 0.5 - x0) * scale_x).astype(int)
     inside = (row >= 0) & (row < h) & (column >= 0) & (column < w)
