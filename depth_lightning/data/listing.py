@@ -96,23 +96,24 @@ def match_patterns(
         if without_mask:
             raise ValueError(f"{root}: {len(without_mask)} images have no mask {mask!r}{_some(without_mask)}.")
     pairs, folder = [], str(root)
+    scenes, splits = (_values(name, images, depths, partners) for name in ("scene", "split"))
     for number, (path, partner) in enumerate(zip(images.paths, partners, strict=True)):
         if partner is None:
             continue
         mask_of = of_images[number] if masks is not None else None
         mask_path = _joined(folder, masks[mask_of]) if masks is not None and mask_of is not None else ""
-        scene, split = (_value(name, (images, number), (depths, partner)) for name in ("scene", "split"))
         paths = (_joined(folder, path), _joined(folder, depths.paths[partner]), mask_path)
-        pairs.append(Pair(path, *paths, scene, split))
+        pairs.append(Pair(path, *paths, scenes[number], splits[number]))
     return pairs
 
 
-def _value(name: str, *files: tuple[_Found, int]) -> str:
-    """What stands for {name} in the path of the first of these files whose pattern has it."""
-    for found, number in files:
-        if name in found.names:
-            return found.values[number][found.names[name]]
-    return ""
+def _values(name: str, images: _Found, depths: _Found, partners: Sequence[int | None]) -> list[str]:
+    """What stands for {name} in the path of every image, or else of its depth map."""
+    if name in images.names:
+        return [values[images.names[name]] for values in images.values]
+    if name in depths.names:
+        return ["" if partner is None else depths.values[partner][depths.names[name]] for partner in partners]
+    return [""] * len(partners)
 
 
 def _find(root: Path, pattern: str, key: str) -> _Found:
@@ -224,7 +225,7 @@ def read_manifest(manifest: Path, root: Path | None = None) -> list[Pair]:
 
 def _joined(folder: str, path: str) -> str:
     """As Path joins them; a Path for each of 100,000 takes seconds."""
-    joined = os.path.join("" if folder == "." else folder, path)  # noqa: PTH118
+    joined = path if folder == "." or path.startswith("/") else f"{folder.rstrip('/')}/{path}"
     return str(Path(joined)) if "//" in joined or "./" in joined or joined.endswith(("/", "/.")) else joined
 
 
