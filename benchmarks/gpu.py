@@ -9,7 +9,6 @@
 import argparse
 import tempfile
 import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,9 +18,10 @@ from lightning.pytorch import Callback, LightningDataModule, Trainer
 from sample import write_frames
 from timing import machine, parser, report
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
+from depth_lightning.commands.batch_search import Repeated
 from depth_lightning.data import DepthDataModule, NYUDepthV2
 from depth_lightning.data.photometric import ColourNoise
 from depth_lightning.data.transforms import EvaluationTransform, TrainTransform
@@ -46,17 +46,6 @@ class Setting(NamedTuple):
     precision: str
     compiled: bool = False
     real_files: bool = False
-
-
-class Repeated(IterableDataset[DepthBatch]):
-    """One batch from memory, for ever."""
-
-    def __init__(self, batch: DepthBatch) -> None:
-        self.batch = batch
-
-    def __iter__(self) -> Iterator[DepthBatch]:
-        while True:
-            yield self.batch
 
 
 class Clock(Callback):

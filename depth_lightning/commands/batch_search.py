@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from depth_lightning.commands import objects
 from depth_lightning.commands.host_memory import keep_freed_memory
-from depth_lightning.commands.job import EXPECTED_ERRORS, quiet, run_job
+from depth_lightning.commands.job import EXPECTED_ERRORS, mendable, quiet, run_job
 from depth_lightning.sample import DepthBatch, collate
 from depth_lightning.training.averaging import AveragedWeights
 
@@ -113,12 +113,10 @@ def _send(sender: Connection, settings: dict[str, Any], batch_size: int) -> None
     keep_freed_memory()
     try:
         sender.send(train_steps(OmegaConf.create(settings), batch_size))
-    except EXPECTED_ERRORS as error:
-        sender.send(error)
-    except InstantiationException as error:
-        if not isinstance(error.__cause__, EXPECTED_ERRORS):
+    except (*EXPECTED_ERRORS, InstantiationException) as error:
+        if (cause := mendable(error)) is None:
             raise
-        sender.send(error.__cause__)
+        sender.send(cause)
     except MemoryError:
         sender.send(None)
     except RuntimeError as error:
@@ -157,12 +155,14 @@ def train_steps(cfg: DictConfig, batch_size: int) -> Fit:
     before = _peak_gib(device)
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     buckets = [torch.empty_like(each, device=device) for each in trained if several]  # DDP's copy of the gradients
-    trainer.fit(module, DataLoader(_Repeated(batch), batch_size=None))
+    trainer.fit(module, DataLoader(Repeated(batch), batch_size=None))
     del buckets
     return Fit(_peak_gib(device) - before, clock.images_per_s)
 
 
-class _Repeated(IterableDataset[DepthBatch]):
+class Repeated(IterableDataset[DepthBatch]):
+    """One batch from memory, for ever."""
+
     def __init__(self, batch: DepthBatch) -> None:
         self.batch = batch
 

@@ -67,8 +67,8 @@ def _run(work: Callable[[DictConfig], Result], cfg: DictConfig) -> Result:
         _must_share_folder()
         return work(cfg)
     except (*EXPECTED_ERRORS, InstantiationException) as error:
-        cause = error.__cause__ if isinstance(error, InstantiationException) else error
-        if not isinstance(cause, EXPECTED_ERRORS):
+        cause = mendable(error)
+        if cause is None:
             raise
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
@@ -81,6 +81,12 @@ def _run(work: Callable[[DictConfig], Result], cfg: DictConfig) -> Result:
         sys.exit(0 if getattr(rank_zero_only, "rank", 0) else EXIT_SAVED)
     finally:
         _leave_processes(environment)
+
+
+def mendable(error: Exception) -> Exception | None:
+    """The error that a person can mend, without Hydra's around it; None where it is no such error."""
+    cause = error.__cause__ if isinstance(error, InstantiationException) else error
+    return cause if isinstance(cause, EXPECTED_ERRORS) else None
 
 
 def _listen() -> None:

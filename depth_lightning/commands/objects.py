@@ -20,6 +20,7 @@ from depth_lightning.data.transforms import EvaluationTransform, TrainTransform
 from depth_lightning.metrics import ERRORS, DepthMetrics, Protocol
 from depth_lightning.models import DepthAnythingV2, LoadReport, load_weights, resolve_weights
 from depth_lightning.training import DepthModule, Objective
+from depth_lightning.training.callbacks import count
 
 log = logging.getLogger(__name__)
 
@@ -51,24 +52,18 @@ def build_data(cfg: DictConfig) -> DepthDataModule:
     if on_error not in ("raise", "skip"):
         raise ValueError(f"data.on_error is 'raise' or 'skip', found {on_error!r}.")
     geometry, colour = _augmentation(data.augmentation)
-    size, workers = _count("data.size", data.size), data.num_workers
+    size, workers = count("data.size", data.size), data.num_workers
     return DepthDataModule(
         dataset=_mixture(data) if "parts" in data else instantiate(data.dataset, _partial_=True),
         train_transform=TrainTransform(size, data.crop, geometry),
         eval_transform=EvaluationTransform(size),
-        batch_size=_count("data.batch_size", data.batch_size),
-        eval_batch_size=_count("data.eval_batch_size", data.eval_batch_size),
-        num_workers=min(8, os.cpu_count() or 1) if workers is None else _count("data.num_workers", workers, least=0),
+        batch_size=count("data.batch_size", data.batch_size),
+        eval_batch_size=count("data.eval_batch_size", data.eval_batch_size),
+        num_workers=min(8, os.cpu_count() or 1) if workers is None else count("data.num_workers", workers, least=0),
         seed=cfg.seed,
         colour=colour,
         bad_samples=Path(cfg.run_dir) / "bad_samples.csv" if on_error == "skip" else None,
     )
-
-
-def _count(key: str, value: Any, least: int = 1) -> int:
-    if not isinstance(value, int) or value < least:
-        raise ValueError(f"{key} is a whole number, {least} or above, found {value!r}.")
-    return value
 
 
 def _augmentation(chosen: str | Sequence[Any]) -> tuple[Any, ColourNoise | None]:
@@ -131,7 +126,7 @@ def build_trainer(cfg: DictConfig, callbacks: list[Callback], loggers: list[Logg
     for name, no_limit in counts.items():
         value = cfg.trainer.get(name)
         if value is not None and value != no_limit:
-            _count(f"trainer.{name}", value)
+            count(f"trainer.{name}", value)
     if cfg.trainer.get("limit_train_batches") == 0:
         raise ValueError("trainer.limit_train_batches=0 trains nothing: evaluate.py scores a network as it is.")
     return cast(

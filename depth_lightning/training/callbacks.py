@@ -52,7 +52,9 @@ class Panels(Callback):
     """
 
     def __init__(self, images: int = 4, every_n_epochs: int = 1) -> None:
-        self.images, self.every_n_epochs = at_least_one("panels", images=images, every_n_epochs=every_n_epochs)
+        without = " Without the pictures: ~callbacks.panels"
+        self.images = count("callbacks.panels.images", images, otherwise=without)
+        self.every_n_epochs = count("callbacks.panels.every_n_epochs", every_n_epochs, otherwise=without)
 
     def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Draw and save, except after the sanity check."""
@@ -65,19 +67,15 @@ class Panels(Callback):
             log_image(logger, "val/panels", picture, trainer.global_step)
 
 
-def at_least_one(callback: str, **counts: int) -> tuple[int, ...]:
-    """The counts, unless one of them is none, which would end the run after its first epoch.
+def count(key: str, value: Any, least: int = 1, otherwise: str = "") -> int:
+    """The value of a key that must be a whole number.
 
     Raises:
-        ValueError: with the count's key.
+        ValueError: it is none, or below `least`; `otherwise` ends the message.
     """
-    for name, count in counts.items():
-        if not isinstance(count, int) or count < 1:
-            raise ValueError(
-                f"callbacks.{callback}.{name} is a whole number, 1 or above, found {count!r}. "
-                f"Without the pictures: ~callbacks.{callback}"
-            )
-    return tuple(counts.values())
+    if not isinstance(value, int) or value < least:
+        raise ValueError(f"{key} is a whole number, {least} or above, found {value!r}.{otherwise}")
+    return value
 
 
 def validated_epoch(trainer: lightning.Trainer) -> bool:

@@ -12,7 +12,7 @@ from depth_lightning.reporting.depth_histogram import draw_depth_histogram
 from depth_lightning.reporting.loggers import log_image, log_table
 from depth_lightning.reporting.panels import save_png, stack_panels
 from depth_lightning.sample import DepthBatch, DepthKind
-from depth_lightning.training.callbacks import at_least_one, sample_panel, validated_epoch
+from depth_lightning.training.callbacks import count, sample_panel, validated_epoch
 from depth_lightning.training.module import DepthModule
 from depth_lightning.training.prediction_observer import PredictionObserver
 
@@ -97,7 +97,9 @@ class WorstImages(PredictionObserver):
     """
 
     def __init__(self, images: int = 8, every_n_epochs: int = 1) -> None:
-        self.images, self.every_n_epochs = at_least_one("worst", images=images, every_n_epochs=every_n_epochs)
+        without = " Without the pictures: ~callbacks.worst"
+        self.images = count("callbacks.worst.images", images, otherwise=without)
+        self.every_n_epochs = count("callbacks.worst.every_n_epochs", every_n_epochs, otherwise=without)
         self._ids: list[str] = []
 
     def on_validation_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
