@@ -54,7 +54,8 @@ def forward_of(precision: str, name: str, official: Path | None) -> Callable[[],
     network = DepthAnythingV2("vits", output="relative").eval()
     model: Callable[[Tensor], Tensor] = network
     if name == "ours, compiled":
-        network.compile(options={"freezing": True})
+        torch._inductor.config.freezing = True  # as evaluate.py has it; this process is this model's alone
+        network.compile()
     elif name.startswith("transformers"):
         model = TransformersDepth(network).eval()
     elif name == "official" and official:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import lightning
+import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
@@ -19,6 +20,7 @@ from depth_lightning.commands.run_checkpoint import chosen_network
 from depth_lightning.data import DepthDataModule
 from depth_lightning.inference.predict import load_run_state
 from depth_lightning.metrics import Breakdowns, DepthMetrics, Intervals, PerImageMetrics, group_rows
+from depth_lightning.models import DepthAnythingV2
 from depth_lightning.reporting.page import PageImages
 from depth_lightning.reporting.panels import save_png
 from depth_lightning.reporting.result import EvaluationResult
@@ -51,8 +53,16 @@ def evaluate(cfg: DictConfig, overrides: Sequence[str]) -> EvaluationResult | Pa
         load_run_state(network, state, cfg.checkpoint)
     else:
         objects.start_weights(network, cfg.model)
-    if cfg.compile:
-        network.compile(options={"freezing": True})  # weights are constants: packed, and cast, once
+    if not cfg.compile:
+        return _evaluate(cfg, network, overrides)
+    # Weights are constants: packed, and cast, once. As an option of compile() this would reach the back end alone, and
+    # the front end would still hand them in as arguments.
+    with torch._inductor.config.patch(freezing=True):
+        network.compile()
+        return _evaluate(cfg, network, overrides)
+
+
+def _evaluate(cfg: DictConfig, network: DepthAnythingV2, overrides: Sequence[str]) -> EvaluationResult | PairScore:
     title = f"checkpoint {cfg.checkpoint}" if cfg.checkpoint else f"{cfg.model.weights}"
     if is_da2k(cfg):
         if cfg.report:

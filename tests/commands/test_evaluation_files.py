@@ -6,6 +6,8 @@ import json
 import numpy as np
 import pyarrow.parquet
 import pytest
+import torch
+from torch._dynamo.utils import counters
 
 from depth_lightning.commands.evaluate import evaluate
 from depth_lightning.metrics import ERRORS, mean_intervals, units_of
@@ -83,3 +85,14 @@ def test_breakdowns_can_be_left_out(trained, compose_config, tmp_path, capsys):
     result = evaluate(compose_config("evaluate", [f"checkpoint={run}/checkpoints/best.ckpt", *typed], tmp_path), typed)
     assert result.breakdowns is None and not (tmp_path / "breakdowns.json").exists()
     assert "Where the error is" not in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_compiled_network_scores_the_same_with_its_weights_as_constants(trained, evaluated, compose_config, tmp_path):
+    run, _ = trained
+    typed = ["panels=0", "protocol=median_scaled", "compile=true", "breakdowns=false", "data.eval_batch_size=5"]
+    counters["inductor"].clear()
+    result = evaluate(compose_config("evaluate", [f"checkpoint={run}/checkpoints/best.ckpt", *typed], tmp_path), typed)
+    assert result.metrics == pytest.approx(evaluated[1].metrics, rel=1e-4)
+    assert counters["inductor"]["mkldnn_conv_weight_pack_matcher_count"] > 0
+    assert not torch._inductor.config.freezing
