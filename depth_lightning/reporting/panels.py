@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from depth_lightning.reporting.colour import (
     BACKGROUND,
@@ -111,13 +111,23 @@ def draw_panel(
     panel.paste(Image.fromarray(depth_bar), (lefts[1], bottom))
     panel.paste(Image.fromarray(error_bar), (lefts[3], bottom))
 
-    left = lefts[0]
-    for name, colour, shown in [("no truth", HOLE, not mask.all()), ("not finite", NOT_FINITE, not_finite > 0)]:
-        if shown:
-            draw.rectangle((left, bottom, left + size - 1, bottom + size - 1), colour, MUTED_INK)
-            draw.text((left + 1.4 * size, bottom + size // 2), name, MUTED_INK, text, anchor="lm")
-            left += round(2.4 * size + text.getlength(name))
+    legend = [("no truth", HOLE, not mask.all()), ("not finite", NOT_FINITE, not_finite > 0)]
+    _draw_legend(draw, (lefts[0], bottom), [(name, colour) for name, colour, shown in legend if shown], text)
     return np.asarray(panel)
+
+
+def _draw_legend(
+    draw: ImageDraw.ImageDraw,
+    corner: tuple[int, int],
+    entries: Sequence[tuple[str, tuple[int, int, int]]],
+    text: ImageFont.FreeTypeFont,
+) -> None:
+    left, top = corner
+    size = round(text.size)
+    for name, colour in entries:
+        draw.rectangle((left, top, left + size - 1, top + size - 1), colour, MUTED_INK)
+        draw.text((left + 1.4 * size, top + size // 2), name, MUTED_INK, text, anchor="lm")
+        left += round(2.4 * size + text.getlength(name))
 
 
 def draw_tiles(
