@@ -8,6 +8,7 @@ import lightning
 import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from depth_lightning.commands import objects
@@ -73,8 +74,9 @@ def train(cfg: DictConfig) -> float:
     except Stopped:
         raise
     except SystemExit:  # Lightning's answer to Ctrl-C
-        if trainer.is_global_zero and (run_dir / "checkpoints" / "last.ckpt").is_file():
-            log.info(f"Interrupted. To go on, repeat the command with checkpoint=auto hydra.run.dir={run_dir}")
+        saved = (run_dir / "checkpoints" / "last.ckpt").is_file()
+        on = f"To go on, repeat the command with checkpoint=auto hydra.run.dir={run_dir}"
+        rank_zero_only(log.info)(f"Interrupted. {on}" if saved else "Interrupted before anything was saved.")
         raise
 
     best = best_checkpoint(trainer)

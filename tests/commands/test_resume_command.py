@@ -1,6 +1,7 @@
 """Which checkpoint a run goes on from, and in which folder."""
 
 import importlib.util
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 
 from depth_lightning.commands.resume import changes, checkpoint_to_resume, claim_folder
 from depth_lightning.commands.train import train
+from depth_lightning.training import DepthModule
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -130,3 +132,21 @@ def test_a_run_goes_on_with_more_processes(tmp_path):
         torch.testing.assert_close(states[0]["state_dict"][key], weight, rtol=0, atol=5e-3)
     scores = [state["callbacks"]["Checkpoints"]["best_score"] for state in states]
     assert scores[0] == pytest.approx(scores[1], rel=0.01)
+
+
+@pytest.mark.parametrize(("epoch", "said"), [(0, "before anything was saved"), (1, "checkpoint=auto hydra.run.dir=")])
+def test_ctrl_c_says_what_is_left(epoch, said, compose_config, small, tmp_path, monkeypatch, caplog):
+    step = DepthModule.training_step
+
+    def interrupted(module, *arguments):
+        if module.current_epoch == epoch:
+            raise KeyboardInterrupt
+        return step(module, *arguments)
+
+    monkeypatch.setattr(DepthModule, "training_step", interrupted)
+    handler = signal.getsignal(signal.SIGINT)
+    with caplog.at_level("INFO"), pytest.raises(SystemExit):
+        train(compose_config("train", [*small, "self_check=false"], tmp_path))
+    signal.signal(signal.SIGINT, handler)  # Lightning ignores a second one
+    assert [record.message for record in caplog.records if "Interrupted" in record.message and said in record.message]
+    assert (tmp_path / "checkpoints" / "last.ckpt").is_file() == (epoch > 0)
