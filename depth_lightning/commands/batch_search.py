@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from depth_lightning.commands import objects
 from depth_lightning.commands.host_memory import keep_freed_memory
 from depth_lightning.commands.job import EXPECTED_ERRORS, mendable, quiet, run_job
-from depth_lightning.sample import DepthBatch, collate
+from depth_lightning.sample import DepthBatch, DepthSample, collate
 from depth_lightning.training.averaging import AveragedWeights
 
 log = logging.getLogger(__name__)
@@ -48,6 +48,7 @@ def search(cfg: DictConfig) -> int:
     """Print a line for each batch that is tried, and what to type for the largest that fits; return its size.
 
     Raises:
+        OSError, ValueError: there is no first sample to repeat.
         ValueError: memory is not limited, the devices share one network, or not even one image fits.
     """
     on_gpu = cfg.trainer.accelerator != "cpu" and torch.cuda.is_available()
@@ -55,10 +56,10 @@ def search(cfg: DictConfig) -> int:
         raise ValueError("Without a CUDA GPU, memory_gib must say how much training may take, and the system be Linux.")
     if not isinstance(cfg.trainer.strategy, str):
         raise ValueError("trainer.strategy: what a device holds of a sharded network is not measured. Use trainer=ddp.")
-    settings = objects.plain(cfg)
+    settings, sample = objects.plain(cfg), objects.build_data(cfg).train_data[0]
 
     def attempt(batch_size: int) -> bool:
-        found = in_own_process(settings, batch_size)
+        found = in_own_process(settings, sample, batch_size)
         took = f"{found.memory_gib:.2f} GiB, {found.images_per_s:.3g} images/s" if found else "out of memory"
         log.info(f"data.batch_size={batch_size}: {took}")
         return found is not None
@@ -86,11 +87,11 @@ def largest_that(fits: Callable[[int], bool], limit: int) -> int:
     return good
 
 
-def in_own_process(settings: dict[str, Any], batch_size: int) -> Fit | None:
+def in_own_process(settings: dict[str, Any], sample: DepthSample, batch_size: int) -> Fit | None:
     """`train_steps` in a new process, which leaves no memory taken or in pieces; None if its memory did not suffice."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_send, args=(sender, settings, batch_size), daemon=True)
+    process = context.Process(target=_send, args=(sender, settings, sample, batch_size), daemon=True)
     process.start()
     sender.close()
     try:
@@ -106,13 +107,13 @@ def in_own_process(settings: dict[str, Any], batch_size: int) -> Fit | None:
     return cast(Fit | None, answer)
 
 
-def _send(sender: Connection, settings: dict[str, Any], batch_size: int) -> None:
+def _send(sender: Connection, settings: dict[str, Any], sample: DepthSample, batch_size: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is answered by the process that waits
     quiet()
     warnings.filterwarnings("ignore", message=".*have no `val_dataloader`.*")
     keep_freed_memory()
     try:
-        sender.send(train_steps(OmegaConf.create(settings), batch_size))
+        sender.send(train_steps(OmegaConf.create(settings), sample, batch_size))
     except (*EXPECTED_ERRORS, InstantiationException) as error:
         if (cause := mendable(error)) is None:
             raise
@@ -125,8 +126,8 @@ def _send(sender: Connection, settings: dict[str, Any], batch_size: int) -> None
         sender.send(None)
 
 
-def train_steps(cfg: DictConfig, batch_size: int) -> Fit:
-    """Train a few steps on copies of the first sample as `cfg` says, but with random weights, and nothing saved.
+def train_steps(cfg: DictConfig, sample: DepthSample, batch_size: int) -> Fit:
+    """Train a few steps on copies of `sample` as `cfg` says, but with random weights, and nothing saved.
 
     Raises:
         RuntimeError, MemoryError: more was asked for than the GPU or `memory_gib` has.
@@ -140,9 +141,7 @@ def train_steps(cfg: DictConfig, batch_size: int) -> Fit:
     module = objects.build_module(cfg, network)
     if cfg.compile:
         network.compile()
-    data = objects.build_data(cfg)
-    data.setup("fit")
-    batch = collate([data.train_data[0]] * batch_size)
+    batch = collate([sample] * batch_size)
     clock = _Clock()
     averages = [each for each in objects.build_all(cfg.callbacks) if isinstance(each, AveragedWeights)]
     several = cfg.trainer.devices != 1 or cfg.trainer.num_nodes != 1

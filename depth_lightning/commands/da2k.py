@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import lightning
 import torch.nn.functional as F
-from hydra.utils import get_object, instantiate
+from hydra.utils import get_object
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
@@ -63,15 +63,15 @@ def is_da2k(cfg: DictConfig) -> bool:
     return dataset is not None and get_object(dataset._target_) is DA2K
 
 
-def evaluate_da2k(cfg: DictConfig, network: DepthAnythingV2, title: str) -> PairScore:
+def evaluate_da2k(cfg: DictConfig, network: DepthAnythingV2, data: DA2K, title: str) -> PairScore:
     """Score the network, and report the accuracy of each scene type in `cfg.run_dir`.
 
     Args:
         cfg: composed from conf/evaluate.yaml with data=da2k.
         network: with its weights.
+        data: the point pairs.
         title: above the table.
     """
-    data: DA2K = instantiate(cfg.data.dataset)
     module = PointPairModule(network, data, cfg.data.num_workers)
     trainer = objects.build_trainer(cfg, callbacks=[progress()], loggers=[])
     log.info(f"DA-2K: {len(data)} images of {len(data.scenes)} scene types.")

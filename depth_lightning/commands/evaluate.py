@@ -7,6 +7,7 @@ from pathlib import Path
 import lightning
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from depth_lightning.commands import objects
@@ -18,6 +19,7 @@ from depth_lightning.commands.job import run_job
 from depth_lightning.commands.report_page import report_page
 from depth_lightning.commands.run_checkpoint import chosen_network
 from depth_lightning.data import DepthDataModule
+from depth_lightning.data.da2k import DA2K
 from depth_lightning.inference.predict import load_run_state
 from depth_lightning.metrics import Breakdowns, DepthMetrics, Intervals, PerImageMetrics, group_rows
 from depth_lightning.models import DepthAnythingV2
@@ -48,27 +50,38 @@ def evaluate(cfg: DictConfig, overrides: Sequence[str]) -> EvaluationResult | Pa
     """
     cfg, state = chosen_network(cfg, overrides, "evaluate")
     lightning.seed_everything(cfg.seed, verbose=False)
+    data = _open_data(cfg)  # before weights are fetched: what is wrong with the data is soon said
     network = objects.build_network(cfg.model)
     if state is not None:
         load_run_state(network, state, cfg.checkpoint)
     else:
         objects.start_weights(network, cfg.model)
     if not cfg.compile:
-        return _evaluate(cfg, network, overrides)
+        return _evaluate(cfg, network, data, overrides)
     # Weights are constants: packed, and cast, once. As an option of compile() this would reach the back end alone, and
     # the front end would still hand them in as arguments.
     with torch._inductor.config.patch(freezing=True):
         network.compile()
-        return _evaluate(cfg, network, overrides)
+        return _evaluate(cfg, network, data, overrides)
 
 
-def _evaluate(cfg: DictConfig, network: DepthAnythingV2, overrides: Sequence[str]) -> EvaluationResult | PairScore:
-    title = f"checkpoint {cfg.checkpoint}" if cfg.checkpoint else f"{cfg.model.weights}"
+def _open_data(cfg: DictConfig) -> DepthDataModule | DA2K:
     if is_da2k(cfg):
+        pairs: DA2K = instantiate(cfg.data.dataset)
+        return pairs
+    data = objects.build_data(cfg)
+    data.setup("validate")
+    return data
+
+
+def _evaluate(
+    cfg: DictConfig, network: DepthAnythingV2, data: DepthDataModule | DA2K, overrides: Sequence[str]
+) -> EvaluationResult | PairScore:
+    title = f"checkpoint {cfg.checkpoint}" if cfg.checkpoint else f"{cfg.model.weights}"
+    if isinstance(data, DA2K):
         if cfg.report:
             log.warning("report=true: there is no page for point pairs; their table is all there is.")
-        return evaluate_da2k(cfg, network, title)
-    data = objects.build_data(cfg)
+        return evaluate_da2k(cfg, network, data, title)
     module = DepthModule(network, objects.build_metrics(cfg))
     explain = Explain(module.metrics.protocol, relative=network.output == "relative") if cfg.explain else None
     pictures = PageImages() if cfg.report else None

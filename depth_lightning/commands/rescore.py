@@ -35,7 +35,6 @@ def rescore(
         only_size: the (h, w) to which images are resized for the export, if it takes no other.
     """
     data = objects.build_data(cfg)
-    data.setup("validate")
     images = min(len(data.val_data), cfg.score_images)
     modules = [DepthModule(network, objects.build_metrics(cfg)).eval() for _ in range(2)]
     for index in torch.linspace(0, len(data.val_data) - 1, images).long().tolist():

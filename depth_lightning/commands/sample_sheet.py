@@ -36,7 +36,6 @@ def show(cfg: DictConfig) -> Path:
     if is_da2k(cfg):
         raise ValueError("DA-2K has pairs of points and no depth maps. Choose other data.")
     data = objects.build_data(cfg)
-    data.setup("fit" if cfg.split == "train" else "validate")
     samples = data.train_data.dataset if cfg.split == "train" else data.val_data.dataset
     rows = []
     for index in spread(samples.source, cfg.images):

@@ -51,6 +51,7 @@ def train(cfg: DictConfig) -> float:
         network.compile()
     module = objects.build_module(cfg, network)
     trainer = objects.build_trainer(cfg, objects.build_all(cfg.callbacks), objects.build_all(cfg.logger))
+    data.setup("fit")  # before weights are fetched: what is wrong with the data is soon said
     recorded = {**objects.plain(cfg), "protocol_hash": module.metrics.protocol.hash}
     if trainer.is_global_zero:
         lock = claim_folder(run_dir, recorded, checkpoint, auto)  # noqa: F841 — held until the run ends

@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,7 +38,7 @@ class DepthDataModule(LightningDataModule):
         pin_memory: faster copies to a GPU; without one it does nothing.
         colour: (images uint8, seeds) → float images, for training batches once they are on the device.
         bad_samples: a CSV file to list broken samples in and go on, see `Samples`; None to end with the first one's
-            error. The first sample of every data set is read in `setup`, so that what is wrong with all is said early.
+            error. The first sample of a data set is read as it is opened, so that what is wrong with all is said early.
     """
 
     def __init__(
@@ -62,10 +63,22 @@ class DepthDataModule(LightningDataModule):
         self.bad_samples = bad_samples
 
     def setup(self, stage: str) -> None:
-        """Open the splits that `stage` needs: both for "fit", the validation split otherwise."""
-        if stage == "fit":
-            self.train_data = _TrainData(self._samples("train"), self.train_transform, self.seed)
-        self.val_data = _EvaluationData(self._samples("val"), self.eval_transform)
+        """Open the splits that `stage` needs: both for "fit", the validation split otherwise. Once is enough.
+
+        Raises:
+            OSError, ValueError: what is wrong with a split, or with its first sample.
+        """
+        _ = (self.train_data, self.val_data) if stage == "fit" else self.val_data
+
+    @cached_property
+    def train_data(self) -> "_TrainData":
+        """The training split, opened when it is first asked for."""
+        return _TrainData(self._samples("train"), self.train_transform, self.seed)
+
+    @cached_property
+    def val_data(self) -> "_EvaluationData":
+        """The validation split, opened when it is first asked for."""
+        return _EvaluationData(self._samples("val"), self.eval_transform)
 
     def _samples(self, split: Literal["train", "val"]) -> Samples:
         source = self.dataset(split=split)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from depth_lightning.commands.batch_search import Fit, in_own_process, largest_that, search
-from depth_lightning.commands.objects import plain
+from depth_lightning.commands.objects import build_data, plain
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -41,8 +41,8 @@ def test_memory_ends_the_search_and_what_fits_trains(tiny, caplog, monkeypatch):
     cfg = tiny("memory_gib=0.13")
     tried = {}
 
-    def recorded(settings, batch_size):
-        tried[batch_size] = in_own_process(settings, batch_size)
+    def recorded(settings, sample, batch_size):
+        tried[batch_size] = in_own_process(settings, sample, batch_size)
         return tried[batch_size]
 
     monkeypatch.setattr("depth_lightning.commands.batch_search.in_own_process", recorded)
@@ -61,7 +61,13 @@ def test_memory_ends_the_search_and_what_fits_trains(tiny, caplog, monkeypatch):
 
 def test_an_average_and_accumulation_are_trained_with(tiny):
     cfg = tiny("memory_gib=2", "callbacks=ema", "trainer.accumulate_grad_batches=8", "max_batch_size=1")
-    assert isinstance(in_own_process(plain(cfg), 1), Fit)
+    assert isinstance(in_own_process(plain(cfg), build_data(cfg).train_data[0], 1), Fit)
+
+
+def test_data_that_is_not_there_is_named_before_a_process_starts(compose_config, tmp_path, monkeypatch):
+    monkeypatch.setattr("depth_lightning.commands.batch_search.in_own_process", lambda *_: pytest.fail("started"))
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        search(compose_config("batch_size", ["trainer=cpu", "memory_gib=2", f"data.root={tmp_path}/nowhere"]))
 
 
 @pytest.mark.parametrize(

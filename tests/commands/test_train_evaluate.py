@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra.errors import InstantiationException
 
 from depth_lightning.commands.evaluate import evaluate
 from depth_lightning.commands.run_checkpoint import describe
@@ -128,6 +129,14 @@ def test_released_weights_are_scored(small, compose_config, tmp_path):
     data = [override for override in small if override.startswith("data.")]
     cfg = compose_config("evaluate", ["model=tiny", "data=rooms", *data, *typed], tmp_path / "run")
     assert evaluate(cfg, typed).counts.depth.scored == 5
+
+
+@pytest.mark.parametrize("name, data", [("train", "nyu"), ("evaluate", "nyu"), ("evaluate", "da2k")])
+def test_data_that_is_not_there_is_named_before_weights_are_fetched(name, data, compose_config, tmp_path):
+    typed = [f"data={data}", f"data.root={tmp_path}/nowhere", f"model.weights={tmp_path}/neither.pth", "trainer=cpu"]
+    cfg = compose_config(name, typed, tmp_path / "run")
+    with pytest.raises((FileNotFoundError, InstantiationException), match="nowhere"):
+        train(cfg) if name == "train" else evaluate(cfg, typed)
 
 
 @pytest.mark.parametrize(
