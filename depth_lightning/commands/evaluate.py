@@ -28,7 +28,7 @@ from depth_lightning.reporting.panels import save_png
 from depth_lightning.reporting.result import EvaluationResult
 from depth_lightning.reporting.tables import print_table, write_csv, write_json, write_parquet
 from depth_lightning.training import DepthModule, ValidationTables
-from depth_lightning.training.callbacks import draw_panels
+from depth_lightning.training.callbacks import count, draw_panels
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def evaluate(cfg: DictConfig, overrides: Sequence[str]) -> EvaluationResult | Pa
         ValueError: neither a checkpoint nor weights were given, or the protocol does not go with the network.
     """
     cfg, state = chosen_network(cfg, overrides, "evaluate")
-    lightning.seed_everything(cfg.seed, verbose=False)
+    lightning.seed_everything(count("seed", cfg.seed, least=0), verbose=False)
     data = _open_data(cfg)  # before weights are fetched: what is wrong with the data is soon said
     network = objects.build_network(cfg.model)
     if state is not None:

@@ -19,6 +19,7 @@ from depth_lightning.commands.resume import checkpoint_to_resume, claim_folder
 from depth_lightning.commands.run_checkpoint import read_run_checkpoint
 from depth_lightning.inference.predict import load_run_state
 from depth_lightning.reporting.page import PageImages
+from depth_lightning.training.callbacks import count
 from depth_lightning.training.checkpointing import Checkpoints, Stopped
 from depth_lightning.training.self_check import SelfCheck
 from depth_lightning.training.sharding import split_like
@@ -44,7 +45,7 @@ def train(cfg: DictConfig) -> float:
     """
     run_dir, auto = Path(cfg.run_dir), cfg.checkpoint == "auto"
     checkpoint = checkpoint_to_resume(cfg)
-    lightning.seed_everything(cfg.seed, workers=True, verbose=False)
+    lightning.seed_everything(count("seed", cfg.seed, least=0), workers=True, verbose=False)
     data = objects.build_data(cfg)
     network = objects.build_network(cfg.model)
     if cfg.compile:

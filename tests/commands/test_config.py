@@ -88,6 +88,7 @@ def test_the_authors_recipe(compose_config):
         ("data.eval_batch_size", 0),
         ("data.num_workers", -1),
         ("data.size", None),
+        ("seed", -1),
         ("trainer.max_epochs", 0),
         ("trainer.max_epochs", 1.5),
         ("trainer.max_steps", 0),
