@@ -1,6 +1,7 @@
 """The dense prediction head of DPT (Ranftl et al., 2021, arXiv:2103.13413), as Depth Anything V2 uses it."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -56,7 +57,7 @@ class FusionPyramid(nn.Module):
         _parameters_to_buffers(self.refinenet4.resConfUnit1)
         self.output_conv1 = nn.Conv2d(features, features // 2, 3, padding=1)
         self.output_conv2 = nn.Sequential(
-            nn.Conv2d(features // 2, 32, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(32, 1, 1)
+            nn.Conv2d(features // 2, 32, 3, padding=1), nn.ReLU(inplace=True), Float32Conv2d(32, 1, 1)
         )
 
     def forward(self, pyramid: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
@@ -83,6 +84,28 @@ class FusionPyramid(nn.Module):
     def _read_out(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         full: Tensor = self.output_conv2[0](_resize(x, size))
         return full
+
+
+class Float32Conv2d(nn.Conv2d):
+    """A convolution in float32 under any autocast, and with weights of any type; its input is kept as it came.
+
+    In bfloat16, logits from 1 on come in steps of 1/128 and more: with max_depth=20, stairs of 2 cm in a wall at 3 m.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """A float32 map."""
+        convert_again = input.dtype != torch.float32 and torch.is_grad_enabled()
+        result: Tensor = (
+            checkpoint(self._in_float32, input, use_reentrant=False) if convert_again else self._in_float32(input)
+        )
+        return result
+
+    def _in_float32(self, x: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias.float()
+        autocast = torch.is_autocast_enabled(x.device.type)  # an exported graph would hold a context for nothing
+        with torch.autocast(x.device.type, enabled=False) if autocast else nullcontext():
+            result: Tensor = self._conv_forward(x.float(), self.weight.float(), bias)
+        return result
 
 
 class Fusion(nn.Module):

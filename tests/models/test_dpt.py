@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from depth_lightning.models.dpt import DPTHead, Fusion
+from depth_lightning.models.dpt import DPTHead, Float32Conv2d, Fusion
 
 
 def test_logits_have_the_size_asked_for():
@@ -56,3 +56,30 @@ def test_fusion_equals_its_formula(with_skip):
     expected = torch.einsum("oi,bihw->bohw", fusion.out_conv.weight[:, :, 0, 0], expected)
     expected = expected + fusion.out_conv.bias[:, None, None]
     torch.testing.assert_close(fusion(x, skip, (6, 9)), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_logits_are_not_rounded_to_half_precision(dtype):
+    torch.manual_seed(0)
+    convolution = Float32Conv2d(32, 1, 1)
+    x = torch.randn(2, 32, 6, 5).to(dtype).requires_grad_()
+    with torch.autocast("cpu", dtype):
+        logits = convolution(x)
+    assert logits.dtype == torch.float32
+    weight = convolution.weight.detach().double()[0, :, 0, 0]
+    expected = torch.einsum("c,bchw->bhw", weight, x.detach().double()) + convolution.bias.detach().double()
+    torch.testing.assert_close(logits[:, 0].double(), expected, rtol=1e-5, atol=1e-6)
+    upstream = torch.randn_like(logits)
+    logits.backward(upstream)
+    torch.testing.assert_close(x.grad, (upstream * weight[:, None, None]).to(dtype))
+    gradient = torch.einsum("bhw,bchw->c", upstream[:, 0].double(), x.detach().double())
+    torch.testing.assert_close(convolution.weight.grad[0, :, 0, 0].double(), gradient, rtol=1e-5, atol=1e-5)
+
+
+def test_what_is_kept_of_the_last_map_is_in_half_precision():
+    convolution, kept = Float32Conv2d(32, 1, 1), []
+    x = torch.randn(1, 32, 20, 20, dtype=torch.bfloat16, requires_grad=True)
+    keep = torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor)
+    with keep, torch.autocast("cpu", torch.bfloat16):
+        convolution(x)
+    assert max(tensor.nbytes for tensor in kept) == x.nbytes
