@@ -42,7 +42,7 @@ def export_program(
     Args:
         network: on the CPU; it is left as it is.
         size: (h, w) of all images; None for any multiples of 14 from 42 on.
-        precision: what weights and arithmetic are in. The last sigmoid or ReLU is float32 always.
+        precision: what weights and arithmetic are in. The logits, and the sigmoid or ReLU of them, are float32 always.
 
     Raises:
         ValueError: an unknown precision, or the size is not in multiples of 14.
