@@ -68,12 +68,17 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path):
     lock = claim_folder(tmp_path, {}, None, auto=True)
     code = (
         "from pathlib import Path\nfrom depth_lightning.commands.resume import claim_folder\n"
-        f"claim_folder(Path({str(tmp_path)!r}), {{}}, None, auto=True)"
+        f"claim = lambda: claim_folder(Path({str(tmp_path)!r}), {{}}, None, auto=True)\n"
+        "try:\n    claim()\nexcept ValueError as error:\n    print(error, flush=True)\n"
+        "input()\nclaim()"
     )
-    other = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert "another process is training in this folder" in other.stderr
-    lock.close()
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True).returncode == 0
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdin is not None and other.stdout is not None
+        assert "another process is training in this folder" in other.stdout.readline()
+        lock.close()
+        other.stdin.write("\n")
+    assert other.returncode == 0
 
 
 def test_changes_that_decide_nothing_are_left_out():

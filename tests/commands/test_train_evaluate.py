@@ -168,15 +168,15 @@ def test_errors_end_with_one_message_and_no_traceback(tmp_path):
     assert "Traceback" in (tmp_path / "train.log").read_text()
 
 
-def test_two_processes_score_every_image_once(small, tmp_path):
+def test_two_processes_score_every_image_once(small, compose_config, tmp_path):
     """Five images on two processes: none padded, none dropped."""
     run = tmp_path / "run"
     _program("train.py", *small, "trainer=ddp_cpu", "data.batch_size=2", "trainer.max_epochs=1", f"hydra.run.dir={run}")
     content = json.loads((run / "metrics.json").read_text())
     assert content["images"] == 5
-    alone = tmp_path / "alone"
-    _program("evaluate.py", f"checkpoint={run}/checkpoints/best.ckpt", "trainer=cpu", f"hydra.run.dir={alone}")
-    assert json.loads((alone / "metrics.json").read_text())["metrics"] == pytest.approx(content["metrics"], rel=1e-5)
+    typed = [f"checkpoint={run}/checkpoints/best.ckpt", "trainer=cpu"]
+    alone = evaluate(compose_config("evaluate", typed, tmp_path / "alone"), typed)
+    assert alone.metrics == pytest.approx(content["metrics"], rel=1e-5)
 
 
 @pytest.mark.slow
