@@ -120,13 +120,19 @@ def build_trainer(cfg: DictConfig, callbacks: list[Callback], loggers: list[Logg
     """Lightning's trainer; samples are shared between processes by the data module alone, which pads nothing.
 
     Raises:
-        ValueError: a count below 1, with which Lightning trains nothing, or fails when training has begun.
+        ValueError: a count below 1, with which Lightning trains nothing, or fails when training has begun; or a
+            precision in which the truth would be rounded, too.
     """
     counts = {"max_epochs": -1, "max_steps": -1, "accumulate_grad_batches": None, "check_val_every_n_epoch": None}
     for name, no_limit in counts.items():
         value = cfg.trainer.get(name)
         if value is not None and value != no_limit:
             count(f"trainer.{name}", value)
+    if str(cfg.trainer.precision) not in ("32-true", "bf16-mixed", "16-mixed", "32", "bf16", "16"):
+        raise ValueError(
+            f"trainer.precision is 32-true, bf16-mixed or 16-mixed, found {cfg.trainer.precision!r}. With "
+            "others Lightning converts the truth as well: bf16-true would round it to 8 bits."
+        )
     if cfg.trainer.get("limit_train_batches") == 0:
         raise ValueError("trainer.limit_train_batches=0 trains nothing: evaluate.py scores a network as it is.")
     return cast(

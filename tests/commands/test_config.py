@@ -128,6 +128,13 @@ def test_training_on_nothing_is_refused(compose_config, tmp_path):
         objects.build_trainer(cfg, [], [])
 
 
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true", "64-true", "null"])
+def test_weights_of_another_type_are_refused(precision, compose_config, tmp_path):
+    cfg = compose_config("evaluate", ["trainer=cpu", f"trainer.precision={precision}"], tmp_path)
+    with pytest.raises(ValueError, match=r"^trainer\.precision is 32-true, bf16-mixed or 16-mixed, found"):
+        objects.build_trainer(cfg, [], [])
+
+
 def test_a_run_may_be_as_long_as_its_steps(compose_config, tmp_path):
     cfg = compose_config("train", ["trainer=cpu", "trainer.max_epochs=-1", "trainer.max_steps=5"], tmp_path)
     assert objects.build_trainer(cfg, [], []).max_steps == 5
