@@ -12,8 +12,8 @@ from peers import OfficialDepth, TransformersDepth
 from timing import best_seconds_apart, parser, report
 from torch import Tensor
 
-from depth_lightning.commands.host_memory import keep_freed_memory
 from depth_lightning.models import DepthAnythingV2
+from depth_lightning.runs.host_memory import keep_freed_memory
 
 HEADER = {"vits, 518×686, batch 1": False, "seconds": True, "times faster than transformers": True, "official": True}
 PRECISIONS = ("float32", "bfloat16")

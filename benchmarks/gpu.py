@@ -21,7 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
-from depth_lightning.commands.batch_search import Repeated
+from depth_lightning.commands.batch_size import Repeated
 from depth_lightning.data import DepthDataModule, NYUDepthV2
 from depth_lightning.data.photometric import ColourNoise
 from depth_lightning.data.transforms import EvaluationTransform, TrainTransform

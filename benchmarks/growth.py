@@ -137,7 +137,7 @@ def throughput(root: Path, samples: int, repeats: int) -> dict[str, float]:
 
 def pack(source: DepthDataset, folder: Path, compress: bool) -> None:
     """As commands.pack does, without Hydra."""
-    from depth_lightning.commands.packing import write_shards
+    from depth_lightning.commands.pack import write_shards
     from depth_lightning.data.object_store import ObjectStore
 
     files = (encode(source[index], compress) for index in range(len(source)))

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from timing import best_seconds_apart, parser, report
 
-from depth_lightning.commands.host_memory import keep_freed_memory
 from depth_lightning.data import NYUDepthV2
 from depth_lightning.data.photometric import ColourNoise
 from depth_lightning.data.transforms import TrainTransform
+from depth_lightning.runs.host_memory import keep_freed_memory
 
 HEADER = {"one sample, 480×640 to a crop of 518×518": False, "ms": True, "times faster": True}
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])

@@ -12,9 +12,9 @@ from peers import TransformersDepth
 from timing import in_fresh_process, parser, report
 from torch import nn
 
-from depth_lightning.commands.host_memory import keep_freed_memory
 from depth_lightning.losses import SiLogLoss
 from depth_lightning.models import DepthAnythingV2
+from depth_lightning.runs.host_memory import keep_freed_memory
 from depth_lightning.training.optimizer import adamw
 
 HEADER = {"vits, 518×518, batch 2, float32": False, "seconds": True, "peak GB": True, "time": True, "memory": True}

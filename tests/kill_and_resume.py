@@ -47,7 +47,7 @@ def shards(folder: Path, url: str) -> list[str]:
     from depth_lightning.data.shard_format import INDEX, read_index
 
     root, window = f"s3://{BUCKET}/rooms", 2
-    command = [sys.executable, "-m", "depth_lightning.commands.pack", "data=rooms", *rooms(folder / "rooms")]
+    command = [sys.executable, "-m", "depth_lightning", "pack", "data=rooms", *rooms(folder / "rooms")]
     command += [f"output={root}", f"endpoint_url={url}", "shard_mb=0.03", f"hydra.run.dir={folder}/packing"]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     splits = read_index(ObjectStore(root, url).read_text(INDEX), root)

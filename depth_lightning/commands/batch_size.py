@@ -1,19 +1,228 @@
-"""The largest batch that trains: `python -m depth_lightning.commands.batch_size model=… trainer=… data=…`."""
+"""Try batches of a training run, each in a process of its own, until the largest that fits is known.
 
+python -m depth_lightning batch-size model=… trainer=… data=…
+"""
+
+import logging
+import multiprocessing
+import resource
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any, NamedTuple, cast
 
-from omegaconf import DictConfig
+import lightning
+import torch
+from hydra.errors import InstantiationException
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.memory import is_oom_error
+from omegaconf import DictConfig, OmegaConf
+from torch.utils.data import DataLoader, IterableDataset
 
-from depth_lightning.commands.program import program
+from depth_lightning.runs import objects
+from depth_lightning.runs.host_memory import keep_freed_memory
+from depth_lightning.runs.job import EXPECTED_ERRORS, mendable, quiet, run_job
+from depth_lightning.runs.program import program
+from depth_lightning.sample import DepthBatch, DepthSample, collate
+from depth_lightning.training.averaging import AveragedWeights
+
+log = logging.getLogger(__name__)
+
+STEPS = 3
+"""Of each trial. The second is the first with the optimizer's state, and the first is not timed."""
 
 
-@program("batch_size", conf=Path(__file__).resolve().parents[2] / "conf")
-def main(cfg: DictConfig) -> None:
-    """Search as configured."""
-    from depth_lightning.commands import batch_search  # here, so that --help and --cfg answer without importing torch
+class Fit(NamedTuple):
+    """What a batch took that could be trained with."""
 
-    batch_search.run(cfg)
+    memory_gib: float
+    images_per_s: float
+
+
+def run(cfg: DictConfig) -> None:
+    """The entry point."""
+    run_job(search, cfg)
+
+
+def search(cfg: DictConfig) -> int:
+    """Print a line for each batch that is tried, and what to type for the largest that fits; return its size.
+
+    Raises:
+        OSError, ValueError: there is no first sample to repeat.
+        ValueError: memory is not limited, the devices share one network, or not even one image fits.
+    """
+    on_gpu = cfg.trainer.accelerator != "cpu" and torch.cuda.is_available()
+    if not on_gpu and (cfg.memory_gib is None or sys.platform != "linux"):
+        raise ValueError("Without a CUDA GPU, memory_gib must say how much training may take, and the system be Linux.")
+    if not isinstance(cfg.trainer.strategy, str):
+        raise ValueError("trainer.strategy: what a device holds of a sharded network is not measured. Use trainer=ddp.")
+    settings, sample = objects.plain(cfg), objects.build_data(cfg).train_data[0]
+
+    def attempt(batch_size: int) -> bool:
+        found = in_own_process(settings, sample, batch_size)
+        took = f"{found.memory_gib:.2f} GiB, {found.images_per_s:.3g} images/s" if found else "out of memory"
+        log.info(f"data.batch_size={batch_size}: {took}")
+        return found is not None
+
+    largest = largest_that(attempt, cfg.max_batch_size)
+    if largest == 0:
+        raise ValueError(
+            "Not one image fits into the memory. Less is taken by a smaller data.crop or model, trainer=bf16, "
+            "model.recompute_blocks=true and model.freeze_encoder=true."
+        )
+    reason = "as far as max_batch_size lets it look" if largest == cfg.max_batch_size else "and one more does not fit"
+    log.info(f"The largest is data.batch_size={largest}, {reason}.")
+    return largest
+
+
+def largest_that(fits: Callable[[int], bool], limit: int) -> int:
+    """The largest size up to `limit` that fits, 0 if none does: doubled until one does not, then halved between."""
+    good, bad = 0, limit + 1
+    while bad - good > 1:
+        size = min(2 * good or 1, limit) if bad > limit else (good + bad) // 2
+        if fits(size):
+            good = size
+        else:
+            bad = size
+    return good
+
+
+def in_own_process(settings: dict[str, Any], sample: DepthSample, batch_size: int) -> Fit | None:
+    """`train_steps` in a new process, which leaves no memory taken or in pieces; None if its memory did not suffice."""
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_send, args=(sender, settings, sample, batch_size), daemon=True)
+    process.start()
+    sender.close()
+    try:
+        answer = receiver.recv()
+    except EOFError:
+        process.join()
+        if process.exitcode is not None and process.exitcode < 0:  # by a signal: the system's, or a library's
+            return None
+        raise RuntimeError(f"A step with data.batch_size={batch_size} failed, see above.") from None
+    process.join()
+    if isinstance(answer, Exception):
+        raise answer
+    return cast(Fit | None, answer)
+
+
+def _send(sender: Connection, settings: dict[str, Any], sample: DepthSample, batch_size: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is answered by the process that waits
+    quiet()
+    warnings.filterwarnings("ignore", message=".*have no `val_dataloader`.*")
+    keep_freed_memory()
+    try:
+        sender.send(train_steps(OmegaConf.create(settings), sample, batch_size))
+    except (*EXPECTED_ERRORS, InstantiationException) as error:
+        if (cause := mendable(error)) is None:
+            raise
+        sender.send(cause)
+    except MemoryError:
+        sender.send(None)
+    except RuntimeError as error:
+        if not (is_oom_error(error) or "could not create a primitive" in str(error)):  # oneDNN's words for it, on a CPU
+            raise
+        sender.send(None)
+
+
+def train_steps(cfg: DictConfig, sample: DepthSample, batch_size: int) -> Fit:
+    """Train a few steps on copies of `sample` as `cfg` says, but with random weights, and nothing saved.
+
+    Raises:
+        RuntimeError, MemoryError: more was asked for than the GPU or `memory_gib` has.
+    """
+    one_device = {"devices": 1, "num_nodes": 1, "strategy": "auto"}
+    no_validation = {"limit_val_batches": 0, "num_sanity_val_steps": 0, "enable_checkpointing": False}
+    steps = {"max_epochs": -1, "max_steps": STEPS, "limit_train_batches": 1.0}
+    # Gradients of one batch lie beside the next; how many are accumulated makes no difference.
+    steps["accumulate_grad_batches"] = min(2, cfg.trainer.accumulate_grad_batches)
+    network = objects.build_network(cfg.model)
+    module = objects.build_module(cfg, network)
+    if cfg.compile:
+        network.compile()
+    batch = collate([sample] * batch_size)
+    clock = _Clock()
+    averages = [each for each in objects.build_all(cfg, "callbacks") if isinstance(each, AveragedWeights)]
+    several = cfg.trainer.devices != 1 or cfg.trainer.num_nodes != 1
+    cfg = cast(DictConfig, OmegaConf.merge(cfg, {"trainer": {**one_device, **no_validation, **steps}}))
+    trainer = objects.build_trainer(cfg, [clock, *averages], [])
+    if (scaler := getattr(trainer.precision_plugin, "scaler", None)) is not None:
+        scaler.load_state_dict({**scaler.state_dict(), "scale": 1.0})  # no step is left out, nor its optimizer's state
+    device = trainer.strategy.root_device
+    _limit_memory(device, cfg.memory_gib)
+    before = _peak_gib(device)
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    buckets = [torch.empty_like(each, device=device) for each in trained if several]  # DDP's copy of the gradients
+    trainer.fit(module, DataLoader(Repeated(batch), batch_size=None))
+    del buckets
+    return Fit(_peak_gib(device) - before, clock.images_per_s)
+
+
+class Repeated(IterableDataset[DepthBatch]):
+    """One batch from memory, for ever."""
+
+    def __init__(self, batch: DepthBatch) -> None:
+        self.batch = batch
+
+    def __iter__(self) -> Iterator[DepthBatch]:
+        while True:
+            yield self.batch
+
+
+class _Clock(Callback):
+    """Images per second from the end of the first optimizer step to that of the last."""
+
+    def __init__(self) -> None:
+        self.images, self.started, self.images_per_s = 0, 0.0, 0.0
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, module: Any, outputs: Any, batch: DepthBatch, batch_index: int
+    ) -> None:
+        """Read the clock with nothing under way on the device."""
+        if module.device.type == "cuda":
+            torch.cuda.synchronize(module.device)
+        if trainer.global_step == 0:
+            return
+        if not self.started:
+            self.started = time.perf_counter()
+        else:
+            self.images += len(batch.image)
+            self.images_per_s = self.images / (time.perf_counter() - self.started)
+
+
+def _limit_memory(device: torch.device, gib: float | None) -> None:
+    """Have what asks for more fail.
+
+    Raises:
+        ValueError: the GPU has less.
+    """
+    if gib is None:
+        return
+    if device.type == "cuda":
+        total_gib = torch.cuda.get_device_properties(device).total_memory / 2**30
+        if gib > total_gib:
+            raise ValueError(f"memory_gib={gib}: this GPU has {total_gib:.1f}.")
+        torch.cuda.set_per_process_memory_fraction(gib / total_gib, device)
+    else:
+        resource.setrlimit(resource.RLIMIT_DATA, (_status_kib("VmData") * 2**10 + int(gib * 2**30), -1))
+
+
+def _peak_gib(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device) / 2**30
+    return _status_kib("VmHWM") / 2**20
+
+
+def _status_kib(name: str) -> int:
+    """An entry of Linux' account of this process."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
 
 if __name__ == "__main__":
-    main()
+    program("batch_size")

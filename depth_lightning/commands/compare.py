@@ -1,4 +1,4 @@
-"""Which of several evaluations is better, and how sure that is: python -m depth_lightning.commands.compare a/ b/.
+"""Which of several evaluations is better, and how sure that is: python -m depth_lightning compare a/ b/.
 
 Runs are compared image by image, so that what is hard in an image cancels. Torch is imported when there is work.
 """
@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from depth_lightning.commands.comparison import compare_sweep, shortened
-from depth_lightning.commands.evaluated_run import (
+from depth_lightning.evaluation.evaluated_run import (
     EvaluatedRun,
     check_comparable,
     common_notes,
@@ -20,12 +19,13 @@ from depth_lightning.commands.evaluated_run import (
     scored_by_all,
     units_of_run,
 )
-from depth_lightning.commands.ranking import report_ranking
+from depth_lightning.evaluation.ranking import report_ranking
+from depth_lightning.runs.sweep import compare_sweep, shortened
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compare the folders given: two in all their metrics, more in a ranking."""
-    parser = argparse.ArgumentParser("python -m depth_lightning.commands.compare", description=__doc__)
+    parser = argparse.ArgumentParser("python -m depth_lightning compare", description=__doc__)
     parser.add_argument("folders", nargs="+", type=Path, help="folders of evaluate.py or train.py, or one of a sweep")
     parser.add_argument("--metric", help="what a ranking goes by (abs_rel, or affine_error where there is none)")
     parser.add_argument("--output", type=Path, help="folder for the files (default: the sweep's, or else none)")

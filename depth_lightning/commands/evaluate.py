@@ -1,34 +1,36 @@
 """Score a checkpoint or released weights: `python evaluate.py`."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import lightning
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from depth_lightning.commands import objects
-from depth_lightning.commands.breakdowns import ScoreParts, report_breakdowns
-from depth_lightning.commands.da2k import PairScore, evaluate_da2k, is_da2k
-from depth_lightning.commands.evaluation_summary import summarise
-from depth_lightning.commands.explain import Explain, Variant, as_rows, report_variants
-from depth_lightning.commands.job import run_job
-from depth_lightning.commands.report_page import report_page
-from depth_lightning.commands.run_checkpoint import chosen_network
 from depth_lightning.data import DepthDataModule
 from depth_lightning.data.da2k import DA2K
-from depth_lightning.inference.predict import load_run_state
-from depth_lightning.metrics import Breakdowns, DepthMetrics, Intervals, PerImageMetrics, group_rows
+from depth_lightning.evaluation.explain import Explain, Variant
+from depth_lightning.evaluation.page_images import PageImages
+from depth_lightning.evaluation.point_pairs import PairScore, report_point_pairs, score_point_pairs
+from depth_lightning.evaluation.report import report
+from depth_lightning.evaluation.report_page import report_page
+from depth_lightning.evaluation.score import score
+from depth_lightning.evaluation.summary import summarise
 from depth_lightning.models import DepthAnythingV2
-from depth_lightning.reporting.page import PageImages
+from depth_lightning.models.checkpoints import load_run_state
+from depth_lightning.reporting.page import PageImage
 from depth_lightning.reporting.panels import save_png
 from depth_lightning.reporting.result import EvaluationResult
-from depth_lightning.reporting.tables import print_table, write_csv, write_json, write_parquet
-from depth_lightning.training import DepthModule, ValidationTables
-from depth_lightning.training.callbacks import count, draw_panels
+from depth_lightning.runs import objects
+from depth_lightning.runs.checkpoint import chosen_network
+from depth_lightning.runs.job import run_job
+from depth_lightning.runs.record import subject
+from depth_lightning.settings import whole_number
+from depth_lightning.training import DepthModule
+from depth_lightning.training.display.panels import draw_panels
+from depth_lightning.training.display.progress import progress
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +51,7 @@ def evaluate(cfg: DictConfig, overrides: Sequence[str]) -> EvaluationResult | Pa
         ValueError: neither a checkpoint nor weights were given, or the protocol does not go with the network.
     """
     cfg, state = chosen_network(cfg, overrides, "evaluate")
-    lightning.seed_everything(count("seed", cfg.seed, least=0), verbose=False)
+    lightning.seed_everything(whole_number("seed", cfg.seed, least=0), verbose=False)
     data = _open_data(cfg)  # before weights are fetched: what is wrong with the data is soon said
     network = objects.build_network(cfg.model)
     if state is not None:
@@ -66,8 +68,8 @@ def evaluate(cfg: DictConfig, overrides: Sequence[str]) -> EvaluationResult | Pa
 
 
 def _open_data(cfg: DictConfig) -> DepthDataModule | DA2K:
-    if is_da2k(cfg):
-        pairs: DA2K = instantiate(cfg.data.dataset)
+    if objects.is_point_pairs(cfg.data):
+        pairs: DA2K = objects.build("data", cfg.data.dataset)
         return pairs
     data = objects.build_data(cfg)
     data.setup("validate")
@@ -78,10 +80,9 @@ def _evaluate(
     cfg: DictConfig, network: DepthAnythingV2, data: DepthDataModule | DA2K, overrides: Sequence[str]
 ) -> EvaluationResult | PairScore:
     title = f"checkpoint {cfg.checkpoint}" if cfg.checkpoint else f"{cfg.model.weights}"
+    run_dir = Path(cfg.run_dir)
     if isinstance(data, DA2K):
-        if cfg.report:
-            log.warning("report=true: there is no page for point pairs; their table is all there is.")
-        return evaluate_da2k(cfg, network, data, title)
+        return evaluate_point_pairs(cfg, network, data, title)
     module = DepthModule(network, objects.build_metrics(cfg))
     explain = Explain(module.metrics.protocol, relative=network.output == "relative") if cfg.explain else None
     pictures = PageImages() if cfg.report else None
@@ -90,94 +91,56 @@ def _evaluate(
     variants = explain.variants() if explain else None
     images = pictures.gathered() if pictures else None
     if trainer.is_global_zero:
-        table = report(cfg, result, module.metrics, data, title, variants)
-        if images is not None:
-            command = ["python", "evaluate.py", *overrides]
-            report_page(cfg, result, module.metrics.protocol, title, table, images, command)
+        command = ["python", "evaluate.py", *overrides]
+        report_evaluation(cfg, title, module, data, result, images, command, variants)
         if cfg.panels:
-            picture = Path(cfg.run_dir) / "panels.png"
+            picture = run_dir / "panels.png"
             save_png(picture, draw_panels(module, data.val_data, cfg.panels))
             log.info(f"Pictures: {picture}")
     return result
 
 
-def score(
-    trainer: lightning.Trainer, module: DepthModule, data: DepthDataModule, breakdowns: bool = True
-) -> EvaluationResult:
-    """The module's metrics over the whole validation split; every process calls it and gets the same.
-
-    Args:
-        trainer: which validates.
-        module: with the network and the metrics.
-        data: of which the validation split is scored.
-        breakdowns: whether to find out where the error is, too.
-    """
-    parts = ScoreParts(module.metrics.protocol)
-    trainer.callbacks += [parts] if breakdowns else []  # type: ignore[attr-defined]
-    trainer.validate(module, datamodule=data, verbose=False)
-    assert module.counts is not None and module.tables is not None
-    logged = {name.removeprefix("val/"): float(value) for name, value in trainer.callback_metrics.items()}
-    names = [*module.metrics.errors, *module.affine_metrics.errors]
-    depth, _ = module.tables
-    return EvaluationResult(
-        metrics={name: logged[name] for name in names if name in logged},
-        counts=module.counts,
-        intervals=_intervals((module.metrics, module.affine_metrics), module.tables),
-        tables=module.tables,
-        breakdowns=Breakdowns(**parts.rows(), **group_rows(depth))
-        if breakdowns and module.counts.depth.scored
-        else None,
-    )
+def evaluate_point_pairs(cfg: DictConfig, network: DepthAnythingV2, data: DA2K, title: str) -> PairScore:
+    """Score the network on point pairs, and report it in `cfg.run_dir`."""
+    if cfg.report:
+        log.warning("report=true: there is no page for point pairs; their table is all there is.")
+    trainer = objects.build_trainer(cfg, callbacks=[progress()], loggers=[])
+    found = score_point_pairs(trainer, network, data, cfg.data.num_workers)
+    if trainer.is_global_zero:
+        report_point_pairs(Path(cfg.run_dir), title, subject(cfg), found)
+    return found
 
 
-def _intervals(metrics: Sequence[PerImageMetrics], tables: ValidationTables) -> Intervals:
-    """Of all metrics; what was drawn is said of the first that scored an image."""
-    found = [one.intervals(table) for one, table in zip(metrics, tables, strict=True) if table.scored.any()]
-    bounds = {name: bound for intervals in found for name, bound in intervals.bounds.items()}
-    return found[0]._replace(bounds=bounds) if found else Intervals({}, "images", 0)
-
-
-def report(
+def report_evaluation(
     cfg: DictConfig,
-    result: EvaluationResult,
-    metrics: DepthMetrics,
-    data: DepthDataModule,
     title: str,
+    module: DepthModule,
+    data: DepthDataModule,
+    result: EvaluationResult,
+    images: Sequence[PageImage] | None,
+    command: Sequence[str],
     variants: Sequence[Variant] | None = None,
-) -> tuple[dict[str, Mapping[str, float]], list[str]]:
-    """Print the tables, and write metrics.json, table.csv, per_image.parquet and breakdowns.* into the run's folder.
+) -> None:
+    """Print an evaluation, and write its files and, where there are images for it, its page into `cfg.run_dir`.
 
     Args:
-        cfg: with the run's folder, and what is recorded of the network.
-        result: what was found.
-        metrics: under which protocol.
-        data: for the baseline.
+        cfg: of the command, with the checkpoint that was scored.
         title: above the table.
-        variants: what other protocols make of it, if they were asked for.
-
-    Returns:
-        The columns of the table, and the notes below it.
+        module: that was scored.
+        data: on whose validation split.
+        result: the numbers.
+        images: for the page; None without one.
+        command: the words that were typed.
+        variants: the same predictions under other protocols, if they were asked for.
 
     Raises:
         ValueError: no image had anything to score.
     """
-    columns, notes, content = summarise(cfg, result, metrics, data)
-    if variants:
-        content["explain"] = as_rows(variants)
     run_dir = Path(cfg.run_dir)
-    write_json(run_dir / "metrics.json", content)
-    bounds = {
-        f"95 % {side}": {name: found[end] for name, found in result.intervals.bounds.items()}
-        for end, side in enumerate(("from", "to"))
-    }
-    write_csv(run_dir / "table.csv", {**columns, **bounds})
-    if result.tables is not None:
-        write_parquet(run_dir / "per_image.parquet", result.per_image())
-    written = f"Written: {run_dir}/metrics.json, table.csv, per_image.parquet"
-    images = dict.fromkeys(columns, content["images"])
-    print_table(title, columns, [*notes, written], result.intervals.bounds, images)
-    if result.breakdowns is not None:
-        report_breakdowns(result.breakdowns, run_dir)
-    if variants is not None:
-        report_variants(variants, run_dir)
-    return columns, notes
+    summary = summarise(subject(cfg), result, module.metrics, data, cfg.baseline)
+    report(run_dir, title, summary, result, variants)
+    if images is not None:
+        trained_in = Path(cfg.checkpoint).absolute().parents[1] if cfg.checkpoint else run_dir
+        config = OmegaConf.to_yaml(OmegaConf.create(objects.plain(cfg)))
+        protocol = module.metrics.protocol
+        report_page(run_dir / "report.html", title, summary, result, protocol, images, trained_in, config, command)

@@ -11,11 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig
 from torch import Tensor
 
-from depth_lightning.commands import objects
-from depth_lightning.commands.job import run_job
-from depth_lightning.commands.rescore import Rescored, rescore
-from depth_lightning.commands.run_checkpoint import chosen_network, read_run_checkpoint
-from depth_lightning.commands.run_record import Origin, find_numbers, find_origin, recipe
+from depth_lightning.evaluation.rescore import Rescored, rescore
 from depth_lightning.inference.export import (
     INPUT,
     Difference,
@@ -32,13 +28,16 @@ from depth_lightning.inference.export import (
     transformers_runner,
 )
 from depth_lightning.inference.onnx_export import onnx_runner, save_onnx
-from depth_lightning.inference.predict import load_run_state
 from depth_lightning.models import DepthAnythingV2, official_state_dict, save_weights
-from depth_lightning.models.checkpoints import finished, to_json, with_kind
+from depth_lightning.models.checkpoints import finished, load_run_state, to_json, with_kind
 from depth_lightning.models.provenance import metadata_path
 from depth_lightning.models.weight_files import read_weights
 from depth_lightning.reporting.model_card import ModelCard
 from depth_lightning.reporting.tables import print_rows
+from depth_lightning.runs import objects
+from depth_lightning.runs.checkpoint import chosen_network, read_run_checkpoint
+from depth_lightning.runs.job import run_job
+from depth_lightning.runs.record import Origin, find_numbers, find_origin, recipe
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +109,8 @@ def export(cfg: DictConfig, overrides: Sequence[str]) -> Report:
             latency = {layout: latency_ms(exported, image), "torch": latency_ms(network_runner(network), image)}
         scores = None
         if exported is not None and _data_is_typed(overrides):
-            scores = rescore(cfg, network, exported, cfg.size)
+            data = objects.build_data(cfg)
+            scores = rescore(network, exported, data, lambda: objects.build_metrics(cfg), cfg.score_images, cfg.size)
         notes += _measured(differences, scores, latency)
         apart = [
             f"At {_by(d.size)}, by at most {d.largest:.1e} and on average {d.mean:.1e} of the output's range."

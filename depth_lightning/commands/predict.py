@@ -14,16 +14,16 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from depth_lightning.commands import objects
-from depth_lightning.commands.job import run_job
-from depth_lightning.commands.run_checkpoint import chosen_network
 from depth_lightning.inference import CloudOptions, Outputs, Predictor, predict_stream, predict_video, save_behind
 from depth_lightning.inference.inputs import Input, find_images, is_video, open_video, read_photo
 from depth_lightning.inference.outputs import claim
 from depth_lightning.inference.point_cloud import parse_intrinsics
-from depth_lightning.inference.predict import load_run_state
 from depth_lightning.inference.stream import Failure, Predicted
 from depth_lightning.inference.video import video_path
+from depth_lightning.models.checkpoints import load_run_state
+from depth_lightning.runs import objects
+from depth_lightning.runs.checkpoint import chosen_network
+from depth_lightning.runs.job import run_job
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Go through a step that went wrong again: `python -m depth_lightning.commands.replay <run>/incidents/step_000123`."""
+"""Go through a step that went wrong again: `python -m depth_lightning replay <run>/incidents/step_000123`."""
 
 import argparse
 import math
@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # torch is imported when the work starts, not for --help
-    from depth_lightning.training.incident import Incident
-    from depth_lightning.training.inspection import Findings
+    from depth_lightning.training.health.incident import Incident
+    from depth_lightning.training.health.inspection import Findings
 
 SHOWN = 8
 """Gradient norms in the table; all of them are in incident.json."""
@@ -17,7 +17,7 @@ SHOWN = 8
 def main(arguments: list[str] | None = None) -> int:
     """The command; exit status 1 where the folder cannot be read or the network not be built."""
     parser = argparse.ArgumentParser(
-        prog="python -m depth_lightning.commands.replay",
+        prog="python -m depth_lightning replay",
         description="Go through a recorded step again: what it was given, every layer's numbers, and where they break.",
     )
     parser.add_argument("folder", type=Path, help="of the incident, such as outputs/train/…/incidents/step_000123")
@@ -45,10 +45,10 @@ def replay(folder: Path, device: str | None = None) -> "Findings":
     import torch
     from omegaconf import OmegaConf
 
-    from depth_lightning.commands import objects
-    from depth_lightning.inference.predict import load_run_state
-    from depth_lightning.training.incident import read_incident
-    from depth_lightning.training.inspection import inspect_step
+    from depth_lightning.models.checkpoints import load_run_state
+    from depth_lightning.runs import objects
+    from depth_lightning.training.health.incident import read_incident
+    from depth_lightning.training.health.inspection import inspect_step
 
     incident = read_incident(folder)
     if not incident.config:

@@ -1,19 +1,82 @@
-"""See what the network sees of a data set: `python -m depth_lightning.commands.show data=… split=train`."""
+"""Draw samples as they are on disk and as the network sees them: `python -m depth_lightning show data=…`."""
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 from omegaconf import DictConfig
 
-from depth_lightning.commands.program import program
+from depth_lightning.data import DepthDataModule
+from depth_lightning.data.bad_samples import peers_of
+from depth_lightning.data.sampling import draw
+from depth_lightning.reporting.panels import save_png, stack_panels
+from depth_lightning.reporting.sample_row import draw_sample_row
+from depth_lightning.runs import objects
+from depth_lightning.runs.job import run_job
+from depth_lightning.runs.program import program
+from depth_lightning.sample import DepthDataset, DepthSample, collate
+
+log = logging.getLogger(__name__)
 
 
-@program("show", conf=Path(__file__).resolve().parents[2] / "conf")
-def main(cfg: DictConfig) -> None:
-    """Draw as configured."""
-    from depth_lightning.commands import sample_sheet  # here, so that --help and --cfg answer without importing torch
+def run(cfg: DictConfig) -> None:
+    """The entry point."""
+    run_job(show, cfg)
 
-    sample_sheet.run(cfg)
+
+def show(cfg: DictConfig) -> Path:
+    """Draw `cfg.images` samples of `cfg.split`; the path of the picture, in `cfg.run_dir`.
+
+    Raises:
+        ValueError: the split is neither train nor val, or the data set has no depth maps.
+    """
+    if cfg.split not in ("train", "val"):
+        raise ValueError(f"split is train or val, found {cfg.split!r}.")
+    objects.require_depth_maps(cfg.data)
+    data = objects.build_data(cfg)
+    samples = data.train_data.dataset if cfg.split == "train" else data.val_data.dataset
+    rows = []
+    for index in spread(samples.source, cfg.images):
+        seen = training_draws(data, index, cfg.draws) if cfg.split == "train" else [data.val_data[index]]
+        names = [f"epoch {number}" for number, _ in enumerate(seen, 1)] if cfg.split == "train" else ["validation"]
+        rows.append(draw_sample_row(samples[index], dict(zip(names, seen, strict=True))))
+    path = Path(cfg.run_dir) / f"{cfg.split}.png"
+    save_png(path, stack_panels(rows))
+    log.info(f"{len(rows)} of {len(samples):,} samples: {path}")
+    return path
+
+
+def training_draws(data: DepthDataModule, index: int, epochs: int) -> list[DepthSample]:
+    """Sample `index` as the first epochs train on it: cropped, flipped, and its colours changed as on the device."""
+    seen = []
+    for epoch in range(epochs):
+        sample = data.train_data[draw(data.seed, epoch, index)]
+        if data.colour is not None:
+            batch = collate([sample])
+            image = data.colour(batch.image, batch.seed)[0].permute(1, 2, 0)
+            sample = sample._replace(image=image.numpy())
+        seen.append(sample)
+    return seen
+
+
+def spread(source: DepthDataset, images: int) -> list[int]:
+    """Indices spread evenly over every part of a data set, at least one of each part."""
+    parts = list(_parts(source))
+    chosen: list[int] = []
+    for part in parts:
+        count = min(max(1, round(images / len(parts))), len(part))
+        chosen += (part.start + np.linspace(0, len(part) - 1, count).round().astype(int)).tolist()
+    return chosen
+
+
+def _parts(source: DepthDataset) -> Iterator[range]:
+    first = 0
+    while first < len(source):
+        part = peers_of(source, first)
+        yield part
+        first = part.stop
 
 
 if __name__ == "__main__":
-    main()
+    program("show")

@@ -11,17 +11,17 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
-from depth_lightning.commands import objects
-from depth_lightning.commands.evaluate import report, score
-from depth_lightning.commands.job import run_job
-from depth_lightning.commands.report_page import report_page
-from depth_lightning.commands.resume import checkpoint_to_resume, claim_folder
-from depth_lightning.commands.run_checkpoint import read_run_checkpoint
-from depth_lightning.inference.predict import load_run_state
-from depth_lightning.reporting.page import PageImages
-from depth_lightning.training.callbacks import count
-from depth_lightning.training.checkpointing import Checkpoints, Stopped
-from depth_lightning.training.self_check import SelfCheck
+from depth_lightning.commands.evaluate import report_evaluation
+from depth_lightning.evaluation.page_images import PageImages
+from depth_lightning.evaluation.score import score
+from depth_lightning.models.checkpoints import load_run_state
+from depth_lightning.runs import objects
+from depth_lightning.runs.checkpoint import read_run_checkpoint
+from depth_lightning.runs.job import run_job
+from depth_lightning.runs.resume import checkpoint_to_resume, claim_folder
+from depth_lightning.settings import whole_number
+from depth_lightning.training.health.self_check import SelfCheck
+from depth_lightning.training.saving.checkpointing import Checkpoints, Stopped
 from depth_lightning.training.sharding import split_like
 
 log = logging.getLogger(__name__)
@@ -45,13 +45,14 @@ def train(cfg: DictConfig) -> float:
     """
     run_dir, auto = Path(cfg.run_dir), cfg.checkpoint == "auto"
     checkpoint = checkpoint_to_resume(cfg)
-    lightning.seed_everything(count("seed", cfg.seed, least=0), workers=True, verbose=False)
+    lightning.seed_everything(whole_number("seed", cfg.seed, least=0), workers=True, verbose=False)
     data = objects.build_data(cfg)
     network = objects.build_network(cfg.model)
     if cfg.compile:
         network.compile()
     module = objects.build_module(cfg, network)
-    trainer = objects.build_trainer(cfg, objects.build_all(cfg.callbacks), objects.build_all(cfg.logger))
+    callbacks, loggers = (objects.build_all(cfg, group) for group in ("callbacks", "logger"))
+    trainer = objects.build_trainer(cfg, callbacks, loggers)
     data.setup("fit")  # before weights are fetched: what is wrong with the data is soon said
     recorded = {**objects.plain(cfg), "protocol_hash": module.metrics.protocol.hash}
     if trainer.is_global_zero:
@@ -70,7 +71,7 @@ def train(cfg: DictConfig) -> float:
         raise ValueError(
             f"{str(error).splitlines()[0]} Less memory is taken with data.batch_size below {cfg.data.batch_size} "
             "(and trainer.accumulate_grad_batches for as large a step), trainer=bf16 or fp16, and "
-            "model.recompute_blocks=true. python -m depth_lightning.commands.batch_size, given the same, finds the "
+            "model.recompute_blocks=true. python -m depth_lightning batch-size, given the same, finds the "
             "largest batch."
         ) from error
     except Stopped:
@@ -92,10 +93,8 @@ def train(cfg: DictConfig) -> float:
     if trainer.is_global_zero:
         cfg.checkpoint = best and str(best)
         title = str(best or "the network as trained")
-        table = report(cfg, result, module.metrics, data, title)
-        if images is not None:
-            typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-            report_page(cfg, result, module.metrics.protocol, title, table, images, ["python", "train.py", *typed])
+        typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+        report_evaluation(cfg, title, module, data, result, images, ["python", "train.py", *typed])
         log.info(f"Pictures of every epoch: {run_dir}/panels")
     return result.metrics.get("abs_rel", result.metrics.get("affine_error", math.nan))
 

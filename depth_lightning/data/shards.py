@@ -24,7 +24,7 @@ from depth_lightning.sample import DepthSample
 
 
 class DepthShards:
-    """What `python -m depth_lightning.commands.pack` wrote.
+    """What `python -m depth_lightning pack` wrote.
 
     Args:
         root: a folder, or "s3://bucket/prefix".

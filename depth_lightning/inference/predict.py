@@ -6,7 +6,7 @@ corners back to the image's.
 
 import hashlib
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -19,6 +19,7 @@ from torch import Tensor
 from depth_lightning.data.transforms import network_image
 from depth_lightning.inference.inputs import read_photo
 from depth_lightning.models import DepthAnythingV2, find_provenance, load_weights, normalize, resolve_weights
+from depth_lightning.models.checkpoints import load_run_state
 from depth_lightning.models.depth_anything import Output
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -168,20 +169,6 @@ def load(
     network = DepthAnythingV2(encoder, output, max_depth if max_depth is not None else 1.0)
     load_weights(network, weights)
     return Predictor(network, size or 518, device, precision)
-
-
-def load_run_state(network: DepthAnythingV2, state: Mapping[str, Tensor], path: str | Path) -> None:
-    """Copy a run's weights into its network; their keys may start with `network.`, the module's name for it.
-
-    Raises:
-        ValueError: they do not fit.
-    """
-    own = {key.removeprefix("network."): tensor for key, tensor in state.items()}
-    try:
-        network.load_state_dict(own)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split()[:20])
-        raise ValueError(f"checkpoint={path} does not fit its network: {reason} …") from error
 
 
 def _run_checkpoint(path: Path) -> dict[str, Any] | None:

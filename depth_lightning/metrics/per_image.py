@@ -47,6 +47,22 @@ class ImageTable(NamedTuple):
         return np.array([status == "scored" for status in self.status], dtype=bool)
 
 
+class ValidationCounts(NamedTuple):
+    """The images of a validation, by what their truth allows to measure."""
+
+    depth: ImageCounts
+    """Truth in metres or up to scale: the depth metrics."""
+    affine: ImageCounts
+    """Truth up to scale and shift: the affine metrics."""
+
+
+class ValidationTables(NamedTuple):
+    """The same images, one by one."""
+
+    depth: ImageTable
+    affine: ImageTable
+
+
 class PerImageMetrics(Metric):
     """Averages over images of errors that a subclass computes for each.
 

@@ -106,6 +106,20 @@ def load_weights(network: DepthAnythingV2, path: str | Path, init: Init = "all",
     return LoadReport(path, layout, init, len(shared), dropped, missing, provenance)
 
 
+def load_run_state(network: DepthAnythingV2, state: Mapping[str, Tensor], path: str | Path) -> None:
+    """Copy a run's weights into its network; their keys may start with `network.`, the module's name for it.
+
+    Raises:
+        ValueError: they do not fit.
+    """
+    own = {key.removeprefix("network."): tensor for key, tensor in state.items()}
+    try:
+        network.load_state_dict(own)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split()[:20])
+        raise ValueError(f"checkpoint={path} does not fit its network: {reason} …") from error
+
+
 def save_weights(
     network: DepthAnythingV2,
     path: str | Path,

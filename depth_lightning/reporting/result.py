@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from depth_lightning.metrics import FACTS, Breakdowns, ImageTable, Intervals
-from depth_lightning.training import ValidationCounts, ValidationTables
+from depth_lightning.metrics.per_image import ValidationCounts, ValidationTables
 
 
 @dataclass(frozen=True)

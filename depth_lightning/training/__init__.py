@@ -1,6 +1,6 @@
-"""Training: the LightningModule, its objective, its optimiser and schedules, its callbacks."""
+"""Training: the LightningModule, its objective, its optimiser and schedules."""
 
-from depth_lightning.training.module import DepthModule, ValidationCounts, ValidationTables
+from depth_lightning.training.module import DepthModule
 from depth_lightning.training.objective import Objective
 
-__all__ = ["DepthModule", "Objective", "ValidationCounts", "ValidationTables"]
+__all__ = ["DepthModule", "Objective"]

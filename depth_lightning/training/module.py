@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightning
 import torch
@@ -10,8 +10,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from depth_lightning.metrics import AffineMetrics, DepthMetrics, ImageCounts, ImageTable, PartMetrics, Protocol, align
+from depth_lightning.metrics import AffineMetrics, DepthMetrics, PartMetrics, Protocol, align
 from depth_lightning.metrics.alignment import Aligned
+from depth_lightning.metrics.per_image import ValidationCounts, ValidationTables
 from depth_lightning.metrics.protocol import Alignment
 from depth_lightning.models import DepthAnythingV2, normalize
 from depth_lightning.sample import DepthBatch, DepthKind
@@ -21,22 +22,6 @@ from depth_lightning.training.scheduler import Schedule, poly
 from depth_lightning.training.sharding import gather, is_sharded, shard, split
 
 log = logging.getLogger(__name__)
-
-
-class ValidationCounts(NamedTuple):
-    """The images of a validation, by what their truth allows to measure."""
-
-    depth: ImageCounts
-    """Truth in metres or up to scale: the depth metrics."""
-    affine: ImageCounts
-    """Truth up to scale and shift: the affine metrics."""
-
-
-class ValidationTables(NamedTuple):
-    """The same images, one by one."""
-
-    depth: ImageTable
-    affine: ImageTable
 
 
 class DepthModule(lightning.LightningModule):

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from depth_lightning.commands.batch_search import Fit, in_own_process, largest_that, search
-from depth_lightning.commands.objects import build_data, plain
+from depth_lightning.commands.batch_size import Fit, in_own_process, largest_that, search
+from depth_lightning.runs.objects import build_data, plain
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -45,7 +45,7 @@ def test_memory_ends_the_search_and_what_fits_trains(tiny, caplog, monkeypatch):
         tried[batch_size] = in_own_process(settings, sample, batch_size)
         return tried[batch_size]
 
-    monkeypatch.setattr("depth_lightning.commands.batch_search.in_own_process", recorded)
+    monkeypatch.setattr("depth_lightning.commands.batch_size.in_own_process", recorded)
     with caplog.at_level(logging.INFO):
         largest = search(cfg)
     assert 1 < largest < cfg.max_batch_size
@@ -65,7 +65,7 @@ def test_an_average_and_accumulation_are_trained_with(tiny):
 
 
 def test_data_that_is_not_there_is_named_before_a_process_starts(compose_config, tmp_path, monkeypatch):
-    monkeypatch.setattr("depth_lightning.commands.batch_search.in_own_process", lambda *_: pytest.fail("started"))
+    monkeypatch.setattr("depth_lightning.commands.batch_size.in_own_process", lambda *_: pytest.fail("started"))
     with pytest.raises(FileNotFoundError, match="nowhere"):
         search(compose_config("batch_size", ["trainer=cpu", "memory_gib=2", f"data.root={tmp_path}/nowhere"]))
 
@@ -100,7 +100,7 @@ def test_a_run_without_enough_memory_says_what_takes_less(compose_config, small,
 
 @pytest.mark.slow
 def test_the_command_answers(small, tmp_path):
-    command = [sys.executable, "-m", "depth_lightning.commands.batch_size", *small, "trainer=cpu", "memory_gib=4"]
+    command = [sys.executable, "-m", "depth_lightning", "batch-size", *small, "trainer=cpu", "memory_gib=4"]
     command += ["max_batch_size=2", f"hydra.run.dir={tmp_path}/run"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

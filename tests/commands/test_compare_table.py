@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from depth_lightning.commands.comparison import Comparison, shortened
 from depth_lightning.metrics import Protocol
+from depth_lightning.runs.sweep import Comparison, shortened
 
 ROOT = Path(__file__).resolve().parents[2]
 

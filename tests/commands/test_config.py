@@ -8,8 +8,8 @@ import torch
 from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
-from depth_lightning.commands import objects
 from depth_lightning.commands.train import train
+from depth_lightning.runs import objects
 from depth_lightning.training.optimizer import adamw
 
 CONF = Path(__file__).resolve().parents[2] / "conf"

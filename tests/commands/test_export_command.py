@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from depth_lightning.commands.export import export
-from depth_lightning.commands.run_record import Origin, find_numbers, find_origin, recipe
 from depth_lightning.inference import load
 from depth_lightning.models import DepthAnythingV2, save_weights
+from depth_lightning.runs.record import Origin, find_numbers, find_origin, recipe
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
 

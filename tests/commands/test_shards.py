@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from depth_lightning.commands.packing import pack, write_shards
+from depth_lightning.commands.pack import pack, write_shards
 from depth_lightning.data import NYUDepthV2, object_store
 from depth_lightning.data.bad_samples import BadSampleList, Samples
 from depth_lightning.data.object_store import ObjectStore, StorageError

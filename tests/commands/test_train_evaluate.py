@@ -10,8 +10,8 @@ import torch
 from hydra.errors import InstantiationException
 
 from depth_lightning.commands.evaluate import evaluate
-from depth_lightning.commands.run_checkpoint import describe
 from depth_lightning.commands.train import train
+from depth_lightning.runs.checkpoint import describe
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from depth_lightning.training.incident import read_incident
+from depth_lightning.training.health.incident import read_incident
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -30,7 +30,7 @@ def test_all_processes_agree(on_bad_step, status, small, tmp_path):
         timeout=240,
     )
     assert result.returncode == status, result.stdout + result.stderr
-    assert result.stdout.count("commands.replay") == 1, result.stdout
+    assert result.stdout.count("depth_lightning replay") == 1, result.stdout
     assert "Traceback" not in result.stdout + result.stderr
     incident = read_incident(tmp_path / "incidents/step_000001")
     assert incident.circumstances.rank == 1 and incident.circumstances.world_size == 2

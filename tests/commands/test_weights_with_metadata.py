@@ -1,7 +1,7 @@
 import pytest
 
-from depth_lightning.commands.run_checkpoint import chosen_network
 from depth_lightning.models import DepthAnythingV2, save_weights
+from depth_lightning.runs.checkpoint import chosen_network
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from depth_lightning.evaluation.page_images import PageImages
 from depth_lightning.metrics import Breakdowns, DepthMetrics, PartMetrics, Protocol, group_rows
+from depth_lightning.metrics.per_image import ValidationCounts, ValidationTables
 from depth_lightning.models import DepthAnythingV2
-from depth_lightning.reporting.page import PageContent, PageImages, write_page
+from depth_lightning.reporting.page import PageContent, write_page
 from depth_lightning.reporting.result import EvaluationResult
 from depth_lightning.sample import DepthBatch, DepthKind
-from depth_lightning.training import DepthModule, ValidationCounts, ValidationTables
+from depth_lightning.training import DepthModule
 
 
 class Planted(NamedTuple):

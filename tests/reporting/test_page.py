@@ -9,9 +9,10 @@ import pytest
 import torch
 from planted_page import Planted, collect, make_page, room
 
+from depth_lightning.evaluation.page_images import ALL_PIXELS
 from depth_lightning.metrics import DepthMetrics, Protocol
 from depth_lightning.models import DepthAnythingV2
-from depth_lightning.reporting.page.images import ALL_PIXELS, EACH, chosen
+from depth_lightning.reporting.page.images import EACH, chosen
 from depth_lightning.reporting.page.maps import quantise, reduced_pixels
 from depth_lightning.sample import DepthKind
 from depth_lightning.training import DepthModule

@@ -1,6 +1,6 @@
 """The report page: one HTML file with the numbers, the pictures and what it takes to look at them."""
 
-from depth_lightning.reporting.page.images import PageImages
+from depth_lightning.reporting.page.images import EncodedImage, PageImage
 from depth_lightning.reporting.page.write import PageContent, write_page
 
-__all__ = ["PageContent", "PageImages", "write_page"]
+__all__ = ["EncodedImage", "PageContent", "PageImage", "write_page"]

@@ -1,0 +1,46 @@
+"""The commands: `python -m depth_lightning`. Nothing here imports torch, so that --help and --cfg answer at once."""
+
+import difflib
+import sys
+from importlib import import_module
+
+from depth_lightning.runs.program import program
+
+CONFIGURED = {
+    "train": "fine-tune a network",
+    "evaluate": "score a checkpoint or released weights",
+    "predict": "depth maps, pictures and point clouds of your images",
+    "export": "weights or a graph that other programs read",
+    "doctor": "read a data set and say what looks wrong with it",
+    "show": "draw samples as they are on disk and as the network sees them",
+    "pack": "write a data set into a few large files",
+    "batch-size": "find the largest batch that trains",
+}
+"""Name → what it does. Each takes Hydra's overrides, and its options are those of conf/<name>.yaml."""
+PLAIN = {
+    "compare": "tell which of several evaluations is better, and how sure that is",
+    "replay": "go through a recorded bad step again",
+}
+"""The same, of those with arguments of their own."""
+
+
+def main() -> None:
+    """Run the command that is typed; each is the file of its name in `depth_lightning.commands`."""
+    commands = CONFIGURED | PLAIN
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in ("-h", "--help"):
+        print("python -m depth_lightning <command> …\n")
+        print(*(f"  {command:<11} {what}" for command, what in commands.items()), sep="\n")
+        print("\nEach answers --help.")
+    elif name in CONFIGURED:
+        program(name.replace("-", "_"), typed=name)
+    elif name in PLAIN:
+        sys.exit(import_module(f"depth_lightning.commands.{name}").main(sys.argv[2:]))
+    else:
+        nearest = difflib.get_close_matches(name, commands, n=1)
+        hint = f"Did you mean {nearest[0]}?" if nearest else f"Commands: {', '.join(commands)}."
+        sys.exit(f"There is no command {name!r}. {hint}")
+
+
+if __name__ == "__main__":
+    main()

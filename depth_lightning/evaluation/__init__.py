@@ -1,0 +1,1 @@
+"""Scoring a network, and all that watches a validation."""

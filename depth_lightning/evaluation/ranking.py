@@ -1,0 +1,104 @@
+"""Several evaluations in the order of a metric, with what cannot be told apart."""
+
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from depth_lightning.evaluation.evaluated_run import EvaluatedRun, common_notes, scored_by_all, units_of_run
+
+if TYPE_CHECKING:
+    from depth_lightning.reporting.ranking import RankedRun
+
+HEADLINE = ("abs_rel", "affine_error")
+
+
+def report_ranking(
+    runs: Sequence[EvaluatedRun], metric: str | None = None, output: Path | None = None, file: str = "ranking"
+) -> None:
+    """Print the runs in order, and write <file>.csv and .png into `output`.
+
+    Raises:
+        ValueError: the runs do not all have the metric.
+    """
+    from depth_lightning.reporting.panels import save_png
+    from depth_lightning.reporting.ranking import draw_ranking, print_ranking
+    from depth_lightning.reporting.tables import write_rows
+
+    usable = [name for name in runs[0].content["metrics"] if all(name in run.images for run in runs)]
+    metric = metric or next((name for name in HEADLINE if name in usable), "")
+    if metric not in usable:
+        raise ValueError(f"A ranking goes by a metric that all runs have: {', '.join(usable)}; found {metric!r}.")
+    scored = scored_by_all(runs, metric)
+    if not scored.any():
+        raise ValueError(f"No image has {metric} in all {len(runs)} runs.")
+    ranked = rank(runs, metric)
+    units = units_of_run(runs[0], scored)
+    pairs = len(runs) * (len(runs) - 1) // 2
+    alike = ", ".join(f"{run.rank} ({run.name})" for run in ranked if run.rank in ranked[0].alike)
+    notes = [
+        f"The first cannot be told apart from {alike}."
+        if alike
+        else f"{ranked[0].name} is better than every other run.",
+        f"{scored.sum()} images that all scored; intervals by a studentised bootstrap and p by flipping signs, over "
+        f"{units.name}; at 5 %{f', corrected for {pairs} pairs (Holm)' * (pairs > 1)}.",
+    ]
+    notes += common_notes(runs, scored)
+    if output:
+        output.mkdir(parents=True, exist_ok=True)
+        write_rows(output / f"{file}.csv", [_flat(run) for run in ranked])
+        save_png(output / f"{file}.png", draw_ranking(metric, ranked))
+        notes.append(f"Written: {output}/{file}.csv, {file}.png")
+    print_ranking(f"Ranking by {metric}, protocol {runs[0].content['protocol']['hash']}", metric, ranked, notes)
+
+
+def rank(runs: Sequence[EvaluatedRun], metric: str) -> "list[RankedRun]":
+    """The runs in the order of a metric over the images that all of them scored, the best first."""
+    from depth_lightning.metrics import mean_intervals
+    from depth_lightning.metrics.paired import holm, sign_flip_pairs
+    from depth_lightning.reporting.ranking import RankedRun
+    from depth_lightning.reporting.tables import HIGHER_IS_BETTER
+
+    scored = scored_by_all(runs, metric)
+    values = np.stack([run.images[metric][scored] for run in runs], axis=1)
+    means = values.mean(axis=0)
+    order = np.argsort(-means if metric in HIGHER_IS_BETTER else means, kind="stable")
+    values, means = values[:, order], means[order]
+    units = units_of_run(runs[0], scored)
+    bounds = mean_intervals(values, units).tolist()
+    behind = mean_intervals(values - values[:, :1], units).tolist()
+    pairs = list(combinations(range(len(runs)), 2))
+    found = sign_flip_pairs(values, units)
+    corrected = np.ones(found.shape)
+    for (one, other), p in zip(pairs, holm(np.array([found[pair] for pair in pairs])), strict=True):
+        corrected[one, other] = corrected[other, one] = p
+    return [
+        RankedRun(
+            rank=place + 1,
+            name=runs[order[place]].name,
+            mean=float(means[place]),
+            bounds=tuple(bounds[place]),
+            behind=float(means[place] - means[0]),
+            behind_bounds=tuple(behind[place]),
+            p=float(corrected[0, place]),
+            alike=tuple(int(other) + 1 for other in np.flatnonzero(corrected[place] >= 0.05) if other != place),
+        )
+        for place in range(len(runs))
+    ]
+
+
+def _flat(run: "RankedRun") -> dict[str, Any]:
+    return {
+        "rank": run.rank,
+        "run": run.name,
+        "mean": run.mean,
+        "from": run.bounds[0],
+        "to": run.bounds[1],
+        "behind": run.behind,
+        "behind_from": run.behind_bounds[0],
+        "behind_to": run.behind_bounds[1],
+        "p_holm": run.p,
+        "not_told_apart_from": " ".join(map(str, run.alike)),
+    }

@@ -1,0 +1,80 @@
+"""The page of an evaluation, with the run, the versions and the command behind its numbers."""
+
+import csv
+import importlib.metadata
+import logging
+import platform
+import shlex
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+import depth_lightning
+from depth_lightning.evaluation.summary import Summary
+from depth_lightning.metrics import Protocol
+from depth_lightning.reporting.page import PageContent, PageImage, write_page
+from depth_lightning.reporting.result import EvaluationResult
+
+log = logging.getLogger(__name__)
+
+PACKAGES = ("depth-lightning", "torch", "lightning", "timm", "torchmetrics", "numpy", "opencv-python-headless")
+
+
+def report_page(
+    path: Path,
+    title: str,
+    summary: Summary,
+    result: EvaluationResult,
+    protocol: Protocol,
+    images: Sequence[PageImage],
+    run_dir: Path,
+    config: str,
+    command: Sequence[str],
+) -> None:
+    """Write the page of an evaluation.
+
+    Args:
+        path: of the page.
+        title: as above the table.
+        summary: of `result`.
+        result: the numbers.
+        protocol: under which they were measured.
+        images: of all processes.
+        run_dir: of the training run, whose metrics.csv, if it is there, gives the curves.
+        config: resolved, as YAML.
+        command: the words that were typed.
+    """
+    content = PageContent(
+        title=title,
+        result=result,
+        protocol=protocol,
+        columns=summary.columns,
+        notes=summary.notes,
+        curves=_curves(run_dir),
+        config=config,
+        versions=_versions(),
+        command=shlex.join(command),
+    )
+    write_page(path, content, images)
+    log.info(f"Page: {path} ({path.stat().st_size / 1e6:.0f} MB)")
+
+
+def _curves(run: Path) -> list[dict[str, str]]:
+    """The rows of a run's metrics.csv, if there is one."""
+    if not (run / "metrics.csv").is_file():
+        return []
+    with (run / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
+    source = Path(depth_lightning.__file__).parents[1]
+    if (source / ".git").exists():  # not where it is installed into an environment that lies in another repository
+        words = ["git", "-C", str(source), "describe", "--always", "--dirty", "--abbrev=12"]
+        commit = subprocess.run(words, capture_output=True, text=True).stdout.strip()
+        found["depth-lightning"] += f" ({commit})" if commit else ""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    return {**found, "device": device}

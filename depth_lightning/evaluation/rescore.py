@@ -1,0 +1,54 @@
+"""What an export changes in the numbers: the same images scored with the network and with what was made of it."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+from depth_lightning.data import DepthDataModule
+from depth_lightning.inference.export import Runner, network_runner
+from depth_lightning.metrics import DepthMetrics
+from depth_lightning.models import DepthAnythingV2
+from depth_lightning.sample import collate
+from depth_lightning.training import DepthModule
+
+
+class Rescored(NamedTuple):
+    """Errors by their names."""
+
+    network: dict[str, float]
+    export: dict[str, float]
+    images: int
+
+
+@torch.inference_mode()
+def rescore(
+    network: DepthAnythingV2,
+    exported: Runner,
+    data: DepthDataModule,
+    metrics: Callable[[], DepthMetrics],
+    images: int,
+    only_size: Sequence[int] | None = None,
+) -> Rescored:
+    """Score both on up to `images` validation images, evenly spread.
+
+    Args:
+        network: on the CPU; it sees the images as in evaluation.
+        exported: what runs in its place.
+        data: whose validation split is used.
+        metrics: makes new metrics under the protocol.
+        images: how many at the most.
+        only_size: the (h, w) to which images are resized for the export, if it takes no other.
+    """
+    images = min(len(data.val_data), images)
+    modules = [DepthModule(network, metrics()).eval() for _ in range(2)]
+    for index in torch.linspace(0, len(data.val_data) - 1, images).long().tolist():
+        batch = collate([data.val_data[index]])
+        resized = batch.image if only_size is None else F.interpolate(batch.image, tuple(only_size), mode="bicubic")
+        predictions = network_runner(network)(batch.image), exported(resized)
+        for module, prediction in zip(modules, predictions, strict=True):
+            upsampled = module.metrics.protocol.upsampled(prediction, *batch.target.shape[-2:])
+            module.score_depth(module.metrics, batch, upsampled)
+    ours, theirs = ({name: float(e) for name, e in module.metrics.compute().items()} for module in modules)
+    return Rescored(ours, theirs, images)

@@ -1,0 +1,48 @@
+"""A network's errors over a validation split."""
+
+from collections.abc import Sequence
+
+import lightning
+
+from depth_lightning.data import DepthDataModule
+from depth_lightning.evaluation.breakdowns import ScoreParts
+from depth_lightning.metrics import Breakdowns, Intervals, PerImageMetrics, group_rows
+from depth_lightning.metrics.per_image import ValidationTables
+from depth_lightning.reporting.result import EvaluationResult
+from depth_lightning.training import DepthModule
+
+
+def score(
+    trainer: lightning.Trainer, module: DepthModule, data: DepthDataModule, breakdowns: bool = True
+) -> EvaluationResult:
+    """The module's metrics over the whole validation split; every process calls it and gets the same.
+
+    Args:
+        trainer: which validates.
+        module: with the network and the metrics.
+        data: of which the validation split is scored.
+        breakdowns: whether to find out where the error is, too.
+    """
+    parts = ScoreParts(module.metrics.protocol)
+    trainer.callbacks += [parts] if breakdowns else []  # type: ignore[attr-defined]
+    trainer.validate(module, datamodule=data, verbose=False)
+    assert module.counts is not None and module.tables is not None
+    logged = {name.removeprefix("val/"): float(value) for name, value in trainer.callback_metrics.items()}
+    names = [*module.metrics.errors, *module.affine_metrics.errors]
+    depth, _ = module.tables
+    return EvaluationResult(
+        metrics={name: logged[name] for name in names if name in logged},
+        counts=module.counts,
+        intervals=_intervals((module.metrics, module.affine_metrics), module.tables),
+        tables=module.tables,
+        breakdowns=Breakdowns(**parts.rows(), **group_rows(depth))
+        if breakdowns and module.counts.depth.scored
+        else None,
+    )
+
+
+def _intervals(metrics: Sequence[PerImageMetrics], tables: ValidationTables) -> Intervals:
+    """Of all metrics; what was drawn is said of the first that scored an image."""
+    found = [one.intervals(table) for one, table in zip(metrics, tables, strict=True) if table.scored.any()]
+    bounds = {name: bound for intervals in found for name, bound in intervals.bounds.items()}
+    return found[0]._replace(bounds=bounds) if found else Intervals({}, "images", 0)

@@ -1,0 +1,132 @@
+"""What an evaluation comes to: the columns of its table, the notes below it, and what metrics.json holds."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+
+from depth_lightning.data import DepthDataModule
+from depth_lightning.metrics import DepthMetrics, Protocol, best_constant
+from depth_lightning.metrics.intervals import DRAWS, MIN_UNITS
+from depth_lightning.metrics.per_image import ValidationCounts
+from depth_lightning.reporting.result import EvaluationResult
+from depth_lightning.sample import DepthKind
+
+
+class Summary(NamedTuple):
+    """An evaluation in numbers and words."""
+
+    columns: dict[str, Mapping[str, float]]
+    """Of the table: the network's errors, and those that it is held against."""
+    notes: list[str]
+    """What must be known to read them."""
+    content: dict[str, Any]
+    """Of metrics.json."""
+
+
+def summarise(
+    subject: Mapping[str, Any], result: EvaluationResult, metrics: DepthMetrics, data: DepthDataModule, baseline: bool
+) -> Summary:
+    """Gather what is reported of an evaluation.
+
+    Args:
+        subject: plain values that say which network was scored on which data.
+        result: its numbers.
+        metrics: under which protocol.
+        data: whose validation split was scored.
+        baseline: whether the best constant prediction's errors stand beside the network's.
+
+    Raises:
+        ValueError: no image had anything to score.
+    """
+    protocol, counts = metrics.protocol, result.counts
+    if not counts.depth.scored and not counts.affine.scored:
+        raise ValueError(
+            f"None of the {sum(counts.depth) + sum(counts.affine)} validation images can be scored under this protocol "
+            f"({protocol}): {' and '.join(_left_out(counts, protocol))}."
+        )
+    columns: dict[str, Mapping[str, float]] = {"model": result.metrics}
+    notes = [*_image_notes(counts, protocol), *_interval_notes(result)]
+    content = _content(subject, result, protocol)
+    if broken := data.val_data.dataset.broken():
+        notes.append(f"{broken} of the images left out could not be read: {data.bad_samples}")
+        content["images_unreadable"] = broken
+    if baseline and counts.depth.scored:
+        constant, errors = constant_baseline(metrics, data)
+        columns[f"always {constant:.2f} m"] = errors
+        content["baseline"] = {"constant_depth_m": constant, "metrics": errors}
+        change = result.metrics["abs_rel"] / errors["abs_rel"] - 1
+        side = "below" if change < 0 else "above"
+        notes.append(f"abs_rel is {100 * abs(change):.1f} % {side} the best constant prediction's.")
+    return Summary(columns, notes, content)
+
+
+def _content(subject: Mapping[str, Any], result: EvaluationResult, protocol: Protocol) -> dict[str, Any]:
+    """The numbers, plain, and what they hold for."""
+    return {
+        "metrics": result.metrics,
+        "intervals": result.intervals.bounds,
+        "intervals_over": {
+            "units": result.intervals.units,
+            "count": result.intervals.total,
+            "confidence": 0.95,
+            "method": f"studentised bootstrap, {DRAWS} draws, seed 0",
+        },
+        "images": result.counts.depth.scored or result.counts.affine.scored,
+        "images_by_truth": {name: counts._asdict() for name, counts in result.counts._asdict().items()},
+        "protocol": {**protocol.to_dict(), "hash": protocol.hash},
+        **subject,
+    }
+
+
+def constant_baseline(metrics: DepthMetrics, data: DepthDataModule) -> tuple[float, dict[str, float]]:
+    """The best constant depth over the validation images in metres, and its errors."""
+    samples = (data.val_data.dataset[index] for index in range(len(data.val_data)))
+    truths = [(torch.from_numpy(s.target), torch.from_numpy(s.mask)) for s in samples if s.kind == DepthKind.METRES]
+    depth = best_constant(truths, metrics.protocol)
+    constant = DepthMetrics(metrics.protocol, metrics.errors, sync_on_compute=False)
+    for target, mask in truths:
+        constant.update(torch.full_like(target, depth)[None], target[None], mask[None])
+    return depth, {name: float(value) for name, value in constant.compute().items()}
+
+
+def _image_notes(counts: ValidationCounts, protocol: Protocol) -> list[str]:
+    notes = []
+    if counts.depth.scored:
+        notes.append(f"{counts.depth.scored} images. Protocol {protocol.hash}: {protocol}.")
+    if counts.affine.scored:
+        notes.append(f"{counts.affine.scored} images have truth up to scale and shift: affine_error, ordinal_error.")
+    if left_out := _left_out(counts, protocol):
+        notes.append(f"NOT in these averages: {', '.join(left_out)}.")
+    return notes
+
+
+def _interval_notes(result: EvaluationResult) -> list[str]:
+    """What the intervals are over, and what they therefore do not say."""
+    units, total = result.intervals.units, result.intervals.total
+    if total < MIN_UNITS:
+        return [f"{total} {units} are too few for intervals."] if total else []
+    scenes = {scene for table in result.tables or () for scene in table.scene}
+    few = len(scenes) > 0 and units == "images" and scenes != {""}
+    return [f"Intervals: bootstrap over {total} {units}."] + [
+        f"The images are of {len(scenes)} scene{'s' * (len(scenes) > 1)}, too few to draw from: "
+        "the intervals say nothing of others."
+    ] * few
+
+
+def _left_out(counts: ValidationCounts, protocol: Protocol) -> list[str]:
+    """The images that were not scored, why, and what to look at."""
+    not_aligned = (
+        "have truth up to scale, which takes an alignment, such as protocol=median_scaled"
+        if protocol.alignment == "none"
+        else "are not aligned: their pixels do not determine it, as those of a constant prediction do not"
+    )
+    reasons = {
+        "have no valid pixel in the protocol's crop and range (is the data's unit metres?)": (
+            counts.depth.without_valid_pixel
+        ),
+        not_aligned: counts.depth.not_aligned,
+        "with truth up to scale and shift have no valid pixel": counts.affine.without_valid_pixel,
+        "with truth up to scale and shift have the same truth everywhere": counts.affine.not_aligned,
+    }
+    return [f"{images} images {reason}" for reason, images in reasons.items() if images]

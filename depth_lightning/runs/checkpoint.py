@@ -1,0 +1,146 @@
+"""A run's checkpoint and the configuration that it carries."""
+
+import logging
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from depth_lightning.models import find_provenance
+from depth_lightning.training.saving.checkpoint_files import BEST, END_OF_PARTS
+
+log = logging.getLogger(__name__)
+
+FROM_RUN = ("model", "data", "protocol", "metrics", "seed")
+"""The parts of the configuration that decide what a checkpoint predicts and how that is scored."""
+
+
+def read_run_checkpoint(path: str | Path) -> tuple[DictConfig, dict[str, Any]]:
+    """The configuration of the run that wrote the checkpoint, and the module's state dict, for `load_run_state`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is torn, or no checkpoint of train.py.
+    """
+    path = Path(path).expanduser()
+    if (path / END_OF_PARTS).is_file():
+        raise ValueError(
+            f"checkpoint={path} is in parts, one of each process of trainer=fsdp, which alone goes on from it. "
+            f"For anything else, take {path.with_name(BEST)}, which is whole."
+        )
+    if not path.is_file():
+        hint = f" It is a folder; did you mean {path / 'checkpoints' / 'best.ckpt'}?" if path.is_dir() else ""
+        raise FileNotFoundError(f"checkpoint={path}: there is no such file.{hint}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        raise ValueError(
+            f"checkpoint={path} cannot be read: it is torn, or no checkpoint of train.py ({_first_sentence(error)})."
+        ) from error
+    if not isinstance(content, dict) or "config" not in content:
+        raise ValueError(
+            f"checkpoint={path} does not say which run it is from. "
+            f"For released weights, use model=… model.weights={path}."
+        )
+    return cast(DictConfig, OmegaConf.create(content["config"])), content["state_dict"]
+
+
+def run_config(path: Path) -> DictConfig:
+    """The configuration of the run that wrote a checkpoint, also of one in parts; see `read_run_checkpoint`."""
+    if not path.is_dir():
+        return read_run_checkpoint(path)[0]
+    return cast(DictConfig, OmegaConf.create(torch.load(path / END_OF_PARTS, weights_only=True)["config"]))
+
+
+def chosen_network(cfg: DictConfig, overrides: Sequence[str], purpose: str) -> tuple[DictConfig, dict[str, Any] | None]:
+    """What `cfg.checkpoint` says with what was typed on top, and its state dict; or `cfg` itself and None.
+
+    Args:
+        cfg: composed from the command's file.
+        overrides: as typed.
+        purpose: what the network is for, for the message.
+
+    Raises:
+        ValueError: neither a checkpoint nor weights were typed.
+    """
+    if cfg.checkpoint is not None:
+        saved, state = read_run_checkpoint(cfg.checkpoint)
+        return overlay(saved, cfg, overrides), state
+    if not any(override.lstrip("+").startswith("model.weights=") for override in overrides):
+        raise ValueError(
+            f"Nothing to {purpose}: give checkpoint=…/best.ckpt of a run, "
+            "or released weights with model=vits model.weights=…"
+        )
+    return _as_the_file_says(cfg, overrides), None
+
+
+def _as_the_file_says(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """`cfg` with the max_depth and the size that stand beside or in the name of `model.weights`, unless typed."""
+    path = Path(str(cfg.model.weights)).expanduser()
+    known = find_provenance(path) if path.exists() else None
+    if known is None:
+        return cfg
+    typed = {override.lstrip("+").partition("=")[0] for override in overrides}
+    cfg = cfg.copy()
+    for key, value in {"model.max_depth": known.max_depth, "data.size": known.size}.items():
+        if value is not None and key not in typed and OmegaConf.select(cfg, key) not in (None, value):
+            OmegaConf.update(cfg, key, value)
+            log.info(f"{key}={value}, as {known.source} says.")
+    return cfg
+
+
+def describe(cfg: DictConfig) -> dict[str, Any]:
+    """The configuration as a checkpoint carries it: plain values, and its interpolations as they were written.
+
+    So `data.root=…` typed at evaluation reaches everything that refers to it. Environment variables are resolved:
+    another shell may not have them.
+    """
+
+    def walk(raw: Any, node: Any) -> Any:
+        if isinstance(raw, dict):
+            return {
+                key: walk(value, node[key] if isinstance(value, dict | str) else None) for key, value in raw.items()
+            }
+        return node if isinstance(raw, str) and "${oc.env:" in raw else raw
+
+    return cast(dict[str, Any], walk(OmegaConf.to_container(cfg, resolve=False), cfg))
+
+
+def overlay(saved: DictConfig, composed: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """What a command was given, on top of the run that wrote its checkpoint.
+
+    `FROM_RUN` comes from the run; a group or value among the overrides (as typed) comes from `composed` instead. A
+    data set that is typed keeps the run's size, which belongs to the network.
+
+    Raises:
+        ValueError: the encoder that was typed is not the checkpoint's.
+    """
+    merged = composed.copy()
+    typed = cast(Mapping[str, Any], OmegaConf.to_container(composed, resolve=False))
+    with open_dict(merged):
+        for part in FROM_RUN:
+            merged[part] = saved[part]
+        for override in OverridesParser.create().parse_overrides(list(overrides)):
+            part, *path = (override.key_or_group if override.key_or_group != "encoder" else "model.encoder").split(".")
+            if part not in FROM_RUN:
+                continue
+            value: Any = typed[part]
+            for key in path:
+                value = value[key]
+            if part == "data" and not path:
+                value = {**value, "size": saved.data.size}
+            OmegaConf.update(merged, ".".join([part, *path]), value, merge=False, force_add=True)
+    if merged.model.encoder != saved.model.encoder:
+        raise ValueError(
+            f"The checkpoint holds a {saved.model.encoder}, but {merged.model.encoder} was asked for. "
+            "Leave model= and encoder= out: the checkpoint knows its network."
+        )
+    return merged
+
+
+def _first_sentence(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0].split(". ")[0]

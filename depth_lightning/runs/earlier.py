@@ -1,0 +1,33 @@
+"""Configurations of earlier versions, in checkpoints, run folders and a user's own yamls, brought to today's form."""
+
+from collections.abc import Mapping
+from typing import Any
+
+MOVED = {
+    "depth_lightning.commands.comparison": "depth_lightning.runs.sweep",
+    "depth_lightning.commands.study": "depth_lightning.runs.study",
+    "depth_lightning.training.callbacks.LearningRates": "depth_lightning.training.display.learning_rates.LearningRates",
+    "depth_lightning.training.callbacks.StepSeed": "depth_lightning.training.saving.step_seed.StepSeed",
+    "depth_lightning.training.callbacks": "depth_lightning.training.display.panels",
+    "depth_lightning.training.checkpointing": "depth_lightning.training.saving.checkpointing",
+    "depth_lightning.training.progress": "depth_lightning.training.display.progress",
+    "depth_lightning.training.pruning": "depth_lightning.runs.pruning",
+    "depth_lightning.training.throughput": "depth_lightning.training.display.throughput",
+    "depth_lightning.training.validation_pictures": "depth_lightning.training.display.validation_pictures",
+    "depth_lightning.training.watch": "depth_lightning.training.health.watch",
+}
+"""Where a module or a class was that a configuration may name → where it is."""
+
+
+def current(node: Any) -> Any:
+    """Plain values of a configuration, with every `_target_` under its present path."""
+    if isinstance(node, Mapping):
+        return {key: _present_path(value) if key == "_target_" else current(value) for key, value in node.items()}
+    return [current(value) for value in node] if isinstance(node, list) else node
+
+
+def _present_path(target: Any) -> Any:
+    for old, new in MOVED.items():
+        if isinstance(target, str) and (target == old or target.startswith(f"{old}.")):
+            return new + target.removeprefix(old)
+    return target

@@ -1,0 +1,176 @@
+"""What every command does around its work: the run's folder, a single job's arguments, errors a person can read."""
+
+import logging
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from hydra.types import RunMode
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from omegaconf import DictConfig, OmegaConf, read_write
+
+from depth_lightning.runs.host_memory import keep_freed_memory
+from depth_lightning.training.saving.checkpointing import EXIT_SAVED
+
+log = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+# Errors whose message is meant for the person at the terminal: a wrong value, a missing or broken file.
+EXPECTED_ERRORS = (ValueError, OSError, ModuleNotFoundError)
+
+
+FAILED = "failed.txt"
+"""In the folder of a sweep's job that failed: why."""
+
+
+def run_job(work: Callable[[DictConfig], Result], cfg: DictConfig) -> Result | None:
+    """Do the work of one job in its folder.
+
+    An error that a person can mend ends with its message alone and exit status 1; the traceback is in the log file
+    of the run, or on the terminal with HYDRA_FULL_ERROR=1. In a sweep, an error ends its own job alone, which returns
+    None, and `Comparison` tells of it when all are done.
+    """
+    if HydraConfig.get().mode != RunMode.MULTIRUN:
+        return _run(work, cfg)
+    mark = Path(HydraConfig.get().runtime.output_dir) / FAILED
+    mark.unlink(missing_ok=True)
+    try:
+        return _run(work, cfg)
+    except Exception as error:
+        log.exception("This job of the sweep failed:")
+        reason = _in_words(error)
+    except SystemExit as end:
+        if end.code != 1:  # a signal's, which is for the whole sweep
+            raise
+        reason = _in_words(end.__cause__)
+    mark.write_text(f"{reason}\n")
+    return None
+
+
+def _run(work: Callable[[DictConfig], Result], cfg: DictConfig) -> Result:
+    cfg.run_dir = str(Path(HydraConfig.get().runtime.output_dir).absolute())
+    _single_job_arguments(cfg.run_dir)
+    quiet()
+    keep_freed_memory()
+    environment = dict(os.environ)
+    _listen()
+    try:
+        _must_share_folder()
+        return work(cfg)
+    except (*EXPECTED_ERRORS, InstantiationException) as error:
+        cause = mendable(error)
+        if cause is None:
+            raise
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        log.debug("traceback", exc_info=True)
+        log.error(_in_words(cause))
+        log.info(f"The traceback is in {cfg.run_dir}/{HydraConfig.get().job.name}.log")
+        raise SystemExit(1) from cause
+    except SIGTERMException:  # Lightning's, whose own status would be 0
+        rank_zero_only(log.error)("Stopped by SIGTERM before it was done: the same command does it again.")
+        sys.exit(0 if getattr(rank_zero_only, "rank", 0) else EXIT_SAVED)
+    finally:
+        _leave_processes(environment)
+
+
+def mendable(error: Exception) -> Exception | None:
+    """The error that a person can mend, without Hydra's around it; None where it is no such error."""
+    cause = error.__cause__ if isinstance(error, InstantiationException) else error
+    return cause if isinstance(cause, EXPECTED_ERRORS) else None
+
+
+def _listen() -> None:
+    """Answer SLURM's warning before the time limit also where no training does: with the status that asks for more.
+
+    That there is an answer keeps Lightning from its own, a checkpoint in the middle of whatever is done.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGUSR1, _leave)
+
+
+def _leave(number: int, frame: object) -> NoReturn:
+    rank_zero_only(log.error)("Stopped by SIGUSR1 before it was done: the same command does it again.")
+    sys.exit(EXIT_SAVED)
+
+
+def _leave_processes(environment: Mapping[str, str]) -> None:
+    """Undo what DDP left in this process, which the next job of a sweep would take for its own."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    os.environ.clear()
+    os.environ.update(environment)
+
+
+def _single_job_arguments(run_dir: str) -> None:
+    """Under --multirun, make this process look like a single run of this job.
+
+    Lightning starts the other processes of DDP by running sys.argv again, in hydra.run.dir: they must join this job,
+    not start the sweep once more.
+    """
+    hydra = HydraConfig.get()
+    if hydra.mode != RunMode.MULTIRUN:
+        return
+    command = [word for word in sys.argv[1:2] if word.replace("-", "_") == hydra.job.config_name]
+    sys.argv = [
+        sys.argv[0],
+        *command,
+        *hydra.overrides.task,
+        "hydra.mode=RUN",
+    ]  # a search's configuration says MULTIRUN
+    with read_write(hydra):  # type: ignore[arg-type]
+        hydra.run.dir = run_dir
+
+
+def _must_share_folder() -> None:
+    """See that processes which each composed their configuration, started by torchrun or srun, mean the same folder.
+
+    Raises:
+        ValueError: its name has the time in it, which is not the same for all.
+    """
+    processes = os.environ.get("WORLD_SIZE") or (os.environ.get("SLURM_NTASKS") if "SLURM_PROCID" in os.environ else 1)
+    if "SUBMITIT_EXECUTOR" in os.environ or int(processes or 1) == 1:
+        return
+    hydra = HydraConfig.get()
+    key = "run" if hydra.mode == RunMode.RUN else "sweep"
+    folder = OmegaConf.to_container(hydra, resolve=False)[key]["dir"]  # type: ignore[call-overload,index]
+    if "${now:" in str(folder):
+        raise ValueError(
+            f"{processes} processes were started, and each would name the folder after its own time. "
+            f"Give all of them one: hydra.{key}.dir=outputs/{hydra.job.name}/<a name>"
+        )
+
+
+def quiet() -> None:
+    """Silence what Lightning says about things that are as they should be; its warnings stay, once each."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("huggingface_hub").propagate = False  # it has a handler of its own
+    for message in (
+        ".*does not have many workers.*",
+        ".*exists and is not empty.*",
+        ".*Found .* module.s. in eval mode at the start of training.*",
+        ".*The number of training batches .* is smaller than the logging interval.*",
+        ".*isinstance.treespec, LeafSpec.. is deprecated.*",
+        ".*srun. command is available.*",
+        ".*FSDP2-wrapped module .* returned a view tensor.*",  # of which the network computes nothing in place
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
+def _in_words(error: BaseException | None) -> str:
+    """The error without the traceback that a data loader's worker puts before it."""
+    text = str(error)
+    if "Traceback (most recent call last)" in text:
+        text = text.strip().splitlines()[-1].rpartition(f"{type(error).__name__}: ")[2]  # its module stands before it
+    return f"{type(error).__name__}: {text}" if error else "see the job's log"

@@ -1,0 +1,34 @@
+"""What makes a command a Hydra program. Nothing here imports torch, so that --help and --cfg answer at once."""
+
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+
+# There is one store, which nothing changes once all is imported. Hydra would copy it, with all that the plugins keep
+# there, to compose a configuration, and three times for every group that --help lists.
+ConfigStore.__deepcopy__ = lambda store, _: store  # type: ignore[attr-defined]
+
+
+def program(command: str, typed: str | None = None) -> None:
+    """Run `depth_lightning.commands.<command>` with conf/<command>.yaml and the overrides typed.
+
+    Args:
+        command: a module's name.
+        typed: the first word on the command line, where that is the command's name.
+    """
+    words = list(sys.argv)
+
+    def work(cfg: DictConfig) -> Any:
+        sys.argv = list(words)  # Lightning starts the other processes of DDP with them
+        return import_module(f"depth_lightning.commands.{command}").run(cfg)
+
+    if typed is not None:
+        sys.argv = [words[0], *words[2:]]
+    hydra.main(version_base="1.3", config_path=str(CONF), config_name=command)(work)()

@@ -1,0 +1,154 @@
+"""What is on record about a network: what it started from, how it was trained, and how it was scored."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from depth_lightning.models import find_release
+from depth_lightning.models.provenance import metadata_path, read_json
+from depth_lightning.models.weight_files import read_weights
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The released or other weights that a network goes back to."""
+
+    name: str | None
+    """A hub id, or the name of a file; None where the network started from random."""
+    licence: str | None
+    """None where it is not known."""
+
+
+def find_origin(weights: str | Path | None) -> Origin:
+    """What `model.weights` goes back to: through this project's exports and checkpoints to where they started.
+
+    Raises:
+        ValueError: a file on the way cannot be read.
+    """
+    if weights is None:
+        return Origin(None, None)
+    release = find_release(weights)
+    if release is not None:
+        return Origin(release.repo, release.licence)
+    path = Path(weights).expanduser()
+    metadata = metadata_path(path)
+    if metadata.is_file() and "starting_weights" in (content := read_json(metadata)):
+        return Origin(content["starting_weights"], content.get("licence"))
+    if path.is_file() and (config := read_weights(path).run_config) is not None:
+        model = config.get("model")
+        return find_origin(model.get("weights") if isinstance(model, Mapping) else None)
+    return Origin(path.name, None)
+
+
+def find_numbers(checkpoint: str | None, weights: str | None, metrics: str | None) -> dict[str, Any] | None:
+    """The content of the metrics.json that is about this checkpoint or these weights; None where there is none.
+
+    Args:
+        checkpoint: of a run, beside whose folder `checkpoints` its numbers lie.
+        weights: what was typed in place of a checkpoint.
+        metrics: a metrics.json of evaluate.py, where not the run's own.
+
+    Raises:
+        FileNotFoundError: there is no `metrics`.
+        ValueError: it is of another network, or no metrics.json.
+    """
+    own = Path(checkpoint).expanduser().absolute().parent.parent / "metrics.json" if checkpoint else None
+    path = own if metrics is None else Path(metrics).expanduser()
+    if path is None or (metrics is None and not path.is_file()):
+        return None
+    if not path.is_file():
+        raise FileNotFoundError(f"metrics={path}: there is no such file; expected a metrics.json of evaluate.py.")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        scored = content["checkpoint"] or content["weights"]
+        content["metrics"], content["images"], content["protocol"]["hash"]
+        content["data"] = without_paths(content["data"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is no metrics.json of evaluate.py or train.py ({error!r}).") from error
+    asked = checkpoint or weights
+    # The run's folder may have been moved since; last.ckpt beside best.ckpt has other numbers.
+    parts = 1 if metrics is None else 3
+    if _last(scored, parts) == _last(asked, parts):
+        return dict(content)
+    if metrics is None:
+        return None
+    raise ValueError(f"metrics={path} scores {scored}, and what is exported is {asked}: give the numbers of that.")
+
+
+def _last(path: str | None, parts: int) -> tuple[str, ...]:
+    return Path(path).parts[-parts:] if path else ()
+
+
+def recipe(run: DictConfig) -> dict[str, str]:
+    """How a run trained, in words: what → how, from the configuration in its checkpoint."""
+    data, model, trainer = (_values(run, key) for key in ("data", "model", "trainer"))
+    start = "random"
+    if model.get("weights"):
+        what = "encoder; the head from random" if model.get("init") == "encoder" else "encoder and head"
+        start = f"{find_origin(model['weights']).name} ({what})"
+    batch = f"{data.get('batch_size')} per device"
+    if (accumulated := trainer.get("accumulate_grad_batches", 1)) != 1:
+        batch += f", accumulated over {accumulated}"
+    said = {
+        "training data": ", ".join(data["parts"]) if "parts" in data else without_paths(data_in_words(data)),
+        "started from": start,
+        "encoder": "frozen" if model.get("freeze_encoder") else "trained",
+        "image size": f"shorter side {data.get('size')}, crop {data.get('crop') or 'none'}",
+        "augmentation": str(data.get("augmentation")),
+        "loss": "; ".join(f"{kind}: {_call(loss)}" for kind, loss in _values(run, "loss").items()),
+        "optimiser": _call(_values(run, "optimizer")),
+        "schedule": _call(_values(run, "scheduler")),
+        "length": f"{trainer.get('max_epochs')} epochs"
+        + (f", at most {trainer['max_steps']} steps" if trainer.get("max_steps", -1) > 0 else ""),
+        "batch": batch,
+        "devices": f"{trainer.get('devices')} on each of {trainer.get('num_nodes')} nodes "
+        f"({_call(trainer.get('strategy'))})",
+        "precision": str(trainer.get("precision")),
+        "gradient clipping": str(trainer.get("gradient_clip_val") or "none"),
+        "seed": str(run.get("seed")),
+    }
+    return {what: how for what, how in said.items() if how}
+
+
+def subject(cfg: DictConfig) -> dict[str, Any]:
+    """Which network is scored on which data, as metrics.json has it."""
+    return {
+        "data": data_in_words(cfg.data),
+        "model": {key: cfg.model[key] for key in ("encoder", "output", "max_depth")},
+        "size": cfg.data.size,
+        "checkpoint": cfg.checkpoint,
+        "weights": None if cfg.checkpoint else cfg.model.weights,
+    }
+
+
+def data_in_words(data: Mapping[str, Any]) -> str:
+    """The class of a data set with its folder or manifest; of a mixture, the names of the parts that are validated."""
+    if "parts" in data:
+        return "Mixture: " + ", ".join(data["validate_on"] or data["parts"])
+    name = str(data["dataset"]["_target_"]).rsplit(".", 1)[-1]
+    return " ".join([name, *(str(data[key]) for key in ("root", "manifest") if data.get(key))])
+
+
+def without_paths(words: str) -> str:
+    """The same with the last names of paths alone: the rest is nobody's business."""
+    return " ".join(Path(word).name for word in words.split())
+
+
+def _values(run: DictConfig, key: str) -> dict[str, Any]:
+    node = run.get(key)
+    values = OmegaConf.to_container(node, resolve=True, throw_on_missing=False) if node is not None else {}
+    return {str(name): value for name, value in values.items()} if isinstance(values, dict) else {}
+
+
+def _call(node: Any) -> str:
+    """An object of the configuration as a call; another value as it is."""
+    if not isinstance(node, Mapping):
+        return str(node)
+    if not node or "_target_" not in node:
+        return ""
+    arguments = ", ".join(f"{key}={value}" for key, value in node.items() if not key.startswith("_"))
+    return f"{node['_target_'].rsplit('.', 1)[-1]}({arguments})"

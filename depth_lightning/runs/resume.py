@@ -1,0 +1,148 @@
+"""Going on with a run: from which checkpoint, in which folder, with which configuration."""
+
+import fcntl
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
+
+from depth_lightning.runs.checkpoint import read_run_checkpoint, run_config
+from depth_lightning.runs.earlier import current
+from depth_lightning.training.saving.checkpoint_files import END_OF_PARTS, newest_whole, whole_step
+
+log = logging.getLogger(__name__)
+
+HARMLESS = (
+    *("checkpoint", "run_dir", "baseline", "logger", "model.weights", "model.init", "model.force"),
+    *("data.num_workers", "data.batch_size", "trainer.accumulate_grad_batches"),  # their product has a check of its own
+    *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.inference_mode"),
+    *("trainer.log_every_n_steps", "trainer.num_sanity_val_steps"),
+    *("callbacks.progress", "callbacks.panels", "callbacks.learning_rates", "callbacks.throughput"),
+    *("callbacks.worst", "callbacks.depth_histogram"),
+    *("self_check", "callbacks.watch.folder", "callbacks.watch.max_incidents"),
+    "callbacks.watch.on_bad_step",  # a run that it stopped may go on without the step
+    *("callbacks.checkpoints.folder", "callbacks.checkpoints.every_n_steps", "callbacks.checkpoints.every_n_minutes"),
+)
+"""Parts of the configuration that a run may change when it goes on: they do not decide what it learns."""
+
+
+WHERE = ("root", "cache", "cache_gb", "endpoint_url")
+"""Of any data set: where its files are, and are kept."""
+
+
+def checkpoint_to_resume(cfg: DictConfig) -> Path | None:
+    """The file that `cfg.checkpoint` says to go on from; None to begin.
+
+    "auto" is the newest whole checkpoint of the run's folder, and None while there is none.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not whole, or "auto" has no folder to look in.
+    """
+    if cfg.checkpoint is None:
+        return None
+    if cfg.checkpoint == "auto":
+        return _newest(Path(cfg.run_dir))
+    path = Path(cfg.checkpoint).expanduser()
+    try:
+        if not (path / END_OF_PARTS).is_file():
+            read_run_checkpoint(path)
+        whole_step(path)
+    except ValueError as error:
+        other = newest_whole(path.parent).path
+        raise ValueError(f"{error} {f'{other} is whole.' if other else ''}".strip()) from error
+    return path
+
+
+def _newest(run_dir: Path) -> Path | None:
+    if HydraConfig.initialized():
+        hydra = HydraConfig.get()
+        if hydra.mode == RunMode.RUN and not any(o.startswith("hydra.run.dir=") for o in hydra.overrides.hydra):
+            raise ValueError(
+                "checkpoint=auto looks for checkpoints in the run's folder, which is a new one every time unless "
+                "it is given: hydra.run.dir=outputs/train/<a name>"
+            )
+    found = newest_whole(run_dir / "checkpoints")
+    for reason in found.passed_over:
+        rank_zero_only(log.warning)(f"Passed over: {reason}")
+    if found.path is None and found.passed_over:
+        raise ValueError(f"{run_dir} holds no whole checkpoint. To begin again, choose another hydra.run.dir.")
+    return found.path
+
+
+def claim_folder(run_dir: Path, config: Mapping[str, Any], checkpoint: Path | None, auto: bool) -> TextIO:
+    """Make `run_dir` this run's: a new folder, or that of the run that goes on with the same configuration.
+
+    Args:
+        config: resolved; written to config.yaml.
+        checkpoint: where the run goes on from.
+        auto: the folder's run may go on, also where it has saved nothing yet.
+
+    Returns:
+        A lock that keeps other processes out of the folder, until it is closed or this process ends.
+
+    Raises:
+        ValueError: the folder holds another run, a process is at work in it, or the configuration differs.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    lock = (run_dir / ".lock").open("a")
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ValueError(f"{run_dir}: another process is training in this folder.") from None
+    known = run_dir / "config.yaml"
+    if known.exists():
+        own = checkpoint is not None and checkpoint.resolve().parent == (run_dir / "checkpoints").resolve()
+        if not (auto or own):
+            raise ValueError(
+                f"{run_dir} already holds a run. Choose another hydra.run.dir, or go on with that one: checkpoint=auto"
+            )
+        _must_agree(run_dir, current(OmegaConf.to_container(OmegaConf.load(known))), current(config))
+        if checkpoint is not None and not auto:
+            _must_be_newest(run_dir, checkpoint)
+    else:
+        aside = run_dir / "config.yaml.partial"
+        aside.write_text(OmegaConf.to_yaml(OmegaConf.create(dict(config))))
+        aside.replace(known)
+    log.info(f"Run folder: {run_dir}")
+    if checkpoint is not None:
+        log.info(f"Going on from {checkpoint}, step {whole_step(checkpoint)}")
+        if not known.parent.samefile(checkpoint.resolve().parent.parent):
+            for change in changes(
+                current(OmegaConf.to_container(run_config(checkpoint), resolve=True)), current(config)
+            ):
+                log.info(f"Unlike the run it goes on from: {change}")
+    return lock
+
+
+def _must_agree(run_dir: Path, known: Any, config: Mapping[str, Any]) -> None:
+    if found := list(changes(known, config)):
+        raise ValueError(
+            f"{run_dir} holds a run with another configuration: {'; '.join(found)}. To go on with what was typed, "
+            f"choose another hydra.run.dir and checkpoint={run_dir}/checkpoints/last.ckpt"
+        )
+
+
+def _must_be_newest(run_dir: Path, checkpoint: Path) -> None:
+    newest = newest_whole(run_dir / "checkpoints").path
+    if newest is not None and whole_step(newest) > whole_step(checkpoint):
+        raise ValueError(
+            f"{run_dir} has gone further than {checkpoint}: {newest.name} is of step {whole_step(newest)}. To go on "
+            "from the earlier one without losing the later, choose another hydra.run.dir."
+        )
+
+
+def changes(known: Any, config: Any, path: str = "") -> Iterator[str]:
+    """What differs between two configurations and decides what is learned, as `key: known → new`."""
+    if path in HARMLESS or (path.startswith("data.") and path.rpartition(".")[2] in WHERE):
+        return
+    if isinstance(known, Mapping) and isinstance(config, Mapping):
+        for key in [*known, *(key for key in config if key not in known)]:
+            yield from changes(known.get(key), config.get(key), f"{path}.{key}" if path else str(key))
+    elif known != config:
+        yield f"{path}: {known} → {config}"

@@ -1,0 +1,68 @@
+"""An Optuna study in a sweep's folder, whose trials tell what became of their runs.
+
+Hydra's sweeper gives a trial the value that its run returned, or calls it failed; it has no other end for one, and
+Optuna lets nobody change a trial that has ended. A run that was ended early is therefore a complete trial, and says so
+in an attribute, which is written before the sweeper ends it.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from hydra.experimental.callback import Callback
+from hydra_plugins.hydra_optuna_sweeper.optuna_sweeper import OptunaSweeper
+from omegaconf import DictConfig
+from optuna.trial import TrialState
+
+from depth_lightning.runs.sweep import FAILED, PRUNED
+
+
+class Study(Callback):
+    """A Hydra callback of hparams_search=optuna."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Make the folder for the study, and have `sweep` run it: Hydra takes no sweeper but from its own package."""
+        Path(config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
+        OptunaSweeper.sweep = sweep  # type: ignore[assignment, method-assign]
+
+
+def sweep(plugin: Any, arguments: list[str]) -> None:
+    """Run the trials and describe each, in the place of OptunaSweeper.sweep."""
+    sweeper = plugin.sweeper
+    launch, storage, name = sweeper.launcher.launch, sweeper.storage, sweeper.study_name
+
+    def launch_and_describe(overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[Any]:
+        jobs: Sequence[Any] = launch(overrides, initial_job_idx=initial_job_idx)
+        # Here and not in the jobs: they may be on other machines, and SQLite's locks are not safe on a shared disk.
+        describe_running(name, storage, [Path(job.hydra_cfg.hydra.runtime.output_dir) for job in jobs])
+        return jobs
+
+    sweeper.launcher.launch = launch_and_describe
+    try:
+        sweeper.sweep(arguments)
+    except ValueError:
+        # When all are run, the sweeper asks for the best trial. Where all failed there is none; `Comparison` tells why.
+        trials = optuna.load_study(name, storage).trials if sweeper.job_idx == sweeper.n_trials else []
+        if not trials or any(trial.state == TrialState.COMPLETE for trial in trials):
+            raise
+
+
+def describe_running(study_name: str, storage_url: str, runs: Sequence[Path]) -> None:
+    """Write into the newest running trials what became of the runs, whose folders come in the order of the trials."""
+    storage = optuna.storages.get_storage(storage_url)
+    study = storage.get_study_id_from_name(study_name)
+    running = [trial.number for trial in storage.get_all_trials(study) if trial.state == TrialState.RUNNING]
+    for number, run in zip(running[-len(runs) :], runs, strict=True):  # those before are of sweeps that were killed
+        trial = storage.get_trial_id_from_study_id_trial_number(study, number)
+        for key, value in _became_of(run):
+            storage.set_trial_user_attr(trial, key, value)
+
+
+def _became_of(run: Path) -> Iterator[tuple[str, Any]]:
+    yield "run", run.name
+    if (run / FAILED).is_file():
+        yield "failed", (run / FAILED).read_text().strip()
+    elif (run / PRUNED).is_file():
+        yield "pruned_at_step", json.loads((run / PRUNED).read_text())["step"]

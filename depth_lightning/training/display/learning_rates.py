@@ -1,0 +1,17 @@
+"""The learning rates in the logs."""
+
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+
+
+class LearningRates(Callback):
+    """Logs every group's learning rate under lr/<group>."""
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, module: Any, batch: Any, batch_index: int) -> None:
+        """Log the rates that the coming step uses."""
+        for group in trainer.optimizers[0].param_groups:
+            rate = torch.tensor(group["lr"])  # a float would be copied to the device, for which the host waits
+            module.log(f"lr/{group['name']}", rate, batch_size=1)

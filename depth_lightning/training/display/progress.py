@@ -1,0 +1,223 @@
+"""How far a run is: a bar on a terminal, lines anywhere else."""
+
+import logging
+import math
+import os
+import sys
+import time
+from typing import Any, TextIO
+
+import lightning
+from lightning.pytorch.callbacks import Callback, ProgressBar
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.table import Column
+
+from depth_lightning.training.display.panels import validated_epoch
+from depth_lightning.training.display.throughput import logs_step
+
+log = logging.getLogger(__name__)
+
+HEADLINE = ("abs_rel", "delta1", "affine_error", "ordinal_error")
+"""What is said of a validation, as far as its truth allows it."""
+REFRESH_S = 0.1
+
+
+def progress() -> Callback:
+    """A bar on a terminal, lines anywhere else, and in notebooks, which pose as a terminal but keep all lines."""
+    in_notebook = "JPY_PARENT_PID" in os.environ  # what a Jupyter kernel sets for itself and its children
+    return TerminalProgress() if sys.stdout.isatty() and not in_notebook else PlainProgress()
+
+
+class Pace:
+    """The time that is left of a run, from the steps that this process has seen, with their validations."""
+
+    def __init__(self, trainer: lightning.Trainer) -> None:
+        self.started, self.first_step = time.monotonic(), trainer.global_step
+
+    def gone_s(self) -> float:
+        """Since the start of this process's part of the run."""
+        return time.monotonic() - self.started
+
+    def left_s(self, trainer: lightning.Trainer) -> float:
+        """NaN before the first step."""
+        done = trainer.global_step - self.first_step
+        total = int(trainer.estimated_stepping_batches)
+        return self.gone_s() / done * (total - trainer.global_step) if done else math.nan
+
+
+def state(trainer: lightning.Trainer) -> str:
+    """The last loss, the speed, and the last validation's first number, as far as they are known.
+
+    Reads numbers back from the device, so it is to be called seldom.
+    """
+    known = trainer.callback_metrics
+    parts = [f"loss {known['train/loss']:.4f}"] if "train/loss" in known else []
+    parts += [f"{name} {known[f'val/{name}']:.4f}" for name in HEADLINE if f"val/{name}" in known][:1]
+    if "time/images_per_s" in known:
+        parts.append(f"{known['time/images_per_s']:.3g} images/s")
+    return ", ".join(parts)
+
+
+def clock(seconds: float) -> str:
+    """Hours, minutes and seconds; a dash for NaN."""
+    if math.isnan(seconds):
+        return "–"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
+
+
+class PlainProgress(Callback):
+    """Progress for a log file: a line every so often, without control characters.
+
+    Args:
+        every_seconds: how often a line is written within an epoch.
+    """
+
+    def __init__(self, every_seconds: float = 30.0) -> None:
+        self.every_seconds = every_seconds
+        self._last = 0.0
+
+    def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
+        """Start the clock."""
+        self._pace, self._last = Pace(trainer), time.monotonic()
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, module: Any, *args: Any) -> None:
+        """Write a line if the last one is old."""
+        if trainer.is_global_zero and time.monotonic() - self._last >= self.every_seconds:
+            self._last = time.monotonic()
+            log.info(
+                f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}/"
+                f"{int(trainer.estimated_stepping_batches)}: {state(trainer)}, "
+                f"{clock(self._pace.gone_s())} gone, {clock(self._pace.left_s(trainer))} left"
+            )
+
+    def on_validation_end(self, trainer: lightning.Trainer, module: Any) -> None:
+        """Write what the validation found."""
+        if validated_epoch(trainer):
+            log.info(_validation(trainer))
+
+
+def _validation(trainer: lightning.Trainer) -> str:
+    found = {name: trainer.callback_metrics.get(f"val/{name}") for name in HEADLINE}
+    numbers = ", ".join(f"{name} {value:.4f}" for name, value in found.items() if value is not None)
+    return f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}: val {numbers}"
+
+
+class TerminalProgress(ProgressBar):
+    """A bar over the epoch with loss, last validation, speed and the time left of the run; messages scroll above it.
+
+    The numbers change when Lightning logs, so that the bar never waits for the device.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._shown: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._said = ""
+        self._refreshed = 0.0
+        self._enabled = True
+
+    def disable(self) -> None:
+        """What Lightning calls on every process but the first."""
+        self._enabled = False
+
+    def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
+        """Start the clock."""
+        self._pace = Pace(trainer)
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, module: Any) -> None:
+        """Begin a bar."""
+        epochs = "" if trainer.max_epochs in (None, -1) else f"/{trainer.max_epochs}"
+        self._begin("train", f"epoch {trainer.current_epoch + 1}{epochs}", self.total_train_batches)
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, module: Any, *args: Any) -> None:
+        """Move on."""
+        batch_index = args[2]
+        if self._enabled and logs_step(trainer, batch_index):
+            self._said = f"{state(trainer)}, {clock(self._pace.left_s(trainer))} left"
+        self._advance("train", batch_index + 1, self._said)
+
+    def on_validation_start(self, trainer: lightning.Trainer, module: Any) -> None:
+        """Begin a bar below."""
+        name = self.sanity_check_description if trainer.sanity_checking else self.validation_description
+        total = sum(trainer.num_sanity_val_batches if trainer.sanity_checking else trainer.num_val_batches)
+        self._begin("validation", name.lower(), total)
+
+    def on_validation_batch_end(self, trainer: lightning.Trainer, module: Any, *args: Any) -> None:
+        """Move on."""
+        self._advance("validation", args[2] + 1)
+
+    def on_validation_end(self, trainer: lightning.Trainer, module: Any) -> None:
+        """Take the bar away; what the validation found stays."""
+        self._end("validation")
+        if validated_epoch(trainer):
+            log.info(_validation(trainer))
+        if not self._tasks:
+            self._stop()
+
+    def on_train_end(self, trainer: lightning.Trainer, module: Any) -> None:
+        """Take all away."""
+        self._stop()
+
+    def on_exception(self, trainer: lightning.Trainer, module: Any, exception: BaseException) -> None:
+        """Leave the terminal as it was."""
+        self._stop()
+
+    def teardown(self, trainer: lightning.Trainer, module: Any, stage: str) -> None:
+        """Leave the terminal as it was."""
+        self._stop()
+
+    def _begin(self, name: str, description: str, total: float) -> None:
+        if not self._enabled:
+            return
+        if self._shown is None:
+            self._start()
+        assert self._shown is not None
+        self._end(name)
+        known = total if math.isfinite(total) else None
+        self._tasks[name] = self._shown.add_task(description, total=known, said=self._said if name == "train" else "")
+        self._shown.refresh()
+
+    def _advance(self, name: str, completed: int, said: str = "") -> None:
+        if self._shown is None or name not in self._tasks:
+            return
+        self._shown.update(self._tasks[name], completed=completed, said=said)
+        if time.monotonic() - self._refreshed >= REFRESH_S:
+            self._refreshed = time.monotonic()
+            self._shown.refresh()
+
+    def _end(self, name: str) -> None:
+        if self._shown is not None and name in self._tasks:
+            self._shown.remove_task(self._tasks.pop(name))
+
+    def _start(self) -> None:
+        # No thread that refreshes: workers are forked while it may hold the terminal's lock.
+        self._shown = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=8)),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[said]}", table_column=Column(no_wrap=True)),
+            console=Console(),
+            auto_refresh=False,
+            expand=True,
+            transient=True,
+        )
+        self._stdout = sys.stdout
+        self._shown.start()
+        _redirect(self._stdout, sys.stdout)
+
+    def _stop(self) -> None:
+        if self._shown is not None:
+            for name in list(self._tasks):
+                self._end(name)
+            _redirect(sys.stdout, self._stdout)
+            self._shown.stop()
+            self._shown = None
+
+
+def _redirect(stream: TextIO, to: TextIO) -> None:
+    """Have messages that are logged to one stream go to another: above a bar, or back."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.StreamHandler) and handler.stream is stream:
+            handler.setStream(to)

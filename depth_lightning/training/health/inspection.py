@@ -1,0 +1,175 @@
+"""One training step gone through slowly, on the side: what it was given, and where numbers stop being numbers."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from depth_lightning.models import DepthAnythingV2, normalize
+from depth_lightning.sample import DepthBatch, DepthKind
+from depth_lightning.training.health.isolation import mixed_precision, no_trace
+from depth_lightning.training.objective import Objective
+
+SATURATED = 1e-3
+"""A sigmoid this near to 0 or 1 passes on less than a thousandth of the gradient that it could."""
+
+
+@dataclass
+class Findings:
+    """What a step shows. Lists have an entry per accumulated batch, in them one per image."""
+
+    losses: list[float] = field(default_factory=list)
+    terms: list[dict[str, float]] = field(default_factory=list)
+    """Kind of depth → its loss."""
+    valid_pixels: list[list[int]] = field(default_factory=list)
+    saturated: list[list[float]] = field(default_factory=list)
+    """Share of pixels that pass on no gradient: a relative network's zeros, a metric one's ends of the sigmoid."""
+    gradient_norms: dict[str, float] = field(default_factory=dict)
+    """Parameter → norm of its gradient over the whole step; those without a gradient are left out."""
+    weights_not_finite: dict[str, int] = field(default_factory=dict)
+    """Parameter or buffer → how many of its values are not, before the step."""
+    inputs_not_finite: list[str] = field(default_factory=list)
+    first_output: str | None = None
+    """The first module, in the order of the forward pass, whose output is not finite."""
+    first_gradient: str | None = None
+    """The first place, in the order of the backward pass, where the gradient is not finite."""
+
+    @property
+    def finite(self) -> bool:
+        """Whether loss and gradients are."""
+        return _all_finite(self.losses) and _all_finite(self.gradient_norms.values())
+
+    def origin(self) -> list[str]:
+        """Where it starts, in sentences; what comes first is the cause of what comes after."""
+        said = []
+        if self.weights_not_finite:
+            name, count = next(iter(self.weights_not_finite.items()))
+            others = len(self.weights_not_finite) - 1
+            said.append(
+                f"Before the step, {count:,} values of {name} are not finite already"
+                + (f", and values of {others} other tensors of the network." if others else ".")
+            )
+        said += self.inputs_not_finite
+        if self.first_output:
+            said.append(f"The forward pass is finite up to {self.first_output}.")
+        elif not _all_finite(self.losses):
+            said.append("The predictions are finite, and the loss is not.")
+        elif self.first_gradient:
+            said.append(f"The loss is finite, and the gradient is not, from {self.first_gradient} backwards.")
+        return said or ["Everything is finite: weights, images, targets, every module's output, loss and gradients."]
+
+
+def inspect_step(
+    network: DepthAnythingV2,
+    objective: Objective,
+    batches: Sequence[DepthBatch],
+    precision: str = "32-true",
+    loss_scale: float = 1.0,
+) -> tuple[Findings, list[Tensor]]:
+    """Go through a step's forward and backward pass; the findings, and each batch's (b, h, w) predictions.
+
+    Nothing is left behind: no gradient, no random number drawn, no buffer changed. The gradients are those of this
+    process's batches alone.
+
+    Args:
+        network: with the weights from before the step.
+        objective: the loss.
+        batches: all that the step accumulates, on the network's device.
+        precision: the trainer's.
+        loss_scale: what the loss is multiplied by before the backward pass, in fp16.
+    """
+    found, predictions = Findings(), []
+    for name, tensor in network.state_dict().items():
+        if broken := _not_finite(tensor):
+            found.weights_not_finite[name] = broken
+    trainable = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+    sums: dict[str, Tensor] = {}
+    with no_trace(network), _watched(network, found):
+        network.train()
+        for number, batch in enumerate(batches):
+            found.inputs_not_finite += _broken_inputs(batch, number if len(batches) > 1 else None)
+            with mixed_precision(precision, batch.image.device):
+                prediction = network(normalize(batch.image))
+                terms = objective.by_kind(prediction, batch.target, batch.mask, batch.kind)
+                loss = objective.weighed(terms, batch.kind)
+            found.losses.append(loss.item())
+            found.terms.append({kind.name.lower(): term.item() for kind, term in terms.items()})
+            found.valid_pixels.append(batch.mask.sum(dim=(1, 2)).tolist())
+            found.saturated.append(saturated_share(network, prediction.detach()).tolist())
+            gradients = torch.autograd.grad(
+                loss * (loss_scale / len(batches)), list(trainable.values()), allow_unused=True
+            )
+            for name, gradient in zip(trainable, gradients, strict=True):
+                if gradient is not None:
+                    sums[name] = sums[name] + gradient if name in sums else gradient
+            predictions.append(prediction.detach().float())
+    found.gradient_norms = {name: gradient.float().norm().item() / loss_scale for name, gradient in sums.items()}
+    return found, predictions
+
+
+def saturated_share(network: DepthAnythingV2, prediction: Tensor) -> Tensor:
+    """(b,) share of the pixels of (b, h, w) predictions where the last activation lets no gradient through."""
+    if network.output == "relative":
+        flat = prediction <= 0
+    else:
+        share = prediction / network.max_depth
+        flat = (share < SATURATED) | (share > 1 - SATURATED)
+    return flat.float().mean(dim=(1, 2))
+
+
+@contextmanager
+def _watched(network: nn.Module, found: Findings) -> Iterator[None]:
+    """Note the first output and the first gradient that are not finite."""
+
+    def look(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            place = f"the output of {name} ({type(module).__name__})" if name else "the prediction"
+            for tensor in output if isinstance(output, list | tuple) else [output]:
+                if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+                    continue
+                if found.first_output is None and (broken := _not_finite(tensor)):
+                    found.first_output = f"{place}: {broken:,} of its {tensor.numel():,} values are not"
+                if tensor.requires_grad:
+                    tensor.register_hook(_gradient_hook(found, place))  # type: ignore[no-untyped-call]
+
+        return hook
+
+    handles = [module.register_forward_hook(look(name)) for name, module in network.named_modules()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _gradient_hook(found: Findings, place: str) -> Callable[[Tensor], None]:
+    def hook(gradient: Tensor) -> None:
+        if found.first_gradient is None and _not_finite(gradient):
+            found.first_gradient = place
+
+    return hook
+
+
+def _broken_inputs(batch: DepthBatch, number: int | None) -> list[str]:
+    said = []
+    where = "" if number is None else f" (batch {number})"
+    for index, (name, kind) in enumerate(zip(batch.id, batch.kind, strict=True)):
+        target = batch.target[index][batch.mask[index]]
+        if batch.image.is_floating_point() and (broken := _not_finite(batch.image[index])):
+            said.append(f"{name}{where}: {broken:,} values of the image are not finite.")
+        if broken := _not_finite(target):
+            said.append(f"{name}{where}: {broken:,} of {target.numel():,} valid targets are not finite.")
+        if kind != DepthKind.DISPARITY and (negative := int((target <= 0).sum())):
+            said.append(f"{name}{where}: {negative:,} of {target.numel():,} valid targets are not above 0.")
+    return said
+
+
+def _not_finite(tensor: Tensor) -> int:
+    return int(tensor.numel() - tensor.isfinite().sum()) if tensor.is_floating_point() else 0
+
+
+def _all_finite(values: Any) -> bool:
+    return bool(torch.tensor(list(values)).isfinite().all())

@@ -1,0 +1,264 @@
+"""What is looked at before the first step: a run that cannot learn is ended in its first seconds, not after its night.
+
+The samples come straight from the data sets, and no worker is started for them. Nothing is left behind: the weights
+after the run are, bit for bit, those of a run without it.
+"""
+
+import logging
+import sys
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, cast
+
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+
+from depth_lightning.models import LoadReport, normalize
+from depth_lightning.sample import DepthBatch, DepthKind, DepthSample, collate
+from depth_lightning.training.health.inspection import Findings, inspect_step
+from depth_lightning.training.health.isolation import mixed_precision, no_trace
+from depth_lightning.training.module import DepthModule
+from depth_lightning.training.sharding import is_sharded
+
+log = logging.getLogger(__name__)
+
+BATCH = 4
+"""Images that go through the network, at most; those of a real batch if it is smaller."""
+TARGETS = 16
+"""Training images whose truth is looked at."""
+
+
+class SelfCheckError(ValueError):
+    """The run cannot learn as it is configured."""
+
+
+class Page(NamedTuple):
+    """What a check found."""
+
+    lines: list[str]
+    warnings: list[str]
+    problems: list[str]
+    """What the run is ended for."""
+
+
+class SelfCheck(Callback):
+    """Checks weights, gradients, outputs, loss and targets before the first step, and says so on a page of the log.
+
+    The first process checks, and all end if it finds that the run cannot learn.
+
+    Args:
+        loaded: what was loaded into the network, if anything was.
+
+    Raises:
+        SelfCheckError: from `Trainer.fit`.
+    """
+
+    def __init__(self, loaded: LoadReport | None = None) -> None:
+        self.loaded = loaded
+
+    def on_fit_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """Check, where network and data are on their places and no worker has started yet."""
+        assert isinstance(module, DepthModule)
+        if is_sharded(module.network):
+            rank_zero_only(log.info)("No self-check: it goes through the whole network, which is split here.")
+            return
+        error: Exception | None = None
+        if trainer.is_global_zero:
+            try:
+                self._check(trainer, module)
+            except (ValueError, OSError) as found:
+                error = found
+        failed = trainer.strategy.broadcast(error is not None)
+        if error is not None:
+            raise error
+        if failed:
+            sys.exit(1)  # the first process says why
+
+    def _check(self, trainer: lightning.Trainer, module: DepthModule) -> None:
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        page = examine(
+            module,
+            _on_device(module, _spread(data.train_data, min(BATCH, data.batch_size))),
+            _spread(data.train_data, TARGETS),
+            [_on_device(module, [sample]) for sample in _spread(data.val_data, BATCH)],
+            str(trainer.precision),
+            self.loaded,
+        )
+        log.info("\n  ".join(["Self-check before the first step (self_check=false leaves it out):", *page.lines]))
+        for warning in page.warnings:
+            log.warning(f"  WARNING: {warning}")
+        if page.problems:
+            raise SelfCheckError(f"{page.problems[0]} self_check=false trains all the same.")
+
+
+def examine(
+    module: DepthModule,
+    batch: DepthBatch,
+    targets: Sequence[DepthSample],
+    validation: Sequence[DepthBatch],
+    precision: str = "32-true",
+    loaded: LoadReport | None = None,
+) -> Page:
+    """Check one training batch in both modes, the truth of several samples, and validation images one by one."""
+    page = Page([], [], [])
+    _weights(page, module, loaded)
+    _targets(page, module, targets)
+    assert module.objective is not None
+    findings, _ = inspect_step(module.network, module.objective, [batch], precision)
+    _gradients(page, module, findings)
+    _outputs(page, module, batch, findings, precision)
+    _zero_shot(page, module, validation, precision, loaded)
+    return page
+
+
+def _weights(page: Page, module: DepthModule, loaded: LoadReport | None) -> None:
+    network = module.network
+    if loaded is None:
+        page.lines.append("weights: none from a file, all random")
+        return
+    filled, total = (
+        _count(part.parameters()) for part in (network if loaded.init == "all" else network.encoder, network)
+    )
+    rest = "" if filled == total else "; the head is random"
+    page.lines.append(f"weights: {100 * filled / total:.1f} % of {total:,} parameters from {loaded.path.name}{rest}")
+
+
+def _targets(page: Page, module: DepthModule, samples: Sequence[DepthSample]) -> None:
+    valid = [sample.target[sample.mask] for sample in samples]
+    share = sum(values.size for values in valid) / sum(sample.mask.size for sample in samples)
+    every = np.concatenate(valid)
+    if not every.size:
+        page.problems.append(
+            f"None of {len(samples)} training images has a valid target: nothing can be learnt from them."
+        )
+        return
+    low, middle, high = (f"{value:.3g}" for value in np.percentile(every, [2, 50, 98]))
+    kinds = ", ".join(sorted({sample.kind.name.lower().replace("_", " ") for sample in samples}))
+    line = f"targets: {100 * share:.0f} % valid in {len(samples)} training images, {low} to {high} ({kinds})"
+    empty = sum(not values.size for values in valid)
+    if 2 * empty > len(samples):
+        page.warnings.append(f"{empty} of {len(samples)} training images have no valid target.")
+    metric = [values for values, sample in zip(valid, samples, strict=True) if sample.kind == DepthKind.METRES]
+    metres = np.concatenate([*metric, np.empty(0, np.float32)])
+    most = module.network.max_depth
+    if module.network.output == "metric" and metres.size:
+        beyond = float((metres > most).mean())
+        line += f", {100 * beyond:.1f} % of the metres beyond model.max_depth={most:g}"
+        told = (
+            f"{100 * beyond:.0f} % of the targets are beyond model.max_depth={most:g}, the most that the network "
+            f"gives; their median is {middle}. Is the data's unit metres (data.depth_scale: stored units per metre)? "
+            "If it is, choose a larger model.max_depth."
+        )
+        if beyond > 0.9:
+            page.problems.append(told)
+        elif beyond > 0.2:
+            page.warnings.append(told)
+        elif np.percentile(metres, 98) < most / 50:
+            page.warnings.append(
+                f"98 % of the targets are below {high}, a fiftieth of model.max_depth={most:g}. Is the data's unit "
+                "metres (data.depth_scale: stored units per metre)? If it is, choose a smaller model.max_depth."
+            )
+    page.lines.append(line)
+
+
+def _gradients(page: Page, module: DepthModule, findings: Findings) -> None:
+    trainable = {name: p for name, p in module.network.named_parameters() if p.requires_grad}
+    without = [name for name in trainable if findings.gradient_norms.get(name, 0.0) == 0]
+    total, lacking = _count(trainable.values()), sum(trainable[name].numel() for name in without)
+    share = f"{100 * total / _count(module.network.parameters()):.1f} % of the parameters are trained"
+    names = ", ".join(without[:5]) + (" …" if len(without) > 5 else "")
+    if not without:
+        page.lines.append(f"gradients: {share}, and each of them gets one")
+        return
+    page.lines.append(f"gradients: {share}; {100 * (1 - lacking / total):.1f} % of these get one")
+    if lacking == total:
+        page.problems.append("No parameter gets a gradient from a training batch: nothing would be learnt.")
+    else:
+        page.warnings.append(f"{len(without)} of {len(trainable)} trained tensors get no gradient: {names}.")
+
+
+def _outputs(page: Page, module: DepthModule, batch: DepthBatch, findings: Findings, precision: str) -> None:
+    network, objective = module.network, module.objective
+    assert objective is not None
+    with no_trace(network), torch.no_grad(), mixed_precision(precision, batch.image.device):
+        network.eval()
+        prediction = network(normalize(batch.image))
+        evaluated = objective(prediction, batch.target, batch.mask, batch.kind).item()
+    flat = float(torch.tensor(findings.saturated).mean())
+    height, width = batch.image.shape[-2:]
+    page.lines.append(
+        f"one batch: {len(batch.image)} images of {height}×{width}, loss {findings.losses[0]:.4g} in training mode, "
+        f"{evaluated:.4g} in evaluation mode; {100 * flat:.0f} % of the outputs saturated"
+    )
+    if not findings.finite or not np.isfinite(evaluated):
+        page.problems.insert(0, f"The first batch's loss or gradient is not finite. {' '.join(findings.origin())}")
+    elif flat > 0.999:
+        dead = (
+            "0"
+            if network.output == "relative"
+            else f"an end of the sigmoid, 0 or model.max_depth={network.max_depth:g}"
+        )
+        page.problems.insert(
+            0,
+            f"The network is dead: {100 * flat:.1f} % of its outputs are {dead}, where no gradient passes. "
+            "Load other weights, or change seed.",
+        )
+    elif flat > 0.5:
+        page.warnings.append(f"{100 * flat:.0f} % of the outputs are saturated, and pass on no gradient.")
+
+
+def _zero_shot(
+    page: Page, module: DepthModule, validation: Sequence[DepthBatch], precision: str, loaded: LoadReport | None
+) -> None:
+    if loaded is None or loaded.init != "all":
+        return
+    found = []
+    with no_trace(module.network), torch.no_grad():
+        module.network.eval()
+        for batch in validation:
+            with mixed_precision(precision, batch.image.device):
+                prediction = module.predict_batch(batch).float()
+            found.append(_correlation(module, batch, prediction))
+    finite = [value for value in found if np.isfinite(value)]
+    if not finite:
+        page.warnings.append("The loaded weights could not be tried on validation images: none has truth that varies.")
+        return
+    mean = float(np.mean(finite))
+    page.lines.append(
+        f"zero-shot: correlation {mean:.2f} with the truth, averaged over {len(finite)} validation images"
+    )
+    told = (
+        f"Before any training, the loaded weights' predictions have a correlation of {mean:.2f} with the truth; "
+        "released weights have 0.9 on most data. Is the truth what data.kind says, depth or disparity, and that of its "
+        "image?"
+    )
+    if mean < 0:
+        page.problems.append(told)
+    elif mean < 0.5:
+        page.warnings.append(told)
+
+
+def _correlation(module: DepthModule, batch: DepthBatch, prediction: Tensor) -> float:
+    """Pearson's, over one image's valid pixels, in what the network gives: depth, or disparity."""
+    mask = batch.mask[0] & (batch.target[0] > 0)
+    given, truth = prediction[0][mask], batch.target[0][mask]
+    if (batch.kind[0] == DepthKind.DISPARITY) != (module.network.output == "relative"):
+        truth = 1 / truth
+    return float(torch.corrcoef(torch.stack([given, truth]).double())[0, 1]) if len(truth) > 1 else float("nan")
+
+
+def _count(parameters: Iterable[Tensor]) -> int:
+    return sum(parameter.numel() for parameter in parameters)
+
+
+def _spread(data: Sequence[DepthSample], count: int) -> list[DepthSample]:
+    """Samples spread evenly over the data."""
+    chosen = np.linspace(0, len(data) - 1, min(count, len(data))).round().astype(int)
+    return [data[int(index)] for index in chosen]
+
+
+def _on_device(module: DepthModule, samples: list[DepthSample]) -> DepthBatch:
+    return cast(DepthBatch, module.transfer_batch_to_device(collate(samples), module.device, 0))

@@ -1,0 +1,294 @@
+"""Watches every step: one that went wrong is left out, recorded, and ends the run if so configured.
+
+The verdict on a step is found on the device, from the loss averaged over all processes and the gradients after their
+exchange, so that all processes find the same. What it costs:
+
+- an optimizer with a fused kernel, `adamw` on a GPU, takes the verdict on the device, as it would take a GradScaler's
+  `found_inf`, and leaves the step out there. The host reads it one step later and never waits for the device; a record
+  or the end of the run comes a step late, with weights that are still those from before the bad step;
+- with a loss scaler the host reads the verdict where the scaler makes it wait anyway;
+- with any other optimizer the host waits for the device once per step.
+"""
+
+import logging
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, cast, get_args
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_only
+from safetensors import SafetensorError
+from torch import Tensor
+from torch.optim import Optimizer
+
+from depth_lightning.sample import DepthBatch
+from depth_lightning.training.health.incident import Circumstances, replay_command, room_for, write_incident
+from depth_lightning.training.health.inspection import Findings, inspect_step
+from depth_lightning.training.module import DepthModule
+from depth_lightning.training.sharding import is_sharded, whole
+
+log = logging.getLogger(__name__)
+OnBadStep = Literal["skip", "stop"]
+
+MIN_HISTORY = 20
+"""Steps before a loss can be told to have jumped."""
+MAX_SKIPPED_SHARE = 0.1
+"""Of the last `window` steps; where more than that are skipped, nothing is being learnt."""
+_LOSS, _GRADIENT, _JUMP = 1, 2, 3
+
+
+class StoppedByWatchError(ValueError):
+    """A step went wrong, and the run ends before it."""
+
+
+class _Step(NamedTuple):
+    """A step whose verdict may still be on its way from the device."""
+
+    step: int
+    epoch: int
+    numbers: Tensor
+    """(4,) on the host: verdict, loss, gradient norm, median of the losses before."""
+    arrived: torch.cuda.Event | None
+    own_loss: Tensor
+    batches: Sequence[DepthBatch]
+    learning_rates: dict[str, float]
+    loss_scale: float
+
+    def read(self) -> list[float]:
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        return cast(list[float], self.numbers.tolist())
+
+
+class Watch(Callback):
+    """Leaves out steps whose loss or gradient is not finite, or whose loss jumps; logs the gradient's norm, unclipped.
+
+    A step that is left out changes neither the weights nor the optimizer's state; the schedule goes on, and the step
+    counts, its samples with it. What an fp16 scaler handles by itself, gradients that overflow at a scale above 1, is
+    left to it: the loss is computed before it is scaled, so one that is not finite is never the scaler's doing. A loss
+    that jumps and stays there is skipped until the run ends, as said below: the weights stand still, so what changed is
+    the data.
+
+    Args:
+        folder: where records go, one folder a step.
+        on_bad_step: "skip" it and go on, until more than a tenth of the last `window` steps were skipped; or "stop".
+        jump_factor: a loss above this many times the median of the last `window` losses has jumped; None for never.
+        window: in steps.
+        max_incidents: how many are recorded in `folder`; each takes the room of the weights.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        on_bad_step: OnBadStep = "skip",
+        jump_factor: float | None = 10.0,
+        window: int = 100,
+        max_incidents: int = 3,
+    ) -> None:
+        if on_bad_step not in get_args(OnBadStep):
+            raise ValueError(f"watch.on_bad_step is skip or stop, found {on_bad_step!r}.")
+        if jump_factor is not None and not jump_factor > 1:
+            raise ValueError(f"watch.jump_factor is above 1, or null for no test; found {jump_factor!r}.")
+        if window < MIN_HISTORY or max_incidents < 0:
+            raise ValueError(
+                f"watch.window is {MIN_HISTORY} steps or more and watch.max_incidents not negative; "
+                f"found {window} and {max_incidents}."
+            )
+        self.folder = Path(folder)
+        self.on_bad_step, self.jump_factor, self.window, self.max_incidents = (
+            on_bad_step, jump_factor, window, max_incidents,
+        )  # fmt: skip
+        self._history = torch.full((window,), torch.nan)
+        """Of the last losses; NaN where there is none, or one that was not finite."""
+        self._seen = 0
+        self._skipped: list[int] = []
+        self._batches: list[DepthBatch] = []
+        self._losses: list[Tensor] = []
+        self._pending: _Step | None = None
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, module: Any, batch: DepthBatch, index: int) -> None:
+        """Keep the batches of a step until its verdict is known."""
+        self._batches.append(batch)
+
+    def on_before_backward(self, trainer: lightning.Trainer, module: Any, loss: Tensor) -> None:
+        """Keep the loss, which is scaled and divided by the number of accumulated batches already."""
+        self._losses.append(loss.detach())
+
+    def on_before_optimizer_step(self, trainer: lightning.Trainer, module: Any, optimizer: Optimizer) -> None:
+        """Judge the step, and see that it is left out if it is bad."""
+        self._settle(trainer, module)
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        step = self._judge(trainer, module, optimizer, 1.0 if scaler is None else scaler.get_scale())
+        self._batches, self._losses = [], []
+        self._pending = step
+        if scaler is None and all(group.get("fused") for group in optimizer.param_groups):
+            return
+        if scaler is not None and step.read()[0] == _GRADIENT and step.loss_scale > 1:
+            self._pending = None  # the scaler leaves it out by itself, and halves its scale
+        elif self._settle(trainer, module):
+            # Without gradients, an optimizer touches nothing: no moment, no decay, no count of steps.
+            optimizer.zero_grad(set_to_none=True)
+
+    def on_train_end(self, trainer: lightning.Trainer, module: Any) -> None:
+        """Hear the last step's verdict."""
+        self._settle(trainer, module)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next verdicts depend on."""
+        skipped = list(self._skipped)
+        if self._pending is not None and self._pending.read()[0]:
+            skipped.append(self._pending.step)
+        return {"history": self._history.to("cpu", copy=True), "seen": self._seen, "skipped": skipped}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there; with another window, from as much of the history as fits."""
+        history, seen = state_dict["history"].clone(), state_dict["seen"]
+        if len(history) != self.window:
+            in_order = torch.cat([history[seen % len(history) :], history[: seen % len(history)]])
+            kept = in_order[in_order.isfinite()][-self.window :]
+            history = torch.cat([kept, torch.full((self.window - len(kept),), torch.nan)])
+            seen = len(kept)
+        self._history, self._seen, self._skipped = history, seen, list(state_dict["skipped"])
+
+    def _judge(self, trainer: lightning.Trainer, module: DepthModule, optimizer: Optimizer, loss_scale: float) -> _Step:
+        own_loss = torch.stack(self._losses).sum().float() / loss_scale
+        loss = trainer.strategy.reduce(own_loss.clone(), reduce_op="mean")
+        assert isinstance(loss, Tensor)
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = whole(torch.nn.utils.get_total_norm(gradients)).float()
+        module.log("train/gradient_norm", norm, batch_size=1)
+        self._history = self._history.to(loss.device)
+        median = self._history.nanmedian() if self._seen >= MIN_HISTORY else torch.full_like(loss, torch.nan)
+        limit = torch.where(median > 0, median * (self.jump_factor or torch.inf), torch.inf)
+        verdict = torch.where(loss > limit, _JUMP, 0)
+        verdict = torch.where(norm.isfinite(), verdict, _GRADIENT)
+        verdict = torch.where(loss.isfinite(), verdict, _LOSS)
+        self._history[self._seen % self.window] = torch.where(loss.isfinite(), loss, torch.nan)
+        self._seen += 1
+        if all(group.get("fused") for group in optimizer.param_groups):
+            optimizer.found_inf = (verdict > 0).float()  # type: ignore[attr-defined]
+        numbers, arrived = torch.stack([verdict.float(), loss, norm, median]), None
+        if numbers.is_cuda:
+            host = torch.empty(numbers.shape, pin_memory=True)
+            numbers, arrived = host.copy_(numbers, non_blocking=True), torch.cuda.Event()  # type: ignore[no-untyped-call]
+            arrived.record()
+        rates = {group.get("name", str(n)): float(group["lr"]) for n, group in enumerate(optimizer.param_groups)}
+        return _Step(
+            trainer.global_step, trainer.current_epoch, numbers, arrived, own_loss, self._batches, rates, loss_scale
+        )
+
+    def _settle(self, trainer: lightning.Trainer, module: DepthModule) -> bool:
+        """Hear the verdict on the last step, act on it, and say whether it was bad. Every process does the same."""
+        step, self._pending = self._pending, None
+        if step is None:
+            return False
+        verdict, loss, norm, median = step.read()
+        if not verdict:
+            return False
+        self._skipped = [number for number in self._skipped if number > step.step - self.window] + [step.step]
+        reason = {
+            _LOSS: f"the loss is {loss}",
+            _GRADIENT: f"the loss is {loss:.4g}, and its gradient is not finite",
+            _JUMP: f"the loss is {loss:.4g}, {loss / median:.0f} times the median of the steps before, {median:.4g}",
+        }[int(verdict)]
+        said = self._record(trainer, module, step, reason, loss, norm, median)
+        too_many = len(self._skipped) > MAX_SKIPPED_SHARE * self.window
+        if self.on_bad_step == "skip" and not too_many:
+            rank_zero_only(log.warning)(f"Step {step.step} is skipped: {reason}.{said}")
+            return True
+        if trainer.global_rank:
+            sys.exit(1)  # one process says why
+        why = f"{len(self._skipped)} of the last {self.window} steps went wrong, this one because " if too_many else ""
+        hint = "" if too_many else " callbacks.watch.on_bad_step=skip goes on without it."
+        raise StoppedByWatchError(
+            f"The run ends at step {step.step}: {why}{reason}. The weights are those from before it.{hint}{said}"
+        )
+
+    def _record(
+        self,
+        trainer: lightning.Trainer,
+        module: DepthModule,
+        step: _Step,
+        reason: str,
+        loss: float,
+        norm: float,
+        median: float,
+    ) -> str:
+        """Have the process to blame record its part; what is to be said of it, in indented lines, the same on all."""
+        assert module.objective is not None
+        if is_sharded(module.network):
+            return "\n  Not recorded: the network is split over the processes; trainer=ddp records such steps."
+        try:
+            findings, predictions = inspect_step(
+                module.network, module.objective, step.batches, str(trainer.precision), step.loss_scale
+            )
+        except torch.OutOfMemoryError:
+            findings = Findings(inputs_not_finite=["There was too little memory to go through the step on the side."])
+            predictions = [torch.full_like(batch.target, torch.nan) for batch in step.batches]
+        losses = _of_all(trainer, step.own_loss)
+        culprit = _culprit(losses, _of_all(trainer, torch.tensor(float(findings.finite))))
+        said = ""
+        if trainer.global_rank == culprit:
+            circumstances = Circumstances(
+                reason=reason,
+                step=step.step,
+                epoch=step.epoch,
+                rank=culprit,
+                world_size=trainer.world_size,
+                loss=loss,
+                loss_by_process=losses,
+                gradient_norm=norm,
+                median_loss=median,
+                learning_rates=step.learning_rates,
+                precision=str(trainer.precision),
+                loss_scale=step.loss_scale,
+                device=str(module.device),
+            )
+            outcome = self._write(circumstances, findings, module, step.batches, predictions)
+            said = "".join(f"\n  {sentence}" for sentence in (*findings.origin(), outcome))
+        # The others wait for it: the end of a process ends them all, and would tear the record.
+        return trainer.strategy.broadcast(said, src=culprit)
+
+    def _write(
+        self,
+        circumstances: Circumstances,
+        findings: Findings,
+        module: DepthModule,
+        batches: Sequence[DepthBatch],
+        predictions: Sequence[Tensor],
+    ) -> str:
+        """Write the record if there is room for one, and say what became of it."""
+        folder = self.folder / f"step_{circumstances.step:06d}"
+        if folder.exists():
+            return f"Recorded before: {replay_command(folder)}"
+        if len(list(self.folder.glob("step_*"))) >= self.max_incidents:
+            return f"Not recorded: there are callbacks.watch.max_incidents={self.max_incidents} already."
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not room_for(self.folder, module.network, batches):
+                return f"Not recorded: there is too little room on the disk of {self.folder}."
+            write_incident(folder, circumstances, findings, module.network, batches, predictions, module.config)
+        except (OSError, SafetensorError) as error:
+            return f"Not recorded: {error}"
+        return f"To go through it again: {replay_command(folder)}"
+
+
+def _of_all(trainer: lightning.Trainer, value: Tensor) -> list[float]:
+    """A scalar of every process, in the order of their ranks; every process gets the same."""
+    values = torch.zeros(trainer.world_size, device=trainer.strategy.root_device)
+    values[trainer.global_rank] = value
+    return cast(Tensor, trainer.strategy.reduce(values, reduce_op="sum")).tolist()
+
+
+def _culprit(losses: Sequence[float], finite: Sequence[float]) -> int:
+    """The rank whose own batches break when gone through again, or did in the step, or have the largest loss."""
+    broken = [rank for rank, value in enumerate(finite) if not value]
+    broken += [rank for rank, loss in enumerate(losses) if not math.isfinite(loss)]
+    return broken[0] if broken else max(range(len(losses)), key=losses.__getitem__)

@@ -1,0 +1,23 @@
+"""Random numbers that do not depend on where a run was interrupted."""
+
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+
+
+class StepSeed(Callback):
+    """Seeds torch before every batch by (seed, epoch, batch, process).
+
+    So what a network or a loss draws, as dropout does, is the same in a run that was interrupted.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, module: Any, batch: Any, batch_index: int) -> None:
+        """Seed the coming batch."""
+        entropy = (self.seed, trainer.current_epoch, batch_index, trainer.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]))

@@ -1,0 +1,157 @@
+"""Which checkpoint a run goes on from, and in which folder."""
+
+import importlib.util
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from depth_lightning.commands.train import train
+from depth_lightning.runs.resume import changes, checkpoint_to_resume, claim_folder
+from depth_lightning.training import DepthModule
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def save(path, step):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"global_step": step, "config": {"lr": 1}, "state_dict": {}}, path)
+    return path
+
+
+def test_auto_takes_the_newest_whole_one_and_names_the_others(compose_config, tmp_path, caplog):
+    cfg = compose_config("train", ["checkpoint=auto"], tmp_path)
+    assert checkpoint_to_resume(cfg) is None
+    previous = save(tmp_path / "checkpoints" / "previous.ckpt", 4)
+    best = save(tmp_path / "checkpoints" / "best.ckpt", 2)
+    last = save(tmp_path / "checkpoints" / "last.ckpt", 6)
+    assert checkpoint_to_resume(cfg) == last
+    last.write_bytes(last.read_bytes()[:200])
+    assert checkpoint_to_resume(cfg) == previous
+    assert f"Passed over: {last} is torn" in caplog.text
+    for path in (previous, best):
+        path.write_bytes(b"")
+    with pytest.raises(ValueError, match="holds no whole checkpoint"):
+        checkpoint_to_resume(cfg)
+
+
+def test_a_torn_file_that_is_asked_for_is_named_with_one_that_is_whole(compose_config, tmp_path):
+    previous = save(tmp_path / "previous.ckpt", 4)
+    (tmp_path / "last.ckpt").write_bytes(b"")
+    with pytest.raises(ValueError, match=rf"last\.ckpt cannot be read.* {previous} is whole"):
+        checkpoint_to_resume(compose_config("train", [f"checkpoint={tmp_path}/last.ckpt"], tmp_path))
+
+
+def test_a_folder_is_gone_on_with_under_the_same_configuration(tmp_path):
+    config = {"optimizer": {"lr": 1}, "trainer": {"devices": 1}, "checkpoint": None}
+    claim_folder(tmp_path, config, None, auto=False).close()
+    with pytest.raises(ValueError, match=r"already holds a run.*checkpoint=auto"):
+        claim_folder(tmp_path, config, None, auto=False)
+    claim_folder(tmp_path, {**config, "trainer": {"devices": 2}, "checkpoint": "auto"}, None, auto=True).close()
+    with pytest.raises(ValueError, match=r"another configuration: optimizer\.lr: 1 → 2\. .*another hydra\.run\.dir"):
+        claim_folder(tmp_path, {**config, "optimizer": {"lr": 2}}, None, auto=True)
+
+
+def test_going_on_from_an_earlier_checkpoint_does_not_lose_the_later(tmp_path):
+    claim_folder(tmp_path, {}, None, auto=False).close()
+    earlier = save(tmp_path / "checkpoints" / "best.ckpt", 2)
+    later = save(tmp_path / "checkpoints" / "last.ckpt", 6)
+    with pytest.raises(ValueError, match=r"has gone further than .*best\.ckpt: last\.ckpt is of step 6"):
+        claim_folder(tmp_path, {}, earlier, auto=False)
+    claim_folder(tmp_path, {}, later, auto=False).close()
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path):
+    lock = claim_folder(tmp_path, {}, None, auto=True)
+    code = (
+        "from pathlib import Path\nfrom depth_lightning.runs.resume import claim_folder\n"
+        f"claim = lambda: claim_folder(Path({str(tmp_path)!r}), {{}}, None, auto=True)\n"
+        "try:\n    claim()\nexcept ValueError as error:\n    print(error, flush=True)\n"
+        "input()\nclaim()"
+    )
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdin is not None and other.stdout is not None
+        assert "another process is training in this folder" in other.stdout.readline()
+        lock.close()
+        other.stdin.write("\n")
+    assert other.returncode == 0
+
+
+def test_changes_that_decide_nothing_are_left_out():
+    known = {"data": {"root": "/a", "dataset": {"root": "/a"}, "size": 42}, "trainer": {"devices": 1}, "loss": [1, 2]}
+    moved = {"data": {"root": "/b", "dataset": {"root": "/b"}, "size": 42}, "trainer": {"devices": 8}, "loss": [1, 2]}
+    assert list(changes(known, moved)) == []
+    other = {**moved, "loss": [1, 3], "model": {"encoder": "vits"}}
+    assert list(changes(known, other)) == ["loss: [1, 2] → [1, 3]", "model: None → {'encoder': 'vits'}"]
+
+
+def test_a_finished_run_is_scored_again_and_not_trained(trained, small, compose_config):
+    folder, best = trained
+    before = (folder / "checkpoints" / "last.ckpt").read_bytes()
+    assert train(compose_config("train", [*small, "checkpoint=auto"], folder)) == best
+    assert (folder / "checkpoints" / "last.ckpt").read_bytes() == before
+
+
+def _tool():
+    spec = importlib.util.spec_from_file_location("kill_and_resume", ROOT / "tests" / "kill_and_resume.py")
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    return tool
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("data", [["--kills", "3"], ["--kills", "2", "--shards", "data.num_workers=2"]])
+def test_killed_processes_go_on_to_the_same_bits(data, monkeypatch, tmp_path, capsys):
+    if "--shards" in data:
+        pytest.importorskip("moto.server", reason="needs moto")
+    monkeypatch.setattr(sys, "argv", ["kill_and_resume.py", "--folder", str(tmp_path), *data])
+    assert _tool().main() == 0
+    assert ("a shard on its way" in capsys.readouterr().out) == ("--shards" in data)
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_more_processes(tmp_path):
+    """One process with batches of four, then two with two each, from the middle of an epoch."""
+    tool = _tool()
+    loss = "loss=l1"  # an average over images, whose gradient is the same in any shares
+    rooms = tool.rooms(tmp_path / "rooms")
+    alone = [*rooms, loss, "data.batch_size=4", "trainer.accumulate_grad_batches=1"]
+    shared = [*rooms, loss, "trainer=ddp_cpu", "data.batch_size=2", "trainer.accumulate_grad_batches=1"]
+    tool.finish(tmp_path / "expected", alone)
+    process = tool.start(tmp_path / "run", alone)
+    while not (tmp_path / "run" / "checkpoints" / "previous.ckpt").exists():
+        assert process.poll() is None
+    process.terminate()
+    assert process.wait() == 75
+    step = tool.step(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    assert 0 < step < 18
+    tool.finish(tmp_path / "run", shared)
+    assert "Going on from" in (tmp_path / "run.txt").read_text()
+    states = [torch.load(tmp_path / run / "checkpoints/last.ckpt", weights_only=True) for run in ("run", "expected")]
+    assert states[0]["global_step"] == states[1]["global_step"] == 18
+    for key, weight in states[1]["state_dict"].items():  # Adam turns the last bit of a small gradient into a whole step
+        torch.testing.assert_close(states[0]["state_dict"][key], weight, rtol=0, atol=5e-3)
+    scores = [state["callbacks"]["Checkpoints"]["best_score"] for state in states]
+    assert scores[0] == pytest.approx(scores[1], rel=0.01)
+
+
+@pytest.mark.parametrize(("epoch", "said"), [(0, "before anything was saved"), (1, "checkpoint=auto hydra.run.dir=")])
+def test_ctrl_c_says_what_is_left(epoch, said, compose_config, small, tmp_path, monkeypatch, caplog):
+    step = DepthModule.training_step
+
+    def interrupted(module, *arguments):
+        if module.current_epoch == epoch:
+            raise KeyboardInterrupt
+        return step(module, *arguments)
+
+    monkeypatch.setattr(DepthModule, "training_step", interrupted)
+    handler = signal.getsignal(signal.SIGINT)
+    with caplog.at_level("INFO"), pytest.raises(SystemExit):
+        train(compose_config("train", [*small, "self_check=false"], tmp_path))
+    signal.signal(signal.SIGINT, handler)  # Lightning ignores a second one
+    assert [record.message for record in caplog.records if "Interrupted" in record.message and said in record.message]
+    assert (tmp_path / "checkpoints" / "last.ckpt").is_file() == (epoch > 0)

@@ -1,0 +1,118 @@
+"""Sweeps as they are typed: a failed job ends alone, a hopeless one early, and an Optuna study goes on."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from depth_lightning.metrics import Protocol
+from depth_lightning.runs.sweep import compare_sweep, read_jobs
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def sweep(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "train.py", "-m", *arguments], cwd=ROOT, capture_output=True, text=True, env=environment
+    )
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "comparison.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_failed_and_pruned_jobs_are_marked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    protocol = Protocol()
+    for number in range(4):
+        job = tmp_path / str(number)
+        (job / ".hydra").mkdir(parents=True)
+        (job / ".hydra" / "overrides.yaml").write_text(f"- optimizer.lr={0.1234567 * (number + 1)}\n")
+        content = {"metrics": {"abs_rel": 0.1 * number}, "images": 5, "data": "rooms"}
+        content["protocol"] = {**protocol.to_dict(), "hash": protocol.hash}
+        if number != 2:
+            (job / "metrics.json").write_text(json.dumps(content))
+    (tmp_path / "2" / "failed.txt").write_text("ValueError: too large\n")
+    (tmp_path / "3" / "pruned.json").write_text('{"step": 6}')
+    assert [job.failed for job in read_jobs(tmp_path)] == [False, False, True, False]
+    compare_sweep(tmp_path)
+    printed = capsys.readouterr().out
+    assert "failed: ValueError: too large" in printed and "pruned at step 6" in printed
+    assert "0.3704" in printed and "0.37037" not in printed
+    assert "not comparable" not in printed
+    assert [row["ended"] for row in rows(tmp_path)] == ["", "", "failed: ValueError: too large", "pruned at step 6"]
+
+
+@pytest.mark.slow
+def test_a_failed_job_leaves_the_others(small: list[str], tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs the extra sweep")
+    joblib = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    for name, launcher in (("plain", []), ("joblib", joblib)):
+        swept = ["data.batch_size=999,4", "trainer.max_epochs=1", "self_check=false"]
+        done = sweep(*small, *swept, *launcher, f"hydra.sweep.dir={tmp_path / name}")
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert "1 of the jobs failed: 0" in done.stdout
+        assert [row["ended"][:18] for row in rows(tmp_path / name)] == ["failed: ValueError", ""]
+
+
+def test_running_trials_are_described(tmp_path: Path) -> None:
+    optuna = pytest.importorskip("optuna", reason="needs the extra sweep")
+    from depth_lightning.runs.study import describe_running
+
+    storage, runs = f"sqlite:///{tmp_path}/study.db", [tmp_path / name for name in ("0", "1", "2")]
+    study = optuna.create_study(storage=storage, study_name="mine")
+    study.tell(study.ask(), 0.5)
+    study.ask()  # of a sweep that was killed
+    trials = [study.ask() for _ in runs]
+    for run in runs:
+        run.mkdir()
+    (runs[0] / "failed.txt").write_text("ValueError: too large\n")
+    (runs[2] / "pruned.json").write_text('{"step": 6}')
+    describe_running("mine", storage, runs)
+    for trial in trials:
+        study.tell(trial, 1.0)
+    assert [trial.user_attrs for trial in optuna.load_study("mine", storage).trials] == [
+        *({}, {}, {"run": "0", "failed": "ValueError: too large"}, {"run": "1"}, {"run": "2", "pruned_at_step": 6}),
+    ]
+
+
+def test_an_optuna_sweep_whose_trials_all_fail_ends_with_why(tmp_path: Path) -> None:
+    optuna = pytest.importorskip("optuna", reason="needs the extra sweep")
+    arguments = ["hparams_search=optuna", "experiment=rooms", "hydra.sweeper.n_trials=2", f"hydra.sweep.dir={tmp_path}"]
+    done = sweep(*arguments, "optimizer.lr=interval(-2,-1)")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "2 of the jobs failed: " in done.stdout
+    trials = optuna.load_study("depth_lightning", f"sqlite:///{tmp_path}/study.db").trials
+    assert [trial.state.name for trial in trials] == ["FAIL", "FAIL"]
+    assert all(trial.user_attrs["failed"].startswith("ValueError: optimizer.lr is") for trial in trials)
+    # An error of the search itself is not taken for that.
+    done = sweep(*arguments, "optimizer.lr=interval(-2,-1)", "hydra/sweeper/sampler=grid")
+    assert done.returncode == 1
+    assert "GridSampler only supports discrete distributions" in done.stderr
+
+
+@pytest.mark.slow
+def test_an_optuna_study_prunes_and_goes_on(small: list[str], tmp_path: Path) -> None:
+    optuna = pytest.importorskip("optuna", reason="needs the extra sweep")
+    arguments = [
+        *("hparams_search=optuna", *small, "trainer.max_epochs=3", "self_check=false", f"hydra.sweep.dir={tmp_path}"),
+        *("trainer=ddp_cpu", "trainer.devices=2", "data.batch_size=2"),
+        *("callbacks.median_pruning.finished_runs=1", "optimizer.head_lr_scale=2", "hydra.sweeper.n_trials=1"),
+    ]
+    for rates in ("1e-3,2e-3", "1e-8,1e-7"):  # the second learns nothing
+        done = sweep(*arguments, f"optimizer.lr=interval({rates})")
+        assert done.returncode == 0, done.stdout + done.stderr
+    study = optuna.load_study("depth_lightning", f"sqlite:///{tmp_path}/study.db")
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "COMPLETE"]
+    table = rows(tmp_path)
+    assert [row["job"] for row in table] == [trial.user_attrs["run"] for trial in study.trials]
+    assert [float(row["abs_rel"]) for row in table] == pytest.approx([trial.value for trial in study.trials])
+    pruned = [trial.user_attrs.get("pruned_at_step") for trial in study.trials]
+    assert pruned[0] is None and pruned[1] in (3, 6)
+    assert [row["ended"] for row in table] == ["", f"pruned at step {pruned[1]}"]
