@@ -2,9 +2,7 @@
 
 import io
 import os
-import pickle
 import shutil
-import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,10 +10,16 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from depth_lightning.atomic import atomically, flush, write_bytes
+from depth_lightning.models.torch_files import (
+    END_OF_PARTS,
+    INDEX_OF_PARTS,
+    CheckpointError,
+    NotARunError,
+    read_run,
+    refuse_parts,
+)
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
-INDEX_OF_PARTS, END_OF_PARTS = ".metadata", "meta.pt"
-"""Of a checkpoint that is a folder, to which every process of trainer=fsdp wrote its part; written in this order."""
 
 
 class WholeFiles(TorchCheckpointIO):
@@ -35,10 +39,9 @@ class WholeFiles(TorchCheckpointIO):
         """Read a file.
 
         Raises:
-            ValueError: it is a folder of parts.
+            CheckpointError: it is a folder of parts.
         """
-        if Path(path).is_dir():
-            raise ValueError(f"{path} is in parts, which trainer=fsdp wrote, and which that alone goes on from.")
+        refuse_parts(Path(path))
         return super().load_checkpoint(path, *args, **options)
 
 
@@ -79,25 +82,16 @@ def whole_step(path: Path) -> int:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is empty, torn, damaged or something else.
+        CheckpointError: it is empty, torn, damaged or something else.
     """
     if path.is_dir():
         if not all((path / name).is_file() for name in (INDEX_OF_PARTS, END_OF_PARTS)):
-            raise ValueError(f"{path} is a folder without all parts of a checkpoint.")
-        return int(torch.load(path / END_OF_PARTS, map_location="cpu", weights_only=True)["global_step"])
-    if not path.stat().st_size:
-        raise ValueError(f"{path} is empty.")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except zipfile.BadZipFile:
-        raise ValueError(f"{path} is torn, or no checkpoint.") from None
-    if damaged is not None:
-        raise ValueError(f"{path} is damaged: its part {damaged} is not what was written.")
-    try:
-        return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"])
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError):
-        raise ValueError(f"{path} is no checkpoint of train.py.") from None
+            raise CheckpointError(f"{path} is a folder without all parts of a checkpoint.")
+        path = path / END_OF_PARTS
+    step = read_run(path, ("global_step",), every_byte=True)["global_step"]
+    if not isinstance(step, int):
+        raise NotARunError(f"{path} is no checkpoint of train.py: its global_step is {step!r}.")
+    return step
 
 
 class Found(NamedTuple):
@@ -118,6 +112,6 @@ def newest_whole(folder: Path) -> Found:
             continue
         try:
             steps[path] = whole_step(path)
-        except ValueError as error:
+        except CheckpointError as error:
             passed_over.append(str(error))
     return Found(max(steps, key=steps.__getitem__) if steps else None, passed_over)
