@@ -12,6 +12,7 @@ from depth_lightning.reporting.loggers import log_image
 from depth_lightning.reporting.panels import draw_panel, save_png, stack_panels
 from depth_lightning.sample import DepthDataset, DepthKind, DepthSample, collate
 from depth_lightning.settings import whole_number
+from depth_lightning.training.like_truth import like_truth
 from depth_lightning.training.module import DepthModule
 
 
@@ -60,7 +61,7 @@ def sample_panel(module: DepthModule, sample: DepthSample) -> np.ndarray:
     module.eval()
     with torch.no_grad(), module.trainer.precision_plugin.val_step_context():
         given = module.predict_batch(batch).float()
-        prediction = module.like_truth(given, batch.target, batch.mask, sample.kind).depth
+        prediction = like_truth(module.network, given, batch.target, batch.mask, sample.kind).depth
     module.train(was_training)
     return draw_panel(
         (sample.image.clip(0, 1) * 255).round().astype(np.uint8),

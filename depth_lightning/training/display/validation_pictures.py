@@ -14,6 +14,7 @@ from depth_lightning.reporting.panels import save_png, stack_panels
 from depth_lightning.sample import DepthBatch, DepthKind
 from depth_lightning.settings import whole_number
 from depth_lightning.training.display.panels import sample_panel, validated_epoch
+from depth_lightning.training.like_truth import like_truth
 from depth_lightning.training.module import DepthModule
 from depth_lightning.training.prediction_observer import PredictionObserver
 
@@ -43,7 +44,7 @@ class DepthHistogram(PredictionObserver):
         for image, kind in enumerate(batch.kind):
             one = slice(image, image + 1)
             target, mask = batch.target[one], batch.mask[one]
-            fitted = module.like_truth(prediction[one].float(), target, mask, kind).depth
+            fitted = like_truth(module.network, prediction[one].float(), target, mask, kind).depth
             if kind == DepthKind.METRES:
                 valid = module.metrics.protocol.valid(target, mask)
                 count_pixels(self._counts["val/depth_histogram"], target, fitted, valid, _limit_m(module))

@@ -22,12 +22,12 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from depth_lightning.atomic import atomically
-from depth_lightning.metrics.alignment import fit_scale_shift
 from depth_lightning.models import DepthAnythingV2
 from depth_lightning.reporting.colour import NOT_FINITE
 from depth_lightning.reporting.panels import draw_panel, save_png
 from depth_lightning.sample import DepthBatch, DepthKind
 from depth_lightning.training.health.inspection import Findings
+from depth_lightning.training.like_truth import like_truth
 
 SPARE_BYTES = 2 * 1024**3
 """Room on the disk that a record leaves: checkpoints need it more."""
@@ -184,21 +184,13 @@ def _as_picture(image: Tensor) -> np.ndarray:
 
 
 def _in_unit_of_truth(network: DepthAnythingV2, batch: DepthBatch, prediction: Tensor) -> Tensor:
-    """Predictions that a picture can show beside their truth; where no fit is to be had, as they are."""
-    shown = prediction.clone()
-    for index, kind in enumerate(batch.kind):
-        if network.output == "metric" and kind != DepthKind.DISPARITY:
-            continue
-        target, mask = batch.target[index : index + 1], batch.mask[index : index + 1]
-        is_disparity = kind == DepthKind.DISPARITY
-        disparity = prediction[index : index + 1] if network.output == "relative" else 1 / prediction[index : index + 1]
-        truth = target if is_disparity else torch.where(mask, 1 / target, 0)
-        usable = mask & truth.isfinite() & disparity.isfinite()
-        scale, shift, _ = fit_scale_shift(disparity, truth, usable)
-        fitted = scale[:, None, None] * disparity + shift[:, None, None]
-        floor = truth.masked_fill(~usable, torch.inf).amin()
-        shown[index] = (fitted if is_disparity else 1 / fitted.clamp(min=float(floor)))[0]
-    return shown
+    """Predictions that a picture can show beside their truth, fitted where both are finite."""
+    usable = batch.mask & batch.target.isfinite() & prediction.isfinite()
+    fitted = [
+        like_truth(network, prediction[one], batch.target[one], usable[one], kind).depth
+        for one, kind in ((slice(index, index + 1), kind) for index, kind in enumerate(batch.kind))
+    ]
+    return torch.cat(fitted)
 
 
 def _spelt(value: Any) -> Any:
