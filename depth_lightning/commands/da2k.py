@@ -88,6 +88,7 @@ def report(cfg: DictConfig, score: PairScore, title: str) -> None:
     pairs = sum(score.counts.pairs.values())
     content = {
         "metrics": score.metrics,
+        "higher_is_better": dict.fromkeys(score.metrics, PointPairAccuracy.higher_is_better),
         "images": score.counts.images,
         "pairs": pairs,
         "pairs_by_scene": score.counts.pairs,

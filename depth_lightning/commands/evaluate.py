@@ -21,7 +21,7 @@ from depth_lightning.commands.run_checkpoint import chosen_network
 from depth_lightning.data import DepthDataModule
 from depth_lightning.data.da2k import DA2K
 from depth_lightning.inference.predict import load_run_state
-from depth_lightning.metrics import Breakdowns, DepthMetrics, Intervals, PerImageMetrics, group_rows
+from depth_lightning.metrics import Breakdowns, DepthMetrics, Intervals, PerImageMetrics, directions, group_rows
 from depth_lightning.models import DepthAnythingV2
 from depth_lightning.reporting.page import PageImages
 from depth_lightning.reporting.panels import save_png
@@ -83,7 +83,7 @@ def _evaluate(
             log.warning("report=true: there is no page for point pairs; their table is all there is.")
         return evaluate_da2k(cfg, network, data, title)
     module = DepthModule(network, objects.build_metrics(cfg))
-    explain = Explain(module.metrics.protocol, relative=network.output == "relative") if cfg.explain else None
+    explain = Explain(module.metrics, relative=network.output == "relative") if cfg.explain else None
     pictures = PageImages() if cfg.report else None
     trainer = objects.build_trainer(cfg, callbacks=[part for part in (explain, pictures) if part], loggers=[])
     result = score(trainer, module, data, cfg.breakdowns)
@@ -117,10 +117,12 @@ def score(
     trainer.validate(module, datamodule=data, verbose=False)
     assert module.counts is not None and module.tables is not None
     logged = {name.removeprefix("val/"): float(value) for name, value in trainer.callback_metrics.items()}
-    names = [*module.metrics.errors, *module.affine_metrics.errors]
+    errors = {**module.metrics.errors, **module.affine_metrics.errors}
+    errors = {name: function for name, function in errors.items() if name in logged}
     depth, _ = module.tables
     return EvaluationResult(
-        metrics={name: logged[name] for name in names if name in logged},
+        metrics={name: logged[name] for name in errors},
+        higher_is_better=directions(errors),
         counts=module.counts,
         intervals=_intervals((module.metrics, module.affine_metrics), module.tables),
         tables=module.tables,
@@ -163,7 +165,7 @@ def report(
     """
     columns, notes, content = summarise(cfg, result, metrics, data)
     if variants:
-        content["explain"] = as_rows(variants)
+        content["explain"] = as_rows(variants, result.higher_is_better)
     run_dir = Path(cfg.run_dir)
     write_json(run_dir / "metrics.json", content)
     bounds = {
@@ -175,9 +177,9 @@ def report(
         write_parquet(run_dir / "per_image.parquet", result.per_image())
     written = f"Written: {run_dir}/metrics.json, table.csv, per_image.parquet"
     images = dict.fromkeys(columns, content["images"])
-    print_table(title, columns, [*notes, written], result.intervals.bounds, images)
+    print_table(title, columns, result.higher_is_better, [*notes, written], result.intervals.bounds, images)
     if result.breakdowns is not None:
         report_breakdowns(result.breakdowns, run_dir)
     if variants is not None:
-        report_variants(variants, run_dir)
+        report_variants(variants, result.higher_is_better, run_dir)
     return columns, notes

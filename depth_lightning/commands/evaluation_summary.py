@@ -57,6 +57,7 @@ def _content(cfg: DictConfig, result: EvaluationResult, protocol: Protocol) -> d
     """The numbers, plain, and beside them whatever they hold for."""
     return {
         "metrics": result.metrics,
+        "higher_is_better": result.higher_is_better,
         "intervals": result.intervals.bounds,
         "intervals_over": {
             "units": result.intervals.units,

@@ -41,6 +41,8 @@ def ordinal_error(disparity: Tensor, target_disparity: Tensor, mask: Tensor) -> 
 class AffineMetrics(PerImageMetrics):
     """`affine_error` and `ordinal_error` of disparities, averaged over images."""
 
+    higher_is_better = False
+
     def __init__(self, **kwargs: Any) -> None:
         errors: dict[str, ErrorFunction] = {"affine_error": affine_error, "ordinal_error": ordinal_error}
         super().__init__(errors, **kwargs)

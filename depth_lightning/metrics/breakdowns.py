@@ -65,7 +65,7 @@ class PartMetrics(Metric):
     """
 
     is_differentiable = False
-    higher_is_better = None
+    higher_is_better = None  # `compute` gives tables
     full_state_update = False
     sums: list[Tensor]
     samples: list[Tensor]

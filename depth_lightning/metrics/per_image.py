@@ -116,7 +116,7 @@ class PerImageMetrics(Metric):
     """
 
     is_differentiable = False
-    higher_is_better = None
+    higher_is_better: bool | None = None  # several values, which go both ways: `directions(metrics.errors)` has each
     full_state_update = False
     rows: list[Tensor]
     names: list[Tensor]

@@ -21,7 +21,7 @@ def _report(compose_config, tmp_path, protocol, depth, affine=NONE):
     cfg = compose_config("evaluate", [], tmp_path)
     report(
         cfg,
-        EvaluationResult({"abs_rel": 0.1}, ValidationCounts(depth, affine)),
+        EvaluationResult({"abs_rel": 0.1}, {"abs_rel": False}, ValidationCounts(depth, affine)),
         DepthMetrics(protocol),
         SimpleNamespace(val_data=SimpleNamespace(dataset=Samples([]))),
         title="x",

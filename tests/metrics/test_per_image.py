@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from depth_lightning.metrics import ERRORS, FACTS, DepthMetrics, Protocol
+from depth_lightning.metrics import ERRORS, FACTS, AffineMetrics, DepthMetrics, Protocol, directions
 from depth_lightning.metrics.per_image import ImageFacts, ImageRows
 
 
@@ -57,3 +57,19 @@ def test_an_error_may_have_the_name_of_a_fact():
     metrics.update(2 * target, target, mask)
     assert metrics.compute() == {"abs_rel": pytest.approx(0, abs=1e-6), "scale": 7}
     assert metrics.images().facts["scale"][[0, 1, 3]] == pytest.approx(0.5)
+
+
+def test_whether_more_is_better_is_stated_by_the_function():
+    class Mine:
+        higher_is_better = True
+
+        def __call__(self, prediction, target, mask):
+            return mask.sum(dim=(1, 2))
+
+    def error(prediction, target, mask):
+        return mask.sum(dim=(1, 2))
+
+    found = directions({**ERRORS, "mine": Mine(), "error": error})
+    assert {name for name, more in found.items() if more} == {"delta1", "delta2", "delta3", "mine"}
+    assert DepthMetrics.higher_is_better is None
+    assert AffineMetrics.higher_is_better is False and not any(directions(AffineMetrics().errors).values())
