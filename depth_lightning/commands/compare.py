@@ -130,7 +130,6 @@ def report_pair(first: EvaluatedRun, second: EvaluatedRun, output: Path | None) 
     )
     notes += common_notes([first, second], scored_by_all([first, second], rows[0]["metric"]))
     if output:
-        output.mkdir(parents=True, exist_ok=True)
         write_rows(output / "pair.csv", rows)
         notes.append(f"Written: {output}/pair.csv")
     print_rows(f"{second.name} against {first.name}", header, [cells], notes)

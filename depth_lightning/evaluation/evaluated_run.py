@@ -36,7 +36,7 @@ def read_run(folder: Path, name: str) -> EvaluatedRun:
             raise FileNotFoundError(f"{folder} has no {file}. Name a folder that evaluate.py or train.py wrote.")
     columns = pyarrow.parquet.read_table(folder / "per_image.parquet")
     images = {column: columns[column].to_numpy() for column in columns.column_names}
-    return EvaluatedRun(name, json.loads((folder / "metrics.json").read_text()), images)
+    return EvaluatedRun(name, json.loads((folder / "metrics.json").read_bytes()), images)
 
 
 def check_comparable(first: EvaluatedRun, second: EvaluatedRun) -> None:

@@ -48,7 +48,6 @@ def report_ranking(
     ]
     notes += common_notes(runs, scored)
     if output:
-        output.mkdir(parents=True, exist_ok=True)
         write_rows(output / f"{file}.csv", [_flat(run) for run in ranked])
         save_png(output / f"{file}.png", draw_ranking(metric, higher_is_better, ranked))
         notes.append(f"Written: {output}/{file}.csv, {file}.png")

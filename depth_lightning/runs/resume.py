@@ -11,6 +11,7 @@ from hydra.types import RunMode
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
+from depth_lightning.atomic import write_text
 from depth_lightning.runs.checkpoint import read_run_checkpoint, run_config
 from depth_lightning.runs.earlier import current
 from depth_lightning.training.saving.checkpoint_files import END_OF_PARTS, newest_whole, whole_step
@@ -106,9 +107,7 @@ def claim_folder(run_dir: Path, config: Mapping[str, Any], checkpoint: Path | No
         if checkpoint is not None and not auto:
             _must_be_newest(run_dir, checkpoint)
     else:
-        aside = run_dir / "config.yaml.partial"
-        aside.write_text(OmegaConf.to_yaml(OmegaConf.create(dict(config))))
-        aside.replace(known)
+        write_text(known, OmegaConf.to_yaml(OmegaConf.create(dict(config))))
     log.info(f"Run folder: {run_dir}")
     if checkpoint is not None:
         log.info(f"Going on from {checkpoint}, step {whole_step(checkpoint)}")

@@ -17,9 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from depth_lightning.evaluation.evaluated_run import check_comparable, read_run
 from depth_lightning.evaluation.ranking import report_ranking
-
-FAILED = "failed.txt"  # as commands.job and training.pruning name them, which import torch
-PRUNED = "pruned.json"
+from depth_lightning.runs.outcome import FAILED, pruned_at, why_failed
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +86,6 @@ def compare_sweep(folder: Path, metric: str | None = None, output: Path | None =
     if done < 2:
         raise FileNotFoundError(f"{folder} holds {done} evaluations. Name two folders, or one of a sweep.")
     output = output or folder
-    output.mkdir(parents=True, exist_ok=True)
     report_jobs(jobs, output)
     rank_jobs(jobs, folder, output, metric)
 
@@ -111,18 +108,18 @@ def read_jobs(folder: Path, since: float = 0.0) -> list[Job]:
             Job(
                 path.parent.relative_to(folder).as_posix(),
                 dict(override.lstrip("+~").split("=", 1) for override in overrides if "=" in override),
-                {} if failed else json.loads(path.read_text()),
-                _status(path),
+                {} if failed else json.loads(path.read_bytes()),
+                _status(path.parent),
             )
         )
     return sorted(jobs, key=lambda job: (len(job.name), job.name))
 
 
-def _status(path: Path) -> str:
-    if path.name == FAILED:
-        return f"failed: {path.read_text().strip()}"
-    pruned = path.with_name(PRUNED)
-    return f"pruned at step {json.loads(pruned.read_text())['step']}" if pruned.is_file() else ""
+def _status(run: Path) -> str:
+    if (reason := why_failed(run)) is not None:
+        return f"failed: {reason}"
+    step = pruned_at(run)
+    return "" if step is None else f"pruned at step {step}"
 
 
 def report_jobs(jobs: Sequence[Job], folder: Path) -> None:

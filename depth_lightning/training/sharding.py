@@ -19,6 +19,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import tree_map_only
 
 from depth_lightning.models import DepthAnythingV2
+from depth_lightning.models.torch_files import read_torch
 
 
 class FullySharded(ModelParallelStrategy):
@@ -60,7 +61,7 @@ class FullySharded(ModelParallelStrategy):
         path = Path(checkpoint_path)
         if path.is_dir():
             return super().load_checkpoint(path, weights_only)
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        checkpoint: dict[str, Any] = read_torch(path)
         assert self.model is not None
         options = StateDictOptions(full_state_dict=True)
         set_model_state_dict(self.model, _contiguous(checkpoint.pop("state_dict")), options=options)

@@ -41,7 +41,7 @@ def test_auto_takes_the_newest_whole_one_and_names_the_others(compose_config, tm
 def test_a_torn_file_that_is_asked_for_is_named_with_one_that_is_whole(compose_config, tmp_path):
     previous = save(tmp_path / "previous.ckpt", 4)
     (tmp_path / "last.ckpt").write_bytes(b"")
-    with pytest.raises(ValueError, match=rf"last\.ckpt cannot be read.* {previous} is whole"):
+    with pytest.raises(ValueError, match=rf"checkpoint=.*last\.ckpt is empty\. {previous} is whole"):
         checkpoint_to_resume(compose_config("train", [f"checkpoint={tmp_path}/last.ckpt"], tmp_path))
 
 

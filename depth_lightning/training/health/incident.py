@@ -8,7 +8,6 @@ pictures/<n>_<image>.png   image | truth | prediction | error; what is not finit
 
 import json
 import math
-import os
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
@@ -19,9 +18,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
+from depth_lightning.atomic import atomically
 from depth_lightning.metrics.alignment import fit_scale_shift
 from depth_lightning.models import DepthAnythingV2
 from depth_lightning.reporting.colour import NOT_FINITE
@@ -99,15 +99,14 @@ def write_incident(
     """
     if folder.exists():
         raise FileExistsError(f"{folder} exists; remove it, or give another path.")
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}")
-    aside.mkdir(parents=True)
-    try:
+    with atomically(folder) as aside:
+        aside.mkdir()
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-        save_file(weights, aside / "weights.safetensors")
+        (aside / "weights.safetensors").write_bytes(save(weights))
         described = []
         for number, (batch, prediction) in enumerate(zip(batches, predictions, strict=True)):
             exact = {name: getattr(batch, name).cpu().contiguous() for name in ("image", "target", "mask")}
-            save_file(exact, aside / f"batch_{number}.safetensors")
+            (aside / f"batch_{number}.safetensors").write_bytes(save(exact))
             kinds = [kind.name.lower() for kind in batch.kind]
             described.append({"id": batch.id, "scene": batch.scene, "kind": kinds, "seed": batch.seed})
             for index, picture in enumerate(_pictures(network, batch, prediction)):
@@ -123,9 +122,6 @@ def write_incident(
         }
         text = json.dumps(_spelt(content), indent=2, ensure_ascii=False, allow_nan=False)
         (aside / "incident.json").write_text(text + "\n", encoding="utf-8")
-        aside.rename(folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def read_incident(folder: Path) -> Incident:

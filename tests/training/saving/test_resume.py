@@ -4,6 +4,7 @@ import errno
 import itertools
 import multiprocessing
 import os
+import resource
 import signal
 import subprocess
 from pathlib import Path
@@ -307,14 +308,19 @@ def test_a_spoiled_file_is_passed_over_for_the_one_before(spoil, reason, tmp_pat
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path):
-    """Writing to /dev/full fails as a full disk does."""
+    """A limit on the size of files fails in the middle of one, as a full disk does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def fill():
-        (tmp_path / "checkpoints" / "new.ckpt.partial").symlink_to("/dev/full")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
 
-    with pytest.raises(OSError, match=r"No space left .* of step 4, is whole\. .* checkpoint=auto goes on") as error:
-        fit(tmp_path, At("on_train_batch_end", 9, fill))
-    assert error.value.errno == errno.ENOSPC
+    reason = r"new\.ckpt could not be written\. File too large: it takes \d+\.\d kB\. .* of step 4, is whole\. "
+    try:
+        with pytest.raises(OSError, match=reason + ".* checkpoint=auto goes on") as error:
+            fit(tmp_path, At("on_train_batch_end", 9, fill))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert error.value.errno == errno.EFBIG
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [LAST, PREVIOUS]
     fit(tmp_path / "expected")
     go_on(tmp_path)
