@@ -103,6 +103,13 @@ class TrainTransform:
         )
 
 
+def is_augmentation(name: str) -> bool:
+    """Whether an import path is that of a transform or composition of albumentations."""
+    package, _, attribute = name.partition(".")
+    found = getattr(A, attribute, None) if package == "albumentations" else None
+    return isinstance(found, type) and issubclass(found, A.BasicTransform | A.BaseCompose)
+
+
 def _compose(transforms: Sequence[A.BasicTransform]) -> A.Compose:
     return A.Compose(list(transforms), additional_targets={"target": "mask", "valid": "mask"})
 

@@ -113,9 +113,8 @@ def claim_folder(run_dir: Path, config: Mapping[str, Any], checkpoint: Path | No
     if checkpoint is not None:
         log.info(f"Going on from {checkpoint}, step {whole_step(checkpoint)}")
         if not known.parent.samefile(checkpoint.resolve().parent.parent):
-            for change in changes(
-                current(OmegaConf.to_container(run_config(checkpoint), resolve=True)), current(config)
-            ):
+            before = current(OmegaConf.to_container(run_config(checkpoint), resolve=True))
+            for change in changes(before, current({part: config.get(part) for part in before})):
                 log.info(f"Unlike the run it goes on from: {change}")
     return lock
 
