@@ -58,11 +58,11 @@ def build_network(model: DictConfig) -> DepthAnythingV2:
 def start_weights(network: DepthAnythingV2, model: DictConfig) -> LoadReport | None:
     """Load `model.weights` as `model.init` says, and say what was loaded; say it loudly where nothing is."""
     if model.weights is None:
-        said = (
+        message = (
             f"NO PRETRAINED WEIGHTS: this {model.encoder} starts from random (model.weights=null). "
             "It takes far more data and time than fine-tuning."
         )
-        rank_zero_only(log.warning)(said)
+        rank_zero_only(log.warning)(message)
         return None
     report = load_weights(network, resolve_weights(model.weights), init=model.init, force=model.force)
     rank_zero_only(log.info)(str(report))

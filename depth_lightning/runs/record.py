@@ -93,7 +93,7 @@ def recipe(run: DictConfig) -> dict[str, str]:
     batch = f"{data.get('batch_size')} per device"
     if (accumulated := trainer.get("accumulate_grad_batches", 1)) != 1:
         batch += f", accumulated over {accumulated}"
-    said = {
+    answers = {
         "training data": ", ".join(data["parts"]) if "parts" in data else without_paths(data_in_words(data)),
         "started from": start,
         "encoder": "frozen" if model.get("freeze_encoder") else "trained",
@@ -111,7 +111,7 @@ def recipe(run: DictConfig) -> dict[str, str]:
         "gradient clipping": str(trainer.get("gradient_clip_val") or "none"),
         "seed": str(run.get("seed")),
     }
-    return {what: how for what, how in said.items() if how}
+    return {what: how for what, how in answers.items() if how}
 
 
 def subject(cfg: DictConfig) -> dict[str, Any]:
