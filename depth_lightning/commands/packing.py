@@ -1,11 +1,11 @@
 """The work of commands.pack: both splits of any data set as shards, in a folder or in object storage."""
 
-import importlib
+import io
 import logging
+import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig
@@ -111,24 +111,20 @@ def _read(
 def write_shards(
     samples: Iterable[dict[str, bytes]], split: Split, store: ObjectStore, shard_mb: float
 ) -> Iterator[Shard]:
-    """Write the samples into tar files of about `shard_mb` MB.
-
-    Raises:
-        ModuleNotFoundError: webdataset is not installed.
-    """
-    try:
-        writer: Any = importlib.import_module("webdataset").TarWriter
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("Shards need webdataset: pip install 'depth-lightning[shards]'") from error
+    """Write the samples into tar files of about `shard_mb` MB; the same samples make the same bytes."""
     remaining, number = iter(samples), 0
     following = next(remaining, None)
     with _aside(store) as aside:
         while following is not None:
             path, file = Path(aside) / "shard.tar", f"{split}/{number:06d}.tar"
             count = size = 0
-            with path.open("wb") as stream, writer(stream, encoder=False, mtime=0) as archive:
+            with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as archive:
                 while following is not None and (not count or size < shard_mb * 1e6):
-                    size += archive.write({"__key__": f"{number:06d}_{count:06d}", **following})
+                    for extension, content in following.items():
+                        member = tarfile.TarInfo(f"{number:06d}_{count:06d}.{extension}")  # of user 0, at time 0
+                        member.size = len(content)
+                        archive.addfile(member, io.BytesIO(content))
+                        size += member.size
                     count += 1
                     following = next(remaining, None)
             shard = Shard(file, count, path.stat().st_size, digest(path))
