@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from depth_lightning.data.augmentation import augmentation_in_words, augmentation_options
 from depth_lightning.models import find_release
 from depth_lightning.models.provenance import metadata_path, read_json
 from depth_lightning.models.weight_files import read_weights
@@ -98,7 +99,9 @@ def recipe(run: DictConfig) -> dict[str, str]:
         "started from": start,
         "encoder": "frozen" if model.get("freeze_encoder") else "trained",
         "image size": f"shorter side {data.get('size')}, crop {data.get('crop') or 'none'}",
-        "augmentation": str(data.get("augmentation")),
+        "augmentation": augmentation_in_words(
+            augmentation_options(data["augmentation"], _values(run, "augmentation") or None)
+        ),
         "loss": "; ".join(f"{kind}: {_call(loss)}" for kind, loss in _values(run, "loss").items()),
         "optimiser": _call(_values(run, "optimizer")),
         "schedule": _call(_values(run, "scheduler")),

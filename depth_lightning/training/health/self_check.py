@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+from depth_lightning.data.sampling import evenly_spread
 from depth_lightning.models import LoadReport, normalize
 from depth_lightning.sample import DepthBatch, DepthKind, DepthSample, collate
 from depth_lightning.training.health.inspection import Findings, inspect_step
@@ -256,8 +257,7 @@ def _count(parameters: Iterable[Tensor]) -> int:
 
 def _spread(data: Sequence[DepthSample], count: int) -> list[DepthSample]:
     """Samples spread evenly over the data."""
-    chosen = np.linspace(0, len(data) - 1, min(count, len(data))).round().astype(int)
-    return [data[int(index)] for index in chosen]
+    return [data[index] for index in evenly_spread(range(len(data)), count)]
 
 
 def _on_device(module: DepthModule, samples: list[DepthSample]) -> DepthBatch:
