@@ -66,8 +66,16 @@ def report_pair(first: EvaluatedRun, second: EvaluatedRun, output: Path | None) 
     from depth_lightning.metrics import mean_intervals
     from depth_lightning.metrics.paired import sign_flip_test
     from depth_lightning.reporting.ranking import p_value
-    from depth_lightning.reporting.tables import HIGHER_IS_BETTER, interval, number, print_rows, with_arrow, write_rows
+    from depth_lightning.reporting.tables import (
+        interval,
+        number,
+        print_rows,
+        recorded_directions,
+        with_arrow,
+        write_rows,
+    )
 
+    higher_is_better = recorded_directions(first.content, second.content)
     metrics = [name for name in first.content["metrics"] if name in first.images and name in second.images]
     groups: dict[bytes, list[str]] = {}  # metrics that the same images have: those of depth, those of disparity
     for name in metrics:
@@ -82,7 +90,7 @@ def report_pair(first: EvaluatedRun, second: EvaluatedRun, output: Path | None) 
         bounds = mean_intervals(theirs - ours, units)
         p_values = sign_flip_test(theirs - ours, units)
         for column, name in enumerate(names):
-            gain = (theirs - ours)[:, column] * (1 if name in HIGHER_IS_BETTER else -1)
+            gain = (theirs - ours)[:, column] * (1 if higher_is_better[name] else -1)
             rows.append(
                 {
                     "metric": name,
@@ -104,7 +112,7 @@ def report_pair(first: EvaluatedRun, second: EvaluatedRun, output: Path | None) 
     header |= {"p": True, f"{first.name} better on": True, f"{second.name} better on": True}
     cells = [
         [
-            with_arrow(row["metric"]),
+            with_arrow(row["metric"], higher_is_better[row["metric"]]),
             number(row["first"]),
             number(row["second"]),
             f"{row['difference']:+.4f}",
@@ -115,7 +123,7 @@ def report_pair(first: EvaluatedRun, second: EvaluatedRun, output: Path | None) 
         ]
         for row in rows
     ]
-    notes = [_verdict(first, second, rows[0], better_is_less=rows[0]["metric"] not in HIGHER_IS_BETTER)]
+    notes = [_verdict(first, second, rows[0], better_is_less=not higher_is_better[rows[0]["metric"]])]
     notes.append(
         f"{rows[0]['images']} images that both scored; intervals by a studentised bootstrap and p by flipping signs, "
         f"over {rows[0]['units']}. The p values are not corrected for being {len(rows)}, of metrics that go together."

@@ -84,7 +84,7 @@ def _evaluate(
     if isinstance(data, DA2K):
         return evaluate_point_pairs(cfg, network, data, title)
     module = DepthModule(network, objects.build_metrics(cfg))
-    explain = Explain(module.metrics.protocol, relative=network.output == "relative") if cfg.explain else None
+    explain = Explain(module.metrics, relative=network.output == "relative") if cfg.explain else None
     pictures = PageImages() if cfg.report else None
     trainer = objects.build_trainer(cfg, callbacks=[part for part in (explain, pictures) if part], loggers=[])
     result = score(trainer, module, data, cfg.breakdowns)

@@ -1,12 +1,12 @@
 """Write both splits of a data set into a few large files: `python -m depth_lightning pack data=… output=…`."""
 
-import importlib
+import io
 import logging
+import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig
@@ -132,21 +132,20 @@ def write_shards(
 ) -> Iterator[Shard]:
     """Write the samples into tar files of about `shard_mb` MB in `folder`, and on from there into object storage.
 
-    Raises:
-        ModuleNotFoundError: webdataset is not installed.
+    The same samples make the same bytes.
     """
-    try:
-        writer: Any = importlib.import_module("webdataset").TarWriter
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("Shards need webdataset: pip install 'depth-lightning[shards]'") from error
     remaining, number = iter(samples), 0
     following = next(remaining, None)
     while following is not None:
         path = folder / f"{number:06d}.tar"
         count = size = 0
-        with path.open("wb") as stream, writer(stream, encoder=False, mtime=0) as archive:
+        with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as archive:
             while following is not None and (not count or size < shard_mb * 1e6):
-                size += archive.write({"__key__": f"{number:06d}_{count:06d}", **following})
+                for extension, content in following.items():
+                    member = tarfile.TarInfo(f"{number:06d}_{count:06d}.{extension}")  # of user 0, at time 0
+                    member.size = len(content)
+                    archive.addfile(member, io.BytesIO(content))
+                    size += member.size
                 count += 1
                 following = next(remaining, None)
         shard = Shard(f"{split}/{path.name}", count, path.stat().st_size, digest(path))

@@ -52,6 +52,12 @@ def check_comparable(first: EvaluatedRun, second: EvaluatedRun) -> None:
         raise ValueError(
             f"{names}their protocols differ in {', '.join(fields)}. Evaluate both with the same protocol=…."
         )
+    ours, theirs = (run.content.get("higher_is_better", {}) for run in (first, second))
+    if turned := [name for name in ours if ours[name] != theirs.get(name, ours[name])]:
+        raise ValueError(
+            f"{names}in {', '.join(turned)}, more is better for one and less for the other. "
+            "Evaluate both with the same `higher_is_better` of the metric."
+        )
     missing = [
         f"{len(found)} only in {run.name} ({', '.join(found[:SHOWN])}{', …' if len(found) > SHOWN else ''})"
         for run, other in ((first, second), (second, first))

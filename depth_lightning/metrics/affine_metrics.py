@@ -7,7 +7,7 @@ from torch import Tensor
 
 from depth_lightning.affine import normalised
 from depth_lightning.metrics.errors import ErrorFunction
-from depth_lightning.metrics.per_image import PerImageMetrics
+from depth_lightning.metrics.per_image import ImageFacts, ImageRows, PerImageMetrics
 from depth_lightning.metrics.pixels import random_valid_pixels
 
 PAIRS = 10_000
@@ -42,12 +42,13 @@ def ordinal_error(disparity: Tensor, target_disparity: Tensor, mask: Tensor) -> 
 class AffineMetrics(PerImageMetrics):
     """`affine_error` and `ordinal_error` of disparities, averaged over images."""
 
+    higher_is_better = False
+
     def __init__(self, **kwargs: Any) -> None:
         errors: dict[str, ErrorFunction] = {"affine_error": affine_error, "ordinal_error": ordinal_error}
         super().__init__(errors, **kwargs)
 
-    def image_rows(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        """One row an image. A constant truth orders no pair, so it is counted as not determined."""
-        rows = torch.stack([function(prediction, target, mask) for function in self.errors.values()], dim=1)
-        unfitted = rows.new_full((len(rows),), torch.nan)
-        return self.with_facts(rows, target, mask, rows.isfinite().all(dim=1), unfitted, unfitted)
+    def image_rows(self, prediction: Tensor, target: Tensor, mask: Tensor, scale_known: bool) -> ImageRows:
+        """One row per image. A constant truth orders no pair, so it is counted as not determined."""
+        errors = self.image_errors(prediction, target, mask)
+        return ImageRows(errors, ImageFacts.of(target, mask), errors.isfinite().all(dim=1))

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from depth_lightning.reporting.tables import recorded_directions, with_arrow
+
 _KNOWN_LICENCES: Final = {"Apache-2.0": "apache-2.0", "CC-BY-NC-4.0": "cc-by-nc-4.0"}
 
 _OURS = """
@@ -123,7 +125,9 @@ class ModelCard:
             return "Not evaluated: no metrics.json says how good it is."
         protocol = self.numbers["protocol"]
         settings = ", ".join(f"{key} {value}" for key, value in protocol.items() if key != "hash")
-        rows = {name: f"{value:.4f}" for name, value in self.numbers["metrics"].items() if value is not None}
+        higher = recorded_directions(self.numbers)
+        metrics = self.numbers["metrics"].items()
+        rows = {with_arrow(name, higher[name]): f"{value:.4f}" for name, value in metrics if value is not None}
         return (
             f"{_table('metric', 'value', rows)}\n\n{self.numbers['images']} images of {self.numbers['data']}. "
             f"Protocol {protocol['hash']}: {settings}. Numbers under another protocol are another measurement."

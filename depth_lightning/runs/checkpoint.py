@@ -7,14 +7,20 @@ from typing import Any, cast
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
 from depth_lightning.models import find_provenance
 from depth_lightning.models.torch_files import END_OF_PARTS, CheckpointError, NotARunError, read_run
+from depth_lightning.runs.trust import refuse_resolvers, refuse_strangers
 
 log = logging.getLogger(__name__)
 
 FROM_RUN = ("model", "data", "protocol", "metrics", "seed")
 """The parts of the configuration that decide what a checkpoint predicts and how that is scored."""
+
+
+NOT_BUILT = ("callbacks", "logger")
+"""The parts that nothing reads from a checkpoint; those of a sweep name its folder by a resolver."""
 
 
 def read_run_checkpoint(path: str | Path) -> tuple[DictConfig, dict[str, Any]]:
@@ -34,14 +40,24 @@ def read_run_checkpoint(path: str | Path) -> tuple[DictConfig, dict[str, Any]]:
         other = isinstance(error, NotARunError)
         hint = f" For released weights, use model=… model.weights={path}." if other else ""
         raise CheckpointError(f"checkpoint={error}{hint}") from error
-    return cast(DictConfig, OmegaConf.create(content["config"])), content["state_dict"]
+    return _recorded_config(content["config"], path), content["state_dict"]
 
 
 def run_config(path: Path) -> DictConfig:
     """The configuration of the run that wrote a checkpoint, also of one in parts; see `read_run_checkpoint`."""
     if not path.is_dir():
         return read_run_checkpoint(path)[0]
-    return cast(DictConfig, OmegaConf.create(read_run(path / END_OF_PARTS, ("config",))["config"]))
+    return _recorded_config(read_run(path / END_OF_PARTS, ("config",))["config"], path)
+
+
+def _recorded_config(config: Any, path: Path) -> DictConfig:
+    """A checkpoint's configuration, which refers to nothing but itself."""
+    try:
+        parts = {part: value for part, value in config.items() if part not in NOT_BUILT}
+        refuse_resolvers(parts, f"checkpoint={path}")
+        return OmegaConf.create(parts)
+    except (AttributeError, RecursionError, OmegaConfBaseException) as error:
+        raise ValueError(f"checkpoint={path}: its configuration is not one of train.py ({error!r}).") from error
 
 
 def chosen_network(cfg: DictConfig, overrides: Sequence[str], purpose: str) -> tuple[DictConfig, dict[str, Any] | None]:
@@ -105,10 +121,12 @@ def overlay(saved: DictConfig, composed: DictConfig, overrides: Sequence[str]) -
     data set that is typed keeps the run's size, which belongs to the network.
 
     Raises:
+        UntrustedConfigError: the checkpoint's configuration names what it may not choose.
         ValueError: the encoder that was typed is not the checkpoint's.
     """
     merged = composed.copy()
     typed = cast(Mapping[str, Any], OmegaConf.to_container(composed, resolve=False))
+    keys: list[str] = []
     with open_dict(merged):
         for part in FROM_RUN:
             merged[part] = saved[part]
@@ -116,12 +134,14 @@ def overlay(saved: DictConfig, composed: DictConfig, overrides: Sequence[str]) -
             part, *path = (override.key_or_group if override.key_or_group != "encoder" else "model.encoder").split(".")
             if part not in FROM_RUN:
                 continue
+            keys.append(".".join([part, *path]))
             value: Any = typed[part]
             for key in path:
                 value = value[key]
             if part == "data" and not path:
                 value = {**value, "size": saved.data.size}
             OmegaConf.update(merged, ".".join([part, *path]), value, merge=False, force_add=True)
+    refuse_strangers(merged, FROM_RUN, f"checkpoint={composed.checkpoint}", keys, composed.trust)
     if merged.model.encoder != saved.model.encoder:
         raise ValueError(
             f"The checkpoint holds a {saved.model.encoder}, but {merged.model.encoder} was asked for. "

@@ -4,7 +4,7 @@ import fcntl
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from depth_lightning.atomic import write_text
 from depth_lightning.runs.checkpoint import read_run_checkpoint, run_config
-from depth_lightning.runs.earlier import current
+from depth_lightning.runs.earlier import comparable
 from depth_lightning.training.saving.checkpoint_files import END_OF_PARTS, newest_whole, whole_step
 
 log = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ def claim_folder(run_dir: Path, config: Mapping[str, Any], checkpoint: Path | No
             raise ValueError(
                 f"{run_dir} already holds a run. Choose another hydra.run.dir, or go on with that one: checkpoint=auto"
             )
-        _must_agree(run_dir, current(OmegaConf.to_container(OmegaConf.load(known))), current(config))
+        _must_agree(run_dir, OmegaConf.to_container(OmegaConf.load(known)), config)
         if checkpoint is not None and not auto:
             _must_be_newest(run_dir, checkpoint)
     else:
@@ -112,15 +112,15 @@ def claim_folder(run_dir: Path, config: Mapping[str, Any], checkpoint: Path | No
     if checkpoint is not None:
         log.info(f"Going on from {checkpoint}, step {whole_step(checkpoint)}")
         if not known.parent.samefile(checkpoint.resolve().parent.parent):
-            for change in changes(
-                current(OmegaConf.to_container(run_config(checkpoint), resolve=True)), current(config)
-            ):
+            before = cast(dict[str, Any], OmegaConf.to_container(run_config(checkpoint), resolve=True))
+            now = {part: config.get(part) for part in (*before, "augmentation")}
+            for change in changes(comparable(before), comparable(now)):
                 log.info(f"Unlike the run it goes on from: {change}")
     return lock
 
 
 def _must_agree(run_dir: Path, known: Any, config: Mapping[str, Any]) -> None:
-    if found := list(changes(known, config)):
+    if found := list(changes(comparable(known), comparable(config))):
         raise ValueError(
             f"{run_dir} holds a run with another configuration: {'; '.join(found)}. To go on with what was typed, "
             f"choose another hydra.run.dir and checkpoint={run_dir}/checkpoints/last.ckpt"

@@ -125,7 +125,7 @@ def _status(run: Path) -> str:
 def report_jobs(jobs: Sequence[Job], folder: Path) -> None:
     """Print one row per job, grouped by protocol, and write comparison.csv."""
     from depth_lightning.metrics import Protocol
-    from depth_lightning.reporting.tables import number, print_rows, with_arrow, write_rows
+    from depth_lightning.reporting.tables import number, print_rows, recorded_directions, with_arrow, write_rows
 
     keys = list(dict.fromkeys(key for job in jobs for key in job.overrides))
     varied = [key for key in keys if len({job.overrides.get(key) for job in jobs}) > 1]
@@ -151,7 +151,8 @@ def report_jobs(jobs: Sequence[Job], folder: Path) -> None:
             fields = {key: value for key, value in job.content["protocol"].items() if key != "hash"}
             words[job.protocol] = f"Protocol {job.protocol}: {Protocol(**fields)}."
     header = {"job": False, **dict.fromkeys(shown, False), "hash": False, "images": True}
-    header |= {with_arrow(name): True for name in metrics}
+    higher_is_better = recorded_directions(*(job.content for job in done))
+    header |= {with_arrow(name, higher_is_better[name]): True for name in metrics}
     notes = list(words.values())
     if len({(job.protocol, job.data) for job in done}) > 1:
         notes.append("Numbers across a line are not comparable: the jobs were measured otherwise, or on other data.")

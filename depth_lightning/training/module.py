@@ -19,7 +19,7 @@ from depth_lightning.training.like_truth import converted
 from depth_lightning.training.objective import Objective
 from depth_lightning.training.optimizer import OptimizerFactory, adamw
 from depth_lightning.training.scheduler import Schedule, poly
-from depth_lightning.training.sharding import gather, is_sharded, shard, split
+from depth_lightning.training.sharding import is_sharded, reshard, shard, unshard
 
 log = logging.getLogger(__name__)
 
@@ -98,12 +98,12 @@ class DepthModule(lightning.LightningModule):
     def on_validation_start(self) -> None:
         """Processes may differ in how many images they see, and the first draws some."""
         if is_sharded(self.network):
-            gather(self.network)
+            unshard(self.network)
 
     def on_validation_end(self) -> None:
         """Train on."""
         if is_sharded(self.network) and self.trainer.state.fn == TrainerFn.FITTING:
-            split(self.network)
+            reshard(self.network)
 
     def validation_step(self, batch: DepthBatch, batch_index: int) -> Tensor:
         """Score one batch at the resolution of its ground truth; the prediction, for callbacks."""

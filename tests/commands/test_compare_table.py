@@ -72,7 +72,8 @@ def test_jobs_without_a_protocol_are_listed(tmp_path, capsys):
     job = _job(tmp_path, 1, 0.1, ["data=da2k"])
     (job / "metrics.json").write_text('{"metrics": {"accuracy": 0.95}, "images": 9}')
     _compare(tmp_path)
-    assert "0.9500" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "0.9500" in printed and "accuracy ↑" in printed and "abs_rel ↓" in printed
     assert _rows(tmp_path)[1]["accuracy"] == "0.95"
 
 

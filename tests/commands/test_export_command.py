@@ -35,7 +35,7 @@ def test_a_run_is_exported_and_loads_with_nothing_else(call, trained, tmp_path):
     assert metadata["protocol_hash"] == numbers["protocol"]["hash"]
     assert metadata["starting_weights"] is metadata["licence"] is None
     card = (tmp_path / "out/README.md").read_text()
-    assert f"| abs_rel | {numbers['metrics']['abs_rel']:.4f} |" in card and metadata["protocol_hash"] in card
+    assert f"| abs_rel ↓ | {numbers['metrics']['abs_rel']:.4f} |" in card and metadata["protocol_hash"] in card
     assert "pipeline_tag: depth-estimation" in card and "RenderedRooms" in card and "SiLogLoss" in card
     assert str(trained[0].parent) not in card, "a path of the user's machine"
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [

@@ -74,6 +74,7 @@ def test_a_row_gradient_gives_the_known_accuracy(config, folder, tmp_path, outpu
     assert {**score.metrics, **expected} == score.metrics
     content = json.loads((tmp_path / "metrics.json").read_text())
     assert content["metrics"] == score.metrics
+    assert content["higher_is_better"] == dict.fromkeys(score.metrics, True)
     assert (content["images"], content["pairs"]) == (6, pairs) == (6, sum(content["pairs_by_scene"].values()))
     with (tmp_path / "table.csv").open() as file:
         row = next(csv.DictReader(file))

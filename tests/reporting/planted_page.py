@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from depth_lightning.evaluation.page_images import PageImages
-from depth_lightning.metrics import Breakdowns, DepthMetrics, PartMetrics, Protocol, group_rows
+from depth_lightning.metrics import ERRORS, Breakdowns, DepthMetrics, PartMetrics, Protocol, directions, group_rows
 from depth_lightning.metrics.per_image import ValidationCounts, ValidationTables
 from depth_lightning.models import DepthAnythingV2
 from depth_lightning.reporting.page import PageContent, write_page
@@ -63,9 +63,10 @@ def collect(planted, module, parts=None, of=None):
     return pictures
 
 
-def make_page(folder, planted, output="metric", protocol=None, **content):
+def make_page(folder, planted, output="metric", protocol=None, errors=ERRORS, **content):
     """The page of these images."""
-    module = DepthModule(DepthAnythingV2("tiny", output=output, max_depth=10.0), DepthMetrics(protocol or Protocol()))
+    network = DepthAnythingV2("tiny", output=output, max_depth=10.0)
+    module = DepthModule(network, DepthMetrics(protocol or Protocol(), errors))
     parts = PartMetrics(module.metrics.protocol)
     images = collect(planted, module, parts).gathered()
     tables = ValidationTables(module.metrics.images(), module.affine_metrics.images())
@@ -74,6 +75,7 @@ def make_page(folder, planted, output="metric", protocol=None, **content):
                for name, value in one.compute().items()}  # fmt: skip
     result = EvaluationResult(
         metrics,
+        directions({**module.metrics.errors, **module.affine_metrics.errors}),
         ValidationCounts(module.metrics.counts(), module.affine_metrics.counts()),
         module.metrics.intervals(tables.depth),
         tables,

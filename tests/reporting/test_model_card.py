@@ -17,10 +17,17 @@ def front_matter(card):
 
 def test_numbers_stand_with_their_protocol_and_nothing_else_is_a_number():
     text = str(ModelCard("vits", "metric", 10.0, 518, "official", numbers=NUMBERS))
-    assert "| abs_rel | 0.0731 |" in text and "| delta1 | 0.9600 |" in text and "silog" not in text
+    assert "| abs_rel ↓ | 0.0731 |" in text and "| delta1 ↑ | 0.9600 |" in text and "silog" not in text
     assert "654 images of NYUDepthV2 nyu. Protocol 0a1b2c3d: min_depth 0.001, crop nyu_eigen" in text
     without = str(ModelCard("vits", "metric", 10.0, 518, "official"))
     assert "Not evaluated" in without and "abs_rel" not in without
+
+
+def test_numbers_of_a_metric_of_ones_own_point_the_way_it_states():
+    numbers = {**NUMBERS, "metrics": {"mine": 0.5}}
+    assert "| mine ↓ | 0.5000 |" in str(ModelCard("vits", "metric", 10.0, 518, "official", numbers=numbers))
+    numbers["higher_is_better"] = {"mine": True}
+    assert "| mine ↑ | 0.5000 |" in str(ModelCard("vits", "metric", 10.0, 518, "official", numbers=numbers))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from headless import Browser, find_chromium
 from planted_page import Planted, make_page, room
 
-from depth_lightning.metrics import Protocol
+from depth_lightning.metrics import ERRORS, Protocol
 from depth_lightning.reporting.colour import DEPTH_COLOURS, colourise
 from depth_lightning.reporting.page.images import chosen
 from depth_lightning.sample import DepthKind
@@ -16,6 +16,14 @@ from depth_lightning.sample import DepthKind
 pytestmark = pytest.mark.skipif(find_chromium() is None, reason="needs Chromium, which this machine does not have")
 
 HOSTILE = 'a</script><script>document.title = "hacked"</script><img src=x onerror="document.title=1">'
+
+
+def closeness(prediction, target, mask):
+    """A metric of one's own, of which more is better."""
+    return 1 - ERRORS["abs_rel"](prediction, target, mask)
+
+
+closeness.higher_is_better = True
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +47,8 @@ def planted():
 @pytest.fixture(scope="module")
 def page(planted, tmp_path_factory):
     curves = [{"step": str(step), "train/loss": str(1 / (step + 1)), "val/abs_rel": "0.1"} for step in range(1000)]
-    return make_page(tmp_path_factory.mktemp("page"), planted.values(), title=HOSTILE, curves=curves, notes=[HOSTILE])
+    errors, words = {**ERRORS, "mine": closeness}, {"title": HOSTILE, "notes": [HOSTILE]}
+    return make_page(tmp_path_factory.mktemp("page"), planted.values(), errors=errors, curves=curves, **words)
 
 
 @pytest.fixture
@@ -139,8 +148,11 @@ def test_a_script_that_is_not_the_pages_own_is_not_run(browser, page, tmp_path):
     assert any("Content Security Policy" in error for error in browser.errors())
 
 
-@pytest.mark.parametrize("name", ["abs_rel", "delta1", "rmse"])
-def test_the_sort_sorts(opened, page, name):
+@pytest.mark.parametrize(
+    "name, first", [("abs_rel", "ascending"), ("delta1", "ascending"), ("rmse", "descending"), ("mine", "ascending")]
+)
+def test_the_sort_sorts(opened, page, name, first):
+    """Worst first, or the other way where that is how the table stands: by abs_rel."""
     table = page.result.per_image()
     ascending = [table["id"][row] for row in np.argsort(table[name], kind="stable")]
     assert _rows(opened)[:3] == [one.id for one in sorted(page.images, key=lambda one: -one.error)][:3]  # worst first
@@ -150,7 +162,7 @@ def test_the_sort_sorts(opened, page, name):
     for _ in range(2):
         opened.press("Enter")
         found.append((opened.run(f"{button}.parentElement.ariaSort"), _rows(opened)))
-    assert {way for way, _ in found} == {"ascending", "descending"}
+    assert [way for way, _ in found] == sorted(["ascending", "descending"], reverse=first == "descending")
     for way, ids in found:
         values = [table[name][table["id"].index(identity)] for identity in ids]
         assert values == sorted(values, reverse=way == "descending") and len(ids) == len(ascending)

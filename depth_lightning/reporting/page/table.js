@@ -45,12 +45,12 @@ function buildTable(open) {
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("reset", () => setTimeout(refresh));
   // Worst first: by the first column, or by name where nothing was measured.
-  content.columns.length ? sortBy(0, !content.columns[0].label.includes("↑")) : sortBy(-1);
+  content.columns.length ? sortBy(0, !content.columns[0].higherIsBetter) : sortBy(-1);
 }
 
 function sortBy(column, descending) {
   if (descending === undefined) {
-    const worstFirst = column >= 0 && content.columns[column].label.includes("↓");
+    const worstFirst = column >= 0 && content.columns[column].higherIsBetter === false;
     descending = sorting.column === column ? !sorting.descending : worstFirst;
   }
   Object.assign(sorting, { column, descending });

@@ -95,13 +95,15 @@ def _data(images: Sequence[PageImage]) -> Iterator[str]:
 
 
 def _index(content: PageContent, images: Sequence[PageImage]) -> dict[str, Any]:
-    table = content.result.per_image()
+    table, higher = content.result.per_image(), content.result.higher_is_better
     metrics = [name for name in table if name in {*content.result.metrics}]
     facts = [name for name in FACT_COLUMNS if np.isfinite(np.asarray(table.get(name, []), float)).any()]
     ways = list(dict.fromkeys(image.shown_as for image in images))
     return {
-        "columns": [{"name": name, "label": with_arrow(name)} for name in metrics]
-        + [{"name": name, "label": name} for name in facts],
+        "columns": [
+            {"name": name, "label": with_arrow(name, higher[name]), "higherIsBetter": higher[name]} for name in metrics
+        ]
+        + [{"name": name, "label": name, "higherIsBetter": None} for name in facts],
         "images": [
             {
                 "id": image.id,
@@ -172,7 +174,7 @@ def _results(content: PageContent) -> str:
     for metric in columns[first]:
         cells = [number(columns[first][metric]), *([interval(bounds.get(metric))] if known else [])]
         cells += [number(columns[other].get(metric)) for other in others]
-        rows.append([with_arrow(metric), *cells])
+        rows.append([with_arrow(metric, content.result.higher_is_better[metric]), *cells])
     notes = "".join(f"<p class=note>{_text(note)}</p>" for note in content.notes)
     return _table("Averages over images", head, rows) + notes
 
@@ -246,7 +248,8 @@ def _error_charts(result: EvaluationResult) -> str:
         rows = [
             [row["scene"], str(row["images"]), *(number(row[name]) for name in shown)] for row in breakdowns.by_scene
         ]
-        tables.append(_table("By scene", ["scene", "images", *map(with_arrow, shown)], rows))
+        head = ["scene", "images", *(with_arrow(name, result.higher_is_better[name]) for name in shown)]
+        tables.append(_table("By scene", head, rows))
     if breakdowns.corrections:
         rows = [
             [row["correction"], *(number(row[name]) for name in ("abs_rel", "rmse", "delta1"))]

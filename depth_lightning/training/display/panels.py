@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 
+from depth_lightning.data.sampling import evenly_spread
 from depth_lightning.reporting.loggers import log_image
 from depth_lightning.reporting.panels import draw_panel, save_png, stack_panels
 from depth_lightning.sample import DepthDataset, DepthKind, DepthSample, collate
@@ -50,8 +51,7 @@ def validated_epoch(trainer: lightning.Trainer) -> bool:
 
 def draw_panels(module: DepthModule, data: DepthDataset, images: int) -> np.ndarray:
     """The panels of a few of `data`'s transformed samples, spread evenly, one below the other."""
-    chosen = np.linspace(0, len(data) - 1, min(images, len(data))).round().astype(int)
-    return stack_panels([sample_panel(module, data[int(index)]) for index in chosen])
+    return stack_panels([sample_panel(module, data[index]) for index in evenly_spread(range(len(data)), images)])
 
 
 def sample_panel(module: DepthModule, sample: DepthSample) -> np.ndarray:

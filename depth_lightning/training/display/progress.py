@@ -99,8 +99,8 @@ class PlainProgress(Callback):
 
 
 def _validation(trainer: lightning.Trainer) -> str:
-    found = {name: trainer.callback_metrics.get(f"val/{name}") for name in HEADLINE}
-    numbers = ", ".join(f"{name} {value:.4f}" for name, value in found.items() if value is not None)
+    values = {name: trainer.callback_metrics.get(f"val/{name}") for name in HEADLINE}
+    numbers = ", ".join(f"{name} {value:.4f}" for name, value in values.items() if value is not None)
     return f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}: val {numbers}"
 
 
@@ -114,7 +114,7 @@ class TerminalProgress(ProgressBar):
         super().__init__()
         self._shown: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
-        self._said = ""
+        self._status = ""
         self._refreshed = 0.0
         self._enabled = True
 
@@ -135,8 +135,8 @@ class TerminalProgress(ProgressBar):
         """Move on."""
         batch_index = args[2]
         if self._enabled and logs_step(trainer, batch_index):
-            self._said = f"{state(trainer)}, {clock(self._pace.left_s(trainer))} left"
-        self._advance("train", batch_index + 1, self._said)
+            self._status = f"{state(trainer)}, {clock(self._pace.left_s(trainer))} left"
+        self._advance("train", batch_index + 1, self._status)
 
     def on_validation_start(self, trainer: lightning.Trainer, module: Any) -> None:
         """Begin a bar below."""
@@ -176,13 +176,14 @@ class TerminalProgress(ProgressBar):
         assert self._shown is not None
         self._end(name)
         known = total if math.isfinite(total) else None
-        self._tasks[name] = self._shown.add_task(description, total=known, said=self._said if name == "train" else "")
+        status = self._status if name == "train" else ""
+        self._tasks[name] = self._shown.add_task(description, total=known, status=status)
         self._shown.refresh()
 
-    def _advance(self, name: str, completed: int, said: str = "") -> None:
+    def _advance(self, name: str, completed: int, status: str = "") -> None:
         if self._shown is None or name not in self._tasks:
             return
-        self._shown.update(self._tasks[name], completed=completed, said=said)
+        self._shown.update(self._tasks[name], completed=completed, status=status)
         if time.monotonic() - self._refreshed >= REFRESH_S:
             self._refreshed = time.monotonic()
             self._shown.refresh()
@@ -197,7 +198,7 @@ class TerminalProgress(ProgressBar):
             TextColumn("{task.description}"),
             BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=8)),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[said]}", table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[status]}", table_column=Column(no_wrap=True)),
             console=Console(),
             auto_refresh=False,
             expand=True,

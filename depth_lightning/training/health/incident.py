@@ -144,12 +144,12 @@ def read_incident(folder: Path) -> Incident:
         batches = [
             DepthBatch(
                 **load_file(folder / f"batch_{number}.safetensors"),
-                kind=tuple(DepthKind[kind.upper()] for kind in said["kind"]),
-                id=tuple(said["id"]),
-                scene=tuple(said["scene"]),
-                seed=tuple(said["seed"]),
+                kind=tuple(DepthKind[kind.upper()] for kind in names["kind"]),
+                id=tuple(names["id"]),
+                scene=tuple(names["scene"]),
+                seed=tuple(names["seed"]),
             )
-            for number, said in enumerate(content["batches"])
+            for number, names in enumerate(content["batches"])
         ]
     except (json.JSONDecodeError, KeyError, TypeError, SafetensorError) as error:
         raise ValueError(f"{folder} cannot be read: one of its files is torn or was changed ({error}).") from error

@@ -19,7 +19,7 @@ from depth_lightning.data.sampling import TrainSampler
 from depth_lightning.reporting.loggers import MetricsFile
 from depth_lightning.training.saving.checkpoint_files import BEST, LAST, WholeFiles
 from depth_lightning.training.saving.checkpoint_folder import CheckpointFolder
-from depth_lightning.training.saving.position import Position, place, position_of
+from depth_lightning.training.saving.position import Position, position_of, set_loop_counters
 
 log = logging.getLogger(__name__)
 
@@ -208,7 +208,7 @@ class Checkpoints(Checkpoint):
         """Write down where the run stands, and how long its logs are."""
         position = self._position(trainer)
         checkpoint["position"] = position._asdict()
-        place(checkpoint["loops"]["fit_loop"], position, trainer.accumulate_grad_batches)
+        set_loop_counters(checkpoint["loops"]["fit_loop"], position, trainer.accumulate_grad_batches)
         files = _metrics_files(trainer) if trainer.is_global_zero else []
         checkpoint["log_rows"] = max((file.rows for file in files), default=0)
 
@@ -231,7 +231,7 @@ class Checkpoints(Checkpoint):
                 f"{_data(trainer).batch_size} × {trainer.accumulate_grad_batches}. "
                 "To train its weights further in other batches, start a run with model.weights=<the checkpoint>."
             )
-        place(checkpoint["loops"]["fit_loop"], position, trainer.accumulate_grad_batches)
+        set_loop_counters(checkpoint["loops"]["fit_loop"], position, trainer.accumulate_grad_batches)
         # The loader does begin in the middle of an epoch, at the place that Lightning's counters say.
         warnings.filterwarnings("ignore", ".*resuming from a checkpoint that ended before the epoch ended.*")
         self._resumed, self.folder.saved_step = position, checkpoint["global_step"]

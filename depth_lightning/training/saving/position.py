@@ -54,7 +54,7 @@ def position_of(trainer: lightning.Trainer, global_batch_size: int) -> Position:
     )
 
 
-def place(loops: dict[str, Any], position: Position, accumulated: int) -> None:
+def set_loop_counters(loops: dict[str, Any], position: Position, accumulated: int) -> None:
     """Set the counters of a checkpoint's `loops`, in place, so that Lightning goes on from `position`.
 
     Args:
