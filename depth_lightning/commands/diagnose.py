@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.progress import Progress
 from torch.utils.data import DataLoader, Dataset
 
+from depth_lightning.commands import objects
 from depth_lightning.commands.da2k import is_da2k
 from depth_lightning.commands.job import run_job
 from depth_lightning.data.diagnosis import Facts, Unreadable, Verdict, examine, judge, judge_splits, summarise
@@ -45,21 +45,18 @@ def diagnose(cfg: DictConfig) -> int:
     """
     if is_da2k(cfg):
         raise ValueError("DA-2K has pairs of points and no depth maps. Choose other data.")
-    if "parts" in cfg.data:
-        configs = {name: part.dataset for name, part in cfg.data.parts.items()}
-    else:
-        configs = {"": cfg.data.dataset}
+    configs = dict(cfg.data.parts.items()) if "parts" in cfg.data else {"": cfg.data}
     run_dir = Path(cfg.run_dir)
     found = 0
     for name, config in configs.items():
-        sources = {split: instantiate(config, split=split) for split in ("train", "val")}
+        sources = {split: objects.dataset_of(config)(split=split) for split in ("train", "val")}
         measured = {split: _measure(source, f"{name} {split}".strip(), cfg) for split, source in sources.items()}
         across = judge_splits(measured)
         pages = {
             split: _page(sources[split], facts, across if split == "val" else (), cfg.pictures)
             for split, facts in measured.items()
         }
-        title = f"{name or config._target_.rsplit('.', 1)[-1]} {cfg.data.get('root') or ''}".strip()
+        title = f"{name or config.dataset._target_.rsplit('.', 1)[-1]} {cfg.data.get('root') or ''}".strip()
         stem = f"doctor_{name}" if name else "doctor"
         write_page(run_dir / f"{stem}.html", title, pages, across)
         write_json(run_dir / f"{stem}.json", _report(pages, across))

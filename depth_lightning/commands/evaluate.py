@@ -7,7 +7,6 @@ from pathlib import Path
 import lightning
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from depth_lightning.commands import objects
@@ -67,7 +66,7 @@ def evaluate(cfg: DictConfig, overrides: Sequence[str]) -> EvaluationResult | Pa
 
 def _open_data(cfg: DictConfig) -> DepthDataModule | DA2K:
     if is_da2k(cfg):
-        pairs: DA2K = instantiate(cfg.data.dataset)
+        pairs: DA2K = objects.dataset_of(cfg.data)()
         return pairs
     data = objects.build_data(cfg)
     data.setup("validate")

@@ -1,13 +1,14 @@
 """The configuration's groups as the objects they describe."""
 
+import inspect
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import lightning
-from hydra.utils import get_method, instantiate
+from hydra.utils import get_method, get_object, instantiate
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
@@ -24,6 +25,9 @@ from depth_lightning.training import DepthModule, Objective
 from depth_lightning.training.callbacks import count
 
 log = logging.getLogger(__name__)
+
+LOADER = ("size", "crop", "augmentation", "batch_size", "eval_batch_size", "num_workers", "on_error")
+"""Keys of `data` that no data set is given unless its node says so."""
 
 
 def build_network(model: DictConfig) -> DepthAnythingV2:
@@ -55,7 +59,7 @@ def build_data(cfg: DictConfig) -> DepthDataModule:
     geometry, colour = _augmentation(cfg)
     size, workers = count("data.size", data.size), data.num_workers
     return DepthDataModule(
-        dataset=_mixture(data) if "parts" in data else instantiate(data.dataset, _partial_=True),
+        dataset=_mixture(data) if "parts" in data else dataset_of(data),
         train_transform=TrainTransform(size, data.crop, **geometry),
         eval_transform=EvaluationTransform(size),
         batch_size=count("data.batch_size", data.batch_size),
@@ -65,6 +69,37 @@ def build_data(cfg: DictConfig) -> DepthDataModule:
         colour=colour,
         bad_samples=Path(cfg.run_dir) / "bad_samples.csv" if on_error == "skip" else None,
     )
+
+
+def dataset_of(data: DictConfig) -> Callable[..., Any]:
+    """The data set of `data`, to be called with its split; `data` is no mixture."""
+    return cast(Callable[..., Any], instantiate(dataset_node(data), _partial_=True))
+
+
+def dataset_node(data: DictConfig) -> dict[str, Any]:
+    """The node `data.dataset`, where every argument that it leaves out has the value of the key of that name in `data`.
+
+    So an option of a data set is written once, where a person types it: `data.root`, not `data.dataset.root`.
+    """
+    keys = plain(data)
+    node = keys.pop("dataset")
+    return _completed(node, {key: value for key, value in keys.items() if key not in LOADER})
+
+
+def _completed(node: dict[str, Any], keys: Mapping[str, Any]) -> dict[str, Any]:
+    taken = _arguments(get_object(node["_target_"]))
+    own = {
+        key: _completed(value, keys) if isinstance(value, dict) and "_target_" in value else value
+        for key, value in node.items()
+    }
+    return {key: value for key, value in keys.items() if key in taken} | own
+
+
+def _arguments(made: Any) -> set[str]:
+    """The names of the arguments of a class or function; with those of its base, where a class takes **any."""
+    parameters = inspect.signature(made).parameters
+    passes_on = isinstance(made, type) and any(one.kind == one.VAR_KEYWORD for one in parameters.values())
+    return {*parameters, *(_arguments(made.__base__) if passes_on else ())}
 
 
 def _augmentation(cfg: DictConfig) -> tuple[dict[str, Any], ColourNoise | None]:
@@ -82,7 +117,7 @@ def _mixture(data: DictConfig) -> Callable[[str], Mixture]:
         names = list(data.parts if split == "train" or data.validate_on is None else data.validate_on)
         if unknown := set(names) - set(data.parts):
             raise ValueError(f"data.validate_on: {', '.join(sorted(unknown))} is none of {', '.join(data.parts)}.")
-        parts = {name: instantiate(data.parts[name].dataset, split=split) for name in names}
+        parts = {name: dataset_of(data.parts[name])(split=split) for name in names}
         if split == "train":
             return Mixture(parts, plain(data.weights), data.samples_per_epoch)
         return Mixture(parts)
