@@ -44,24 +44,19 @@ def diagnose(cfg: DictConfig) -> int:
         ValueError: a data set without depth maps.
     """
     objects.require_depth_maps(cfg.data)
-    if "parts" in cfg.data:
-        configs = {name: part.dataset for name, part in cfg.data.parts.items()}
-    else:
-        configs = {"": cfg.data.dataset}
+    configs = dict(cfg.data.parts.items()) if "parts" in cfg.data else {"": cfg.data}
     run_dir = Path(cfg.run_dir)
     found = 0
     for name, config in configs.items():
-        sources = {
-            split: objects.build(f"data.parts.{name}" if name else "data", config, split=split)
-            for split in ("train", "val")
-        }
+        open_split = objects.dataset_of(config, f"data.parts.{name}" if name else "data")
+        sources = {split: open_split(split=split) for split in ("train", "val")}
         measured = {split: _measure(source, f"{name} {split}".strip(), cfg) for split, source in sources.items()}
         across = judge_splits(measured)
         pages = {
             split: _page(sources[split], facts, across if split == "val" else (), cfg.pictures)
             for split, facts in measured.items()
         }
-        title = f"{name or config._target_.rsplit('.', 1)[-1]} {cfg.data.get('root') or ''}".strip()
+        title = f"{name or config.dataset._target_.rsplit('.', 1)[-1]} {cfg.data.get('root') or ''}".strip()
         stem = f"doctor_{name}" if name else "doctor"
         write_page(run_dir / f"{stem}.html", title, pages, across)
         write_json(run_dir / f"{stem}.json", _report(pages, across))

@@ -69,7 +69,7 @@ def evaluate(cfg: DictConfig, overrides: Sequence[str]) -> EvaluationResult | Pa
 
 def _open_data(cfg: DictConfig) -> DepthDataModule | DA2K:
     if objects.is_point_pairs(cfg.data):
-        pairs: DA2K = objects.build("data", cfg.data.dataset)
+        pairs: DA2K = objects.dataset_of(cfg.data)()
         return pairs
     data = objects.build_data(cfg)
     data.setup("validate")

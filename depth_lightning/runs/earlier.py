@@ -31,14 +31,33 @@ def current(node: Any) -> Any:
 def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     """A run's resolved configuration in the form in which two of the same meaning are equal.
 
-    The augmentation, which may be chosen by `augmentation`, `data.augmentation` or both, becomes `data.augmentation`
-    with all its options.
+    The augmentation, which may be chosen by `augmentation`, `data.augmentation` or both, is `data.augmentation` with
+    all its options. A data set's node holds no argument that is a key of `data`, too.
     """
     values: dict[str, Any] = current(config)
-    if "augmentation" in values.get("data", {}):
-        chosen = augmentation_options(values["data"]["augmentation"], values.pop("augmentation", None))
-        values["data"] = {**values["data"], "augmentation": chosen}
+    chosen = values.pop("augmentation", None)
+    if "data" in values:
+        data = _without_repetition(values["data"])
+        data["augmentation"] = augmentation_options(data["augmentation"], chosen)
+        values["data"] = data
     return values
+
+
+def _without_repetition(data: Mapping[str, Any]) -> dict[str, Any]:
+    values = {**data}
+    if "dataset" in data:
+        values["dataset"] = _own_arguments(data["dataset"], data)
+    if "parts" in data:
+        values["parts"] = {name: _without_repetition(part) for name, part in data["parts"].items()}
+    return values
+
+
+def _own_arguments(node: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _own_arguments(value, data) if isinstance(value, Mapping) and "_target_" in value else value
+        for key, value in node.items()
+        if key not in data or value != data[key]
+    }
 
 
 def _present_path(target: Any) -> Any:

@@ -1,8 +1,10 @@
 """The configuration's groups as the objects they describe."""
 
+import inspect
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,10 +25,13 @@ from depth_lightning.metrics import ERRORS, DepthMetrics, Protocol
 from depth_lightning.models import DepthAnythingV2, LoadReport, load_weights, resolve_weights
 from depth_lightning.runs.checkpoint import describe
 from depth_lightning.runs.earlier import current
-from depth_lightning.settings import SettingError, whole_number, within
+from depth_lightning.settings import whole_number, within
 from depth_lightning.training import DepthModule, Objective
 
 log = logging.getLogger(__name__)
+
+LOADER = ("size", "crop", "augmentation", "batch_size", "eval_batch_size", "num_workers", "on_error")
+"""Keys of `data` that no data set is given unless its node says so."""
 
 
 def build(path: str, node: Any, **arguments: Any) -> Any:
@@ -45,8 +50,8 @@ def build(path: str, node: Any, **arguments: Any) -> Any:
         try:
             return instantiate(described, **arguments)
         except InstantiationException as error:
-            if isinstance(error.__cause__, SettingError):
-                raise error.__cause__ from error
+            if isinstance(error.__cause__, ValueError | OSError | ModuleNotFoundError):  # the object's own words
+                raise error.__cause__ from None
             raise
 
 
@@ -79,7 +84,7 @@ def build_data(cfg: DictConfig) -> DepthDataModule:
     geometry, colour = _augmentation(cfg)
     size, workers = whole_number("data.size", data.size), data.num_workers
     return DepthDataModule(
-        dataset=_mixture(data) if "parts" in data else build("data", data.dataset, _partial_=True),
+        dataset=_mixture(data) if "parts" in data else dataset_of(data),
         train_transform=TrainTransform(size, data.crop, **geometry),
         eval_transform=EvaluationTransform(size),
         batch_size=whole_number("data.batch_size", data.batch_size),
@@ -91,6 +96,42 @@ def build_data(cfg: DictConfig) -> DepthDataModule:
         colour=colour,
         bad_samples=Path(cfg.run_dir) / "bad_samples.csv" if on_error == "skip" else None,
     )
+
+
+def dataset_of(data: DictConfig, path: str = "data") -> Callable[..., Any]:
+    """What opens a split of a data set, called with `split`.
+
+    Args:
+        data: of one data set, no mixture.
+        path: of `data` in the configuration, for messages.
+    """
+    return partial(build, path, dataset_node(data))
+
+
+def dataset_node(data: DictConfig) -> dict[str, Any]:
+    """The node `data.dataset`, where every argument that it leaves out has the value of the key of that name in `data`.
+
+    So an option of a data set is written once, where a person types it: `data.root`, not `data.dataset.root`.
+    """
+    keys = plain(data)
+    node = keys.pop("dataset")
+    return _completed(node, {key: value for key, value in keys.items() if key not in LOADER})
+
+
+def _completed(node: dict[str, Any], keys: Mapping[str, Any]) -> dict[str, Any]:
+    taken = _arguments(get_object(node["_target_"]))
+    own = {
+        key: _completed(value, keys) if isinstance(value, dict) and "_target_" in value else value
+        for key, value in node.items()
+    }
+    return {key: value for key, value in keys.items() if key in taken} | own
+
+
+def _arguments(made: Any) -> set[str]:
+    """The names of the arguments of a class or function; with those of its base, where a class takes **any."""
+    parameters = inspect.signature(made).parameters
+    passes_on = isinstance(made, type) and any(one.kind == one.VAR_KEYWORD for one in parameters.values())
+    return {*parameters, *(_arguments(made.__base__) if passes_on else ())}
 
 
 def _augmentation(cfg: DictConfig) -> tuple[dict[str, Any], ColourNoise | None]:
@@ -108,7 +149,7 @@ def _mixture(data: DictConfig) -> Callable[[str], Mixture]:
         names = list(data.parts if split == "train" or data.validate_on is None else data.validate_on)
         if unknown := set(names) - set(data.parts):
             raise ValueError(f"data.validate_on: {', '.join(sorted(unknown))} is none of {', '.join(data.parts)}.")
-        parts = {name: build(f"data.parts.{name}", data.parts[name].dataset, split=split) for name in names}
+        parts = {name: dataset_of(data.parts[name], f"data.parts.{name}")(split=split) for name in names}
         if split == "train":
             return Mixture(parts, plain(data.weights), data.samples_per_epoch)
         return Mixture(parts)

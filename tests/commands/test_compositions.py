@@ -5,15 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from depth_lightning.data import DepthPairs
 from depth_lightning.data.augmentation import BY_NAME
 from depth_lightning.data.photometric import ColourNoise
 from depth_lightning.runs import objects
 from depth_lightning.runs.earlier import comparable
 
 RECORDED: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("compositions.json").read_text())
-"""By overrides of train.py: parts of the configuration, as composed before augmentation was a group."""
+"""By overrides of train.py: parts of the configuration, from when data.dataset held every option of data again."""
 OWN = "[{_target_: albumentations.Rotate, limit: 5}]"
 
 
@@ -33,10 +34,59 @@ def augmentation(cfg: DictConfig) -> tuple[float, int, ColourNoise | None]:
     return data.train_transform.flip_probability, len(transforms), data.colour
 
 
+def dataset_nodes(data: dict[str, Any]) -> dict[str, Any]:
+    """What each data set was built from, by its part of the mixture."""
+    return {name: part["dataset"] for name, part in data.get("parts", {"": data}).items()}
+
+
 @pytest.mark.parametrize("overrides", RECORDED)
 def test_what_earlier_versions_composed(overrides, composed):
-    cfg = objects.plain(composed(*overrides.split()))
-    assert {part: cfg[part] for part in RECORDED[overrides]} == RECORDED[overrides]
+    cfg, recorded = composed(*overrides.split()), RECORDED[overrides]
+    now = objects.plain(cfg)
+    assert {part: comparable(now)[part] for part in recorded} == comparable(recorded)
+    data = dict(cfg.data.parts) if "parts" in cfg.data else {"": cfg.data}
+    assert {name: objects.dataset_node(part) for name, part in data.items()} == dataset_nodes(recorded["data"])
+    kept = OmegaConf.create({"parts": recorded["data"].get("parts", {"": recorded["data"]})}).parts
+    assert {name: objects.dataset_node(part) for name, part in kept.items()} == dataset_nodes(recorded["data"])
+
+
+def test_what_is_typed_reaches_the_data_set_of_an_earlier_checkpoint():
+    """Its node refers to every key of `data`, as the yaml of that version did."""
+    encoding = {"_target_": "depth_lightning.data.DepthEncoding", "depth_scale": "${...depth_scale}"}
+    dataset = {"_target_": "depth_lightning.data.DepthPairs", "root": "${..root}", "encoding": encoding}
+    saved = OmegaConf.create({"data": {"root": "there", "depth_scale": 1, "dataset": dataset}})
+    OmegaConf.update(saved, "data.root", "here")
+    OmegaConf.update(saved, "data.depth_scale", 1000)
+    node = objects.dataset_node(saved.data)
+    assert node["root"] == "here" and node["encoding"]["depth_scale"] == 1000
+
+
+class OwnPairs(DepthPairs):
+    def __init__(self, split: str, **options: Any) -> None:
+        super().__init__(split, **options)
+
+
+def test_a_class_of_ones_own_takes_what_it_has_arguments_for(composed, tmp_path):
+    """Not what is the loader's, nor what the yaml names for itself; and what its node says wins."""
+    (tmp_path / "data").mkdir()
+    for name, dataset in {
+        "pairs_of_ones_own": f"{{_target_: {__name__}.OwnPairs, val_share: 0.5}}",
+        "encoded": "{encoding: {depth_scale: 5}}",
+        "other": "{_target_: depth_lightning.data.da2k.DA2K}",  # has an argument `size`
+    }.items():
+        text = f"defaults: [pairs]\nsubfolder: here\nroot: data/${{.subfolder}}\ndataset: {dataset}\n"
+        (tmp_path / "data" / f"{name}.yaml").write_text(text)
+
+    def built(name: str) -> dict[str, Any]:
+        data = composed(f"hydra.searchpath=[file://{tmp_path}]", f"data={name}", "data.depth_scale=1000").data
+        return objects.dataset_node(data)
+
+    pairs = RECORDED["data=pairs"]["data"]["dataset"]
+    thousand = {**pairs["encoding"], "depth_scale": 1000}
+    own = {"_target_": f"{__name__}.OwnPairs", "root": "data/here", "val_share": 0.5, "encoding": thousand}
+    assert built("pairs_of_ones_own") == {**pairs, **own}
+    assert built("encoded") == {**pairs, "root": "data/here", "encoding": {**thousand, "depth_scale": 5}}
+    assert "size" not in built("other") and built("other")["root"] == "data/here"
 
 
 @pytest.mark.parametrize("name", BY_NAME)

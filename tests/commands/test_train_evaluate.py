@@ -88,9 +88,9 @@ def test_a_root_that_is_typed_reaches_the_data_set(trained, compose_config, tmp_
 
 def test_environment_variables_are_resolved_in_a_checkpoint(compose_config, monkeypatch):
     monkeypatch.setenv("NYU_ROOT", "/somewhere/nyu")
-    config = describe(compose_config("train", []))
-    assert config["data"]["root"] == "/somewhere/nyu"
-    assert config["data"]["dataset"]["root"] == "${..root}"
+    assert describe(compose_config("train", []))["data"]["root"] == "/somewhere/nyu"
+    rooms = describe(compose_config("train", ["data=rooms"]))
+    assert rooms["data"]["dataset"]["count"]["train"] == "${...train_images}"
 
 
 def _leaves(value):

@@ -6,9 +6,9 @@ import cv2
 import h5py
 import numpy as np
 import pytest
+from depth_lightning.commands.objects import dataset_of
 from hydra import compose, initialize_config_dir
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 
 from depth_lightning.data import DepthEncoding, DepthPairs
 from depth_lightning.sample import DepthKind
@@ -27,7 +27,7 @@ def dataset(*overrides: str, split: str = "train") -> DepthPairs:
     """What a user gets who types the overrides."""
     with initialize_config_dir(str(CONF), version_base=None):
         cfg = compose("train", ["data=pairs", *overrides])
-    return instantiate(cfg.data.dataset, _partial_=True)(split=split)
+    return dataset_of(cfg.data)(split=split)
 
 
 @pytest.fixture

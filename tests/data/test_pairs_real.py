@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from depth_lightning.commands.objects import dataset_of
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 
 from depth_lightning.data import DepthPairs
 from depth_lightning.sample import DepthKind, DepthSample
@@ -25,7 +25,7 @@ def everything(*overrides: str) -> list[DepthSample]:
     """The samples of both splits."""
     with initialize_config_dir(str(CONF), version_base=None):
         cfg = compose("train", ["data=pairs", *overrides])
-    partial = instantiate(cfg.data.dataset, _partial_=True)
+    partial = dataset_of(cfg.data)
     splits: list[DepthPairs] = [partial(split=split) for split in ("train", "val")]
     return [sample for split in splits for sample in split]
 
