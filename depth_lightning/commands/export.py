@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig
 from torch import Tensor
 
+from depth_lightning.atomic import atomically
 from depth_lightning.evaluation.rescore import Rescored, rescore
 from depth_lightning.inference.export import (
     INPUT,
@@ -29,7 +30,7 @@ from depth_lightning.inference.export import (
 )
 from depth_lightning.inference.onnx_export import onnx_runner, save_onnx
 from depth_lightning.models import DepthAnythingV2, official_state_dict, save_weights
-from depth_lightning.models.checkpoints import finished, load_run_state, to_json, with_kind
+from depth_lightning.models.checkpoints import load_run_state, to_json, with_kind
 from depth_lightning.models.provenance import metadata_path
 from depth_lightning.models.weight_files import read_weights
 from depth_lightning.reporting.model_card import ModelCard
@@ -99,7 +100,7 @@ def export(cfg: DictConfig, overrides: Sequence[str]) -> Report:
     else:
         objects.start_weights(network, cfg.model)
     metadata = _metadata(cfg, origin, numbers)
-    with finished(folder) as aside:
+    with atomically(folder) as aside:
         exported, differences = _write(cfg, network, aside, metadata)
         notes = _check(layout, network, differences, cfg.precision)
         latency = {}

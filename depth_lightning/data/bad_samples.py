@@ -1,12 +1,16 @@
 """What becomes of a sample that cannot be read: it ends the run, or is replaced, listed and counted."""
 
 import csv
+import errno
+import io
 import logging
+import os
 from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
 
+from depth_lightning.atomic import explained
 from depth_lightning.data.object_store import StorageError
 from depth_lightning.sample import DepthDataset, DepthSample
 
@@ -43,15 +47,20 @@ class BadSampleList:
         import fcntl  # here: Windows has none, and trains without
 
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        with self.file.open("a+", newline="", encoding="utf-8") as file:
+        with explained(self.file), self.file.open("a+", newline="", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed, by its end or the process's
             file.seek(0)
             known = self._indices(list(csv.DictReader(file)))
             if index not in known:
-                writer = csv.writer(file)
-                if not file.tell():
+                size = os.fstat(file.fileno()).st_size
+                writer = csv.writer(rows := io.StringIO())
+                if not size:
                     writer.writerow(COLUMNS)
                 writer.writerow((self.split, index, path, reason))
+                content = rows.getvalue().encode()
+                if os.write(file.fileno(), content) < len(content):  # whole rows only, also on a full disk
+                    os.ftruncate(file.fileno(), size)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 log.warning(f"Passed over ({self.split}, listed in {self.file}): {reason}")
         return known | {index}
 

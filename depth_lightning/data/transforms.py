@@ -9,7 +9,6 @@ import math
 import os
 import random
 from collections.abc import Sequence
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -57,14 +56,15 @@ class EvaluationTransform:
 
 
 class TrainTransform:
-    """Resize, random crop, flip or transforms of your own; the same for the same seed, whatever was transformed before.
+    """Resize, random crop, flip, transforms of your own; the same for the same seed, whatever was transformed before.
 
     Args:
         size: what the shorter side is resized to, see `network_size`.
         crop: (h, w) of the crop in network pixels, multiples of 14; None for the whole image.
-        augmentation: "flip", "none", or albumentations transforms of your own. Geometric ones move image and depth
-            together; what they uncover should be filled with 0, which is a hole. `ColourNoise` does the colours of a
-            whole batch at once, on the device.
+        flip_probability: share of the samples that are mirrored.
+        transforms: of albumentations or in its form, after the flip. Geometric ones move image and depth together; what
+            they uncover should be filled with 0, which is a hole. `ColourNoise` does the colours of a whole batch at
+            once, on the device.
 
     Raises:
         ValueError: a crop that is not a multiple of 14, or for a sample, larger than the resized image.
@@ -74,30 +74,30 @@ class TrainTransform:
         self,
         size: int = 518,
         crop: Sequence[int] | None = (518, 518),
-        augmentation: Literal["flip", "none"] | Sequence[A.BasicTransform] = "flip",
+        flip_probability: float = 0.5,
+        transforms: Sequence[A.BasicTransform] = (),
     ) -> None:
         if crop is not None and (len(crop) != 2 or any(side <= 0 or side % PATCH for side in crop)):
             raise ValueError(f"A crop is (h, w) in multiples of {PATCH}, found {tuple(crop)}.")
-        if isinstance(augmentation, str) and augmentation not in ("flip", "none"):
-            raise ValueError(f"TrainTransform's augmentation is flip, none or a list, found {augmentation!r}.")
         self.size, self.crop = size, crop and tuple(crop)
-        self.flip = augmentation == "flip"
-        self.augment = None if isinstance(augmentation, str) else _compose(augmentation)
+        self.flip_probability = flip_probability
+        self.augment = _compose(transforms) if transforms else None
 
     def __call__(self, sample: DepthSample, seed: int) -> DepthSample:
         """An (h, w, 3) uint8 image with its target and mask at the crop's size."""
         rng = np.random.default_rng(seed)
         sample = resized_crop(sample, self.size, self.crop, rng)._replace(seed=seed)
-        if self.flip and rng.random() < 0.5:
+        if self.flip_probability and rng.random() < self.flip_probability:
             # A view: collating copies it.
             image, target, mask = (array[:, ::-1] for array in (sample.image, sample.target, sample.mask))
-            return sample._replace(image=image, target=target, mask=mask)
+            sample = sample._replace(image=image, target=target, mask=mask)
         if self.augment is None:
             return sample
         # One pair of generators for all transforms: set_random_seed gives each its own of the same seed, and then
         # those with the same p are all applied or all left out.
         self.augment.set_random_state(rng, random.Random(seed))
-        augmented = self.augment(image=sample.image, target=sample.target, valid=sample.mask.astype(np.uint8))
+        image, target, mask = map(np.ascontiguousarray, sample[:3])  # OpenCV takes no mirrored view
+        augmented = self.augment(image=image, target=target, valid=mask.astype(np.uint8))
         return sample._replace(
             image=augmented["image"], target=augmented["target"], mask=augmented["valid"].astype(bool)
         )

@@ -2,6 +2,7 @@
 
 import copy
 import importlib.util
+import io
 import statistics
 import time
 import warnings
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from depth_lightning.atomic import write_bytes
 from depth_lightning.data.rooms import render_room
 from depth_lightning.data.transforms import network_size
 from depth_lightning.models import DepthAnythingV2, normalize
@@ -79,7 +81,8 @@ def save_program(program: ExportedProgram, path: Path, metadata: str) -> None:
     """Write what `export_program` traced for `torch.export.load`, with the metadata as a file inside."""
     with warnings.catch_warnings():  # the head's weights are channels-last, and it takes them for parts of others
         warnings.filterwarnings("ignore", "No complete tensor found")
-        torch.export.save(program, path, extra_files={"metadata.json": metadata})
+        torch.export.save(program, buffer := io.BytesIO(), extra_files={"metadata.json": metadata})
+    write_bytes(path, buffer.getbuffer())
 
 
 def network_runner(network: DepthAnythingV2) -> Runner:

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from depth_lightning.affine import normalised
 from depth_lightning.metrics.errors import ErrorFunction
 from depth_lightning.metrics.per_image import ImageFacts, ImageRows, PerImageMetrics
 from depth_lightning.metrics.pixels import random_valid_pixels
@@ -18,7 +19,7 @@ def affine_error(disparity: Tensor, target_disparity: Tensor, mask: Tensor) -> T
 
     0 for a perfect ordering with perfect proportions, about 1 for a constant prediction.
     """
-    residual = _normalised(disparity, mask) - _normalised(target_disparity, mask)
+    residual = normalised(disparity, mask) - normalised(target_disparity, mask)
     return torch.where(mask, residual, 0).abs().sum(dim=(1, 2)) / mask.sum(dim=(1, 2))
 
 
@@ -28,7 +29,7 @@ def ordinal_error(disparity: Tensor, target_disparity: Tensor, mask: Tensor) -> 
     10,000 pairs of valid pixels, the same for the same mask. Pairs whose truth differs by less than 5 % of its mean
     absolute deviation have no order to speak of and are left out; a tie of the prediction is wrong.
     """
-    truth = _normalised(target_disparity, mask).flatten(1)
+    truth = normalised(target_disparity, mask).flatten(1)
     flat = disparity.flatten(1)
     pixels = random_valid_pixels(mask, 2 * PAIRS)
     first, second = pixels.chunk(2, dim=1)
@@ -51,11 +52,3 @@ class AffineMetrics(PerImageMetrics):
         """One row per image. A constant truth orders no pair, so it is counted as not determined."""
         errors = self.image_errors(prediction, target, mask)
         return ImageRows(errors, ImageFacts.of(target, mask), errors.isfinite().all(dim=1))
-
-
-def _normalised(values: Tensor, mask: Tensor) -> Tensor:
-    flat, valid = values.flatten(1), mask.flatten(1)
-    median = flat.masked_fill(~valid, torch.nan).nanmedian(dim=1, keepdim=True).values.nan_to_num(0.0)
-    centred = torch.where(valid, flat - median, 0)
-    scale = centred.abs().sum(dim=1, keepdim=True) / valid.sum(dim=1, keepdim=True).clamp(min=1)
-    return (centred / scale.clamp(min=1e-6)).view_as(values)

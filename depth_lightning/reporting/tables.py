@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from depth_lightning.atomic import atomically, write_text
 from depth_lightning.metrics import ERRORS, directions
 from depth_lightning.metrics.point_pairs import PointPairAccuracy
 
@@ -103,8 +104,7 @@ def interval(bounds: tuple[float, float] | None) -> str:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write plain values, indented. NaN becomes null, which every JSON reader takes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(_without_nan(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json.dumps(_without_nan(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_csv(path: Path, columns: Mapping[str, Mapping[str, float]]) -> None:
@@ -114,7 +114,7 @@ def write_csv(path: Path, columns: Mapping[str, Mapping[str, float]]) -> None:
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows as CSV; the columns are all of the names in them, as they first come up."""
-    with path.open("w", newline="") as file:
+    with atomically(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)), restval="")
         writer.writeheader()
         writer.writerows(rows)
@@ -126,7 +126,8 @@ def write_parquet(path: Path, columns: Mapping[str, Any]) -> None:
     import pyarrow.parquet
 
     arrays = {name: pa.array(values, from_pandas=True) for name, values in columns.items()}
-    pyarrow.parquet.write_table(pa.table(arrays), path)
+    with atomically(path) as aside:
+        pyarrow.parquet.write_table(pa.table(arrays), aside)
 
 
 def _print(title: str, table: Table, notes: Sequence[str]) -> None:

@@ -1,19 +1,17 @@
 """A run's checkpoint and the configuration that it carries."""
 
 import logging
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from depth_lightning.models import find_provenance
+from depth_lightning.models.torch_files import END_OF_PARTS, CheckpointError, NotARunError, read_run
 from depth_lightning.runs.trust import refuse_resolvers, refuse_strangers
-from depth_lightning.training.saving.checkpoint_files import BEST, END_OF_PARTS
 
 log = logging.getLogger(__name__)
 
@@ -30,28 +28,18 @@ def read_run_checkpoint(path: str | Path) -> tuple[DictConfig, dict[str, Any]]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is torn, or no checkpoint of train.py.
+        CheckpointError: it is torn, in parts, or no checkpoint of train.py.
     """
     path = Path(path).expanduser()
-    if (path / END_OF_PARTS).is_file():
-        raise ValueError(
-            f"checkpoint={path} is in parts, one of each process of trainer=fsdp, which alone goes on from it. "
-            f"For anything else, take {path.with_name(BEST)}, which is whole."
-        )
-    if not path.is_file():
-        hint = f" It is a folder; did you mean {path / 'checkpoints' / 'best.ckpt'}?" if path.is_dir() else ""
-        raise FileNotFoundError(f"checkpoint={path}: there is no such file.{hint}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
-        raise ValueError(
-            f"checkpoint={path} cannot be read: it is torn, or no checkpoint of train.py ({_first_sentence(error)})."
-        ) from error
-    if not isinstance(content, dict) or "config" not in content:
-        raise ValueError(
-            f"checkpoint={path} does not say which run it is from. "
-            f"For released weights, use model=… model.weights={path}."
-        )
+        content = read_run(path)
+    except FileNotFoundError as error:
+        hint = f" It is a folder; did you mean {path / 'checkpoints' / 'best.ckpt'}?" if path.is_dir() else ""
+        raise FileNotFoundError(f"checkpoint={error}{hint}") from error
+    except CheckpointError as error:
+        other = isinstance(error, NotARunError)
+        hint = f" For released weights, use model=… model.weights={path}." if other else ""
+        raise CheckpointError(f"checkpoint={error}{hint}") from error
     return _recorded_config(content["config"], path), content["state_dict"]
 
 
@@ -59,7 +47,7 @@ def run_config(path: Path) -> DictConfig:
     """The configuration of the run that wrote a checkpoint, also of one in parts; see `read_run_checkpoint`."""
     if not path.is_dir():
         return read_run_checkpoint(path)[0]
-    return _recorded_config(torch.load(path / END_OF_PARTS, weights_only=True)["config"], path)
+    return _recorded_config(read_run(path / END_OF_PARTS, ("config",))["config"], path)
 
 
 def _recorded_config(config: Any, path: Path) -> DictConfig:
@@ -160,7 +148,3 @@ def overlay(saved: DictConfig, composed: DictConfig, overrides: Sequence[str]) -
             "Leave model= and encoder= out: the checkpoint knows its network."
         )
     return merged
-
-
-def _first_sentence(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0].split(". ")[0]

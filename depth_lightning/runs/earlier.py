@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from depth_lightning.data.augmentation import augmentation_options
+
 MOVED = {
     "depth_lightning.commands.comparison": "depth_lightning.runs.sweep",
     "depth_lightning.commands.study": "depth_lightning.runs.study",
@@ -24,6 +26,19 @@ def current(node: Any) -> Any:
     if isinstance(node, Mapping):
         return {key: _present_path(value) if key == "_target_" else current(value) for key, value in node.items()}
     return [current(value) for value in node] if isinstance(node, list) else node
+
+
+def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's resolved configuration in the form in which two of the same meaning are equal.
+
+    The augmentation, which may be chosen by `augmentation`, `data.augmentation` or both, becomes `data.augmentation`
+    with all its options.
+    """
+    values: dict[str, Any] = current(config)
+    if "augmentation" in values.get("data", {}):
+        chosen = augmentation_options(values["data"]["augmentation"], values.pop("augmentation", None))
+        values["data"] = {**values["data"], "augmentation": chosen}
+    return values
 
 
 def _present_path(target: Any) -> Any:

@@ -18,18 +18,16 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf, read_write
 
+from depth_lightning.atomic import write_text
 from depth_lightning.runs.host_memory import keep_freed_memory
-from depth_lightning.training.saving.checkpointing import EXIT_SAVED
+from depth_lightning.runs.outcome import FAILED
+from depth_lightning.training.saving.signals import EXIT_SAVED
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 # Errors whose message is meant for the person at the terminal: a wrong value, a missing or broken file.
 EXPECTED_ERRORS = (ValueError, OSError, ModuleNotFoundError)
-
-
-FAILED = "failed.txt"
-"""In the folder of a sweep's job that failed: why."""
 
 
 def run_job(work: Callable[[DictConfig], Result], cfg: DictConfig) -> Result | None:
@@ -52,7 +50,7 @@ def run_job(work: Callable[[DictConfig], Result], cfg: DictConfig) -> Result | N
         if end.code != 1:  # a signal's, which is for the whole sweep
             raise
         reason = _in_words(end.__cause__)
-    mark.write_text(f"{reason}\n")
+    write_text(mark, f"{reason}\n")
     return None
 
 

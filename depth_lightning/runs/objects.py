@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from depth_lightning.data import DepthDataModule, Mixture
+from depth_lightning.data.augmentation import augmentation_options
 from depth_lightning.data.da2k import DA2K
 from depth_lightning.data.photometric import ColourNoise
 from depth_lightning.data.transforms import EvaluationTransform, TrainTransform
@@ -58,11 +59,11 @@ def build_network(model: DictConfig) -> DepthAnythingV2:
 def start_weights(network: DepthAnythingV2, model: DictConfig) -> LoadReport | None:
     """Load `model.weights` as `model.init` says, and say what was loaded; say it loudly where nothing is."""
     if model.weights is None:
-        said = (
+        message = (
             f"NO PRETRAINED WEIGHTS: this {model.encoder} starts from random (model.weights=null). "
             "It takes far more data and time than fine-tuning."
         )
-        rank_zero_only(log.warning)(said)
+        rank_zero_only(log.warning)(message)
         return None
     report = load_weights(network, resolve_weights(model.weights), init=model.init, force=model.force)
     rank_zero_only(log.info)(str(report))
@@ -75,11 +76,11 @@ def build_data(cfg: DictConfig) -> DepthDataModule:
     on_error = data.get("on_error", "raise")  # a checkpoint may be older than the option
     if on_error not in ("raise", "skip"):
         raise ValueError(f"data.on_error is 'raise' or 'skip', found {on_error!r}.")
-    geometry, colour = _augmentation(data.augmentation)
+    geometry, colour = _augmentation(cfg)
     size, workers = whole_number("data.size", data.size), data.num_workers
     return DepthDataModule(
         dataset=_mixture(data) if "parts" in data else build("data", data.dataset, _partial_=True),
-        train_transform=TrainTransform(size, data.crop, geometry),
+        train_transform=TrainTransform(size, data.crop, **geometry),
         eval_transform=EvaluationTransform(size),
         batch_size=whole_number("data.batch_size", data.batch_size),
         eval_batch_size=whole_number("data.eval_batch_size", data.eval_batch_size),
@@ -92,14 +93,14 @@ def build_data(cfg: DictConfig) -> DepthDataModule:
     )
 
 
-def _augmentation(chosen: str | Sequence[Any]) -> tuple[Any, ColourNoise | None]:
+def _augmentation(cfg: DictConfig) -> tuple[dict[str, Any], ColourNoise | None]:
     """What the transform does in the workers, and what is done on the device."""
-    recipes = {"article": ("flip", ColourNoise()), "authors": ("flip", None), "none": ("none", None)}
-    if not isinstance(chosen, str):
-        return build("data.augmentation", chosen), None
-    if chosen not in recipes:
-        raise ValueError(f"data.augmentation is one of {', '.join(recipes)} or a list, found {chosen!r}.")
-    return recipes[chosen]
+    written = (cfg.data.augmentation, cfg.get("augmentation"))
+    options = augmentation_options(*(plain(node) if OmegaConf.is_config(node) else node for node in written))
+    transforms = build("augmentation.transforms", options.pop("transforms"))
+    geometry = {"flip_probability": options.pop("flip_probability"), "transforms": transforms}
+    colour = ColourNoise(**options)
+    return geometry, colour if colour.jitter_probability or colour.noise_probability else None
 
 
 def _mixture(data: DictConfig) -> Callable[[str], Mixture]:

@@ -5,7 +5,6 @@ Optuna lets nobody change a trial that has ended. A run that was ended early is 
 in an attribute, which is written before the sweeper ends it.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from hydra_plugins.hydra_optuna_sweeper.optuna_sweeper import OptunaSweeper
 from omegaconf import DictConfig
 from optuna.trial import TrialState
 
-from depth_lightning.runs.sweep import FAILED, PRUNED
+from depth_lightning.runs.outcome import pruned_at, why_failed
 
 
 class Study(Callback):
@@ -62,7 +61,7 @@ def describe_running(study_name: str, storage_url: str, runs: Sequence[Path]) ->
 
 def _became_of(run: Path) -> Iterator[tuple[str, Any]]:
     yield "run", run.name
-    if (run / FAILED).is_file():
-        yield "failed", (run / FAILED).read_text().strip()
-    elif (run / PRUNED).is_file():
-        yield "pruned_at_step", json.loads((run / PRUNED).read_text())["step"]
+    if (reason := why_failed(run)) is not None:
+        yield "failed", reason
+    elif (step := pruned_at(run)) is not None:
+        yield "pruned_at_step", step

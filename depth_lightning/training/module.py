@@ -10,16 +10,16 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from depth_lightning.metrics import AffineMetrics, DepthMetrics, PartMetrics, Protocol, align
-from depth_lightning.metrics.alignment import Aligned
+from depth_lightning.metrics import AffineMetrics, DepthMetrics, PartMetrics, Protocol
 from depth_lightning.metrics.per_image import ValidationCounts, ValidationTables
 from depth_lightning.metrics.protocol import Alignment
 from depth_lightning.models import DepthAnythingV2, normalize
 from depth_lightning.sample import DepthBatch, DepthKind
+from depth_lightning.training.like_truth import converted
 from depth_lightning.training.objective import Objective
 from depth_lightning.training.optimizer import OptimizerFactory, adamw
 from depth_lightning.training.scheduler import Schedule, poly
-from depth_lightning.training.sharding import gather, is_sharded, shard, split
+from depth_lightning.training.sharding import is_sharded, reshard, shard, unshard
 
 log = logging.getLogger(__name__)
 
@@ -98,12 +98,12 @@ class DepthModule(lightning.LightningModule):
     def on_validation_start(self) -> None:
         """Processes may differ in how many images they see, and the first draws some."""
         if is_sharded(self.network):
-            gather(self.network)
+            unshard(self.network)
 
     def on_validation_end(self) -> None:
         """Train on."""
         if is_sharded(self.network) and self.trainer.state.fn == TrainerFn.FITTING:
-            split(self.network)
+            reshard(self.network)
 
     def validation_step(self, batch: DepthBatch, batch_index: int) -> Tensor:
         """Score one batch at the resolution of its ground truth; the prediction, for callbacks."""
@@ -113,7 +113,7 @@ class DepthModule(lightning.LightningModule):
         self.score_depth(self.metrics, batch, prediction)
         images = [image for image, kind in enumerate(batch.kind) if kind == DepthKind.DISPARITY]
         if images:
-            disparity = self.converted(prediction[images], to_disparity=True)
+            disparity = converted(self.network, prediction[images], to_disparity=True)
             self.affine_metrics.update(disparity, batch.target[images], batch.mask[images], *_names(batch, images))
         return prediction
 
@@ -123,28 +123,9 @@ class DepthModule(lightning.LightningModule):
         for kind in (DepthKind.METRES, DepthKind.UP_TO_SCALE):
             images = [image for image, other in enumerate(batch.kind) if other == kind]
             if images:
-                given = self.converted(prediction[images], to_disparity)
+                given = converted(self.network, prediction[images], to_disparity)
                 truth = batch.target[images], batch.mask[images]
                 metrics.update(given, *truth, *_names(batch, images), scale_known=kind == DepthKind.METRES)
-
-    def converted(self, prediction: Tensor, to_disparity: bool) -> Tensor:
-        """Predictions as disparity or as depth, whichever of the two the network gives."""
-        return prediction if to_disparity == (self.network.output == "relative") else 1 / prediction.clamp(min=1e-6)
-
-    def like_truth(self, prediction: Tensor, target: Tensor, mask: Tensor, kind: DepthKind) -> Aligned:
-        """Predictions in the unit of their truth; fitted to it where the two have no unit in common.
-
-        Args:
-            prediction: (b, h, w), as the network gives it.
-            target: (b, h, w).
-            mask: (b, h, w) bool.
-            kind: of all targets.
-        """
-        if kind == DepthKind.DISPARITY:  # the same fit as in depth, of disparities
-            return align(self.converted(prediction, to_disparity=True), target, mask, "scale_shift_depth")
-        if self.network.output == "relative":
-            return align(prediction, target, mask, "scale_shift_disparity")
-        return align(prediction, target, mask, "scale_median_of_ratios" if kind == DepthKind.UP_TO_SCALE else "none")
 
     def on_validation_epoch_end(self) -> None:
         """Log the averages over all images of all processes."""

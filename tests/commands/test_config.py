@@ -15,7 +15,8 @@ from depth_lightning.training.optimizer import adamw
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 EVALUATE = ["model", "encoder", "data", "protocol", "trainer"]
-TRAIN = [*EVALUATE, "loss", "optimizer", "scheduler", "callbacks", "logger", "experiment", "hparams_search", "debug"]
+TRAIN = [*EVALUATE, "augmentation", "loss", "optimizer", "scheduler", "callbacks", "logger", "experiment"]
+TRAIN += ["hparams_search", "debug"]
 OPTIONS = [
     (name, group, file.stem)
     for name, groups in (("train", TRAIN), ("evaluate", EVALUATE))

@@ -229,7 +229,7 @@ def loaded(root: Path, listing: Path | None, num_workers: int = 0, world_size: i
     for rank in range(world_size):
         data = DepthDataModule(
             partial(NYUDepthV2, root),
-            TrainTransform(28, (28, 28), "none"),
+            TrainTransform(28, (28, 28), flip_probability=0),
             EvaluationTransform(28),
             batch_size=20 // world_size,
             eval_batch_size=10,

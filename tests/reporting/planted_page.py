@@ -15,6 +15,7 @@ from depth_lightning.reporting.page import PageContent, write_page
 from depth_lightning.reporting.result import EvaluationResult
 from depth_lightning.sample import DepthBatch, DepthKind
 from depth_lightning.training import DepthModule
+from depth_lightning.training.like_truth import converted
 
 
 class Planted(NamedTuple):
@@ -54,7 +55,7 @@ def collect(planted, module, parts=None, of=None):
         prediction = torch.from_numpy(one.prediction)[None]
         module.score_depth(module.metrics, batch, prediction)
         if one.kind == DepthKind.DISPARITY:
-            given = module.converted(prediction, to_disparity=True)
+            given = converted(module.network, prediction, to_disparity=True)
             module.affine_metrics.update(given, batch.target, batch.mask, batch.id, batch.scene)
         if parts:
             module.score_depth(parts, batch, prediction)

@@ -5,7 +5,6 @@ import hashlib
 import html
 import json
 import math
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from depth_lightning.atomic import atomically
 from depth_lightning.metrics import Protocol, crop_mask
 from depth_lightning.reporting.colour import DEPTH_COLOURS, ERROR_COLOURS, HOLE, NOT_FINITE
 from depth_lightning.reporting.page.charts import bar_chart, calibration_chart, line_chart
@@ -78,16 +78,10 @@ def write_page(path: Path, content: PageContent, images: Sequence[PageImage]) ->
     }
     # One pass, so that nothing which is filled in is taken for a place to fill.
     page = re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _asset("page.html"))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with aside.open("w", encoding="utf-8") as file:
-            file.write(page)
-            file.writelines(_data(images))
-            file.write("</body></html>\n")
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with atomically(path) as aside, aside.open("w", encoding="utf-8") as file:
+        file.write(page)
+        file.writelines(_data(images))
+        file.write("</body></html>\n")
 
 
 def _data(images: Sequence[PageImage]) -> Iterator[str]:

@@ -11,7 +11,7 @@ _MIXED = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
 
 
 @contextmanager
-def no_trace(network: nn.Module) -> Iterator[None]:
+def isolated(network: nn.Module) -> Iterator[None]:
     """Inside, gradients are enabled and nothing is compiled; after it, all but parameters is what it was.
 
     That is, random generators, buffers and training modes.
