@@ -7,6 +7,7 @@ import torch
 
 from depth_lightning.commands.export import export
 from depth_lightning.inference import load
+from depth_lightning.inference.export import LAYOUTS, Export, Layout
 from depth_lightning.models import DepthAnythingV2, save_weights
 from depth_lightning.runs.record import Origin, find_numbers, find_origin, recipe
 
@@ -60,6 +61,32 @@ def test_a_graph_is_checked_and_scored_again_where_data_is_given(layout, call, s
     card = (report.folder / "README.md").read_text()
     assert "At 42×56, by at most" in card and "42×56 alone" in card and "On 3 validation images" in card
     assert json.loads((report.folder / f"model.{layout}.json").read_text())["graph_size"] == [42, 56]
+
+
+class Counted(Layout):
+    """A layout of one's own: the number of parameters."""
+
+    name = "counted"
+    library = "abacus"
+
+    def write(self, network, folder, metadata, side):
+        folder.mkdir()
+        count = sum(parameter.numel() for parameter in network.parameters())
+        (folder / "count.txt").write_text(str(count))
+        return Export([f"Counted {count}, at {side}."])
+
+    def usage(self, quantity):
+        return f'{quantity} = open("count.txt")'
+
+
+def test_a_new_layout_is_one_class(call, monkeypatch):
+    monkeypatch.setitem(LAYOUTS, "counted", Counted)
+    report = call("layout=counted")
+    count = (report.folder / "count.txt").read_text()
+    card = (report.folder / "README.md").read_text()
+    assert 'depth_m = open("count.txt")' in card and "library_name: abacus" in card
+    assert f"- Counted {count}, at 42." in card
+    assert (report.differences, report.scores, report.latency_ms) == ((), None, {})
 
 
 def test_nothing_is_overwritten_and_nothing_is_left_half_written(call, tmp_path):
