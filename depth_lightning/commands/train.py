@@ -21,7 +21,8 @@ from depth_lightning.runs.job import run_job
 from depth_lightning.runs.resume import checkpoint_to_resume, claim_folder
 from depth_lightning.settings import whole_number
 from depth_lightning.training.health.self_check import SelfCheck
-from depth_lightning.training.saving.checkpointing import Checkpoints, Stopped
+from depth_lightning.training.saving.checkpointing import Checkpoints
+from depth_lightning.training.saving.signals import Stopped
 from depth_lightning.training.sharding import shard_like
 
 log = logging.getLogger(__name__)

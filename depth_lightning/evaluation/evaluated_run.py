@@ -3,12 +3,13 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow.parquet
 
-if TYPE_CHECKING:
-    from depth_lightning.metrics.intervals import Units
+from depth_lightning.metrics import Protocol, units_of
+from depth_lightning.metrics.intervals import Units
 
 SHOWN = 3
 
@@ -29,8 +30,6 @@ def read_run(folder: Path, name: str) -> EvaluatedRun:
     Raises:
         FileNotFoundError: metrics.json or per_image.parquet is missing.
     """
-    import pyarrow.parquet
-
     for file in ("metrics.json", "per_image.parquet"):
         if not (folder / file).is_file():
             raise FileNotFoundError(f"{folder} has no {file}. Name a folder that evaluate.py or train.py wrote.")
@@ -83,17 +82,13 @@ def scored_by_all(runs: Sequence[EvaluatedRun], metric: str) -> np.ndarray:
     return scored
 
 
-def units_of_run(run: EvaluatedRun, scored: np.ndarray) -> "Units":
+def units_of_run(run: EvaluatedRun, scored: np.ndarray) -> Units:
     """What is independent among the images scored: scenes where they are known, else images."""
-    from depth_lightning.metrics import units_of
-
     return units_of(run.images["scene"][scored].tolist())
 
 
 def common_notes(runs: Sequence[EvaluatedRun], scored: np.ndarray) -> list[str]:
     """What a reader must know of runs that are compared on the images scored."""
-    from depth_lightning.metrics import Protocol
-
     protocol = runs[0].content["protocol"]
     words = Protocol(**{key: value for key, value in protocol.items() if key != "hash"})
     notes = [f"Protocol {protocol['hash']}: {words}."]

@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from depth_lightning.evaluation.evaluated_run import EvaluatedRun, common_notes, scored_by_all, units_of_run
-
-if TYPE_CHECKING:
-    from depth_lightning.reporting.ranking import RankedRun
+from depth_lightning.metrics import mean_intervals
+from depth_lightning.metrics.paired import holm, sign_flip_pairs
+from depth_lightning.reporting.panels import save_png
+from depth_lightning.reporting.ranking import RankedRun, draw_ranking, print_ranking
+from depth_lightning.reporting.tables import recorded_directions, write_rows
 
 HEADLINE = ("abs_rel", "affine_error")
 
@@ -23,10 +25,6 @@ def report_ranking(
     Raises:
         ValueError: the runs do not all have the metric.
     """
-    from depth_lightning.reporting.panels import save_png
-    from depth_lightning.reporting.ranking import draw_ranking, print_ranking
-    from depth_lightning.reporting.tables import recorded_directions, write_rows
-
     usable = [name for name in runs[0].content["metrics"] if all(name in run.images for run in runs)]
     metric = metric or next((name for name in HEADLINE if name in usable), "")
     if metric not in usable:
@@ -55,12 +53,8 @@ def report_ranking(
     print_ranking(title, metric, higher_is_better, ranked, notes)
 
 
-def rank(runs: Sequence[EvaluatedRun], metric: str, higher_is_better: bool) -> "list[RankedRun]":
+def rank(runs: Sequence[EvaluatedRun], metric: str, higher_is_better: bool) -> list[RankedRun]:
     """The runs in the order of a metric over the images that all of them scored, the best first."""
-    from depth_lightning.metrics import mean_intervals
-    from depth_lightning.metrics.paired import holm, sign_flip_pairs
-    from depth_lightning.reporting.ranking import RankedRun
-
     scored = scored_by_all(runs, metric)
     values = np.stack([run.images[metric][scored] for run in runs], axis=1)
     means = values.mean(axis=0)
@@ -89,7 +83,7 @@ def rank(runs: Sequence[EvaluatedRun], metric: str, higher_is_better: bool) -> "
     ]
 
 
-def _flat(run: "RankedRun") -> dict[str, Any]:
+def _flat(run: RankedRun) -> dict[str, Any]:
     return {
         "rank": run.rank,
         "run": run.name,

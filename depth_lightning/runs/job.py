@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from depth_lightning.atomic import write_text
 from depth_lightning.runs.host_memory import keep_freed_memory
 from depth_lightning.runs.outcome import FAILED
-from depth_lightning.training.saving.checkpointing import EXIT_SAVED
+from depth_lightning.training.saving.signals import EXIT_SAVED
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")

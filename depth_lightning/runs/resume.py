@@ -8,6 +8,7 @@ from typing import Any, TextIO, cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from hydra.utils import get_object
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
@@ -19,18 +20,17 @@ from depth_lightning.training.saving.checkpoint_files import END_OF_PARTS, newes
 log = logging.getLogger(__name__)
 
 HARMLESS = (
-    *("checkpoint", "run_dir", "baseline", "logger", "model.weights", "model.init", "model.force"),
+    *("checkpoint", "run_dir", "baseline", "logger", "self_check", "trust"),
+    *("model.weights", "model.init", "model.force"),  # of the start
     *("data.num_workers", "data.batch_size", "trainer.accumulate_grad_batches"),  # their product has a check of its own
     *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.inference_mode"),
     *("trainer.log_every_n_steps", "trainer.num_sanity_val_steps"),
-    *("callbacks.progress", "callbacks.panels", "callbacks.learning_rates", "callbacks.throughput"),
-    *("callbacks.worst", "callbacks.depth_histogram"),
-    *("self_check", "callbacks.watch.folder", "callbacks.watch.max_incidents"),
-    "callbacks.watch.on_bad_step",  # a run that it stopped may go on without the step
-    *("callbacks.checkpoints.folder", "callbacks.checkpoints.every_n_steps", "callbacks.checkpoints.every_n_minutes"),
 )
-"""Parts of the configuration that a run may change when it goes on: they do not decide what it learns."""
+"""Parts of the configuration that a run may change when it goes on: they do not decide what it learns.
 
+Callbacks have their say in `decisive`, a tuple of those of their arguments that do. Where a class has no such
+attribute, as Lightning's and most of a user's own, all of it counts.
+"""
 
 WHERE = ("root", "cache", "cache_gb", "endpoint_url")
 """Of any data set: where its files are, and are kept."""
@@ -68,12 +68,12 @@ def _newest(run_dir: Path) -> Path | None:
                 "checkpoint=auto looks for checkpoints in the run's folder, which is a new one every time unless "
                 "it is given: hydra.run.dir=outputs/train/<a name>"
             )
-    found = newest_whole(run_dir / "checkpoints")
-    for reason in found.passed_over:
+    checkpoint, passed_over = newest_whole(run_dir / "checkpoints")
+    for reason in passed_over:
         rank_zero_only(log.warning)(f"Passed over: {reason}")
-    if found.path is None and found.passed_over:
+    if checkpoint is None and passed_over:
         raise ValueError(f"{run_dir} holds no whole checkpoint. To begin again, choose another hydra.run.dir.")
-    return found.path
+    return checkpoint
 
 
 def claim_folder(run_dir: Path, config: Mapping[str, Any], checkpoint: Path | None, auto: bool) -> TextIO:
@@ -120,9 +120,9 @@ def claim_folder(run_dir: Path, config: Mapping[str, Any], checkpoint: Path | No
 
 
 def _must_agree(run_dir: Path, known: Any, config: Mapping[str, Any]) -> None:
-    if found := list(changes(comparable(known), comparable(config))):
+    if changed := list(changes(comparable(known), comparable(config))):
         raise ValueError(
-            f"{run_dir} holds a run with another configuration: {'; '.join(found)}. To go on with what was typed, "
+            f"{run_dir} holds a run with another configuration: {'; '.join(changed)}. To go on with what was typed, "
             f"choose another hydra.run.dir and checkpoint={run_dir}/checkpoints/last.ckpt"
         )
 
@@ -140,8 +140,28 @@ def changes(known: Any, config: Any, path: str = "") -> Iterator[str]:
     """What differs between two configurations and decides what is learned, as `key: known → new`."""
     if path in HARMLESS or (path.startswith("data.") and path.rpartition(".")[2] in WHERE):
         return
+    if path.startswith("callbacks.") and path.count(".") == 1:
+        known, config = _decisive(known, typed=config), _decisive(config, typed=config)
     if isinstance(known, Mapping) and isinstance(config, Mapping):
         for key in [*known, *(key for key in config if key not in known)]:
             yield from changes(known.get(key), config.get(key), f"{path}.{key}" if path else str(key))
     elif known != config:
         yield f"{path}: {known} → {config}"
+
+
+def _decisive(callback: Any, typed: Any) -> Any:
+    """What of a callback's configuration decides what is learned; None for nothing.
+
+    Args:
+        callback: what it is built from, or None.
+        typed: what the callback of this name is built from now. No other class is looked up but this project's: a run's
+            folder may be a stranger's.
+    """
+    if not isinstance(callback, Mapping):
+        return callback
+    target = str(callback.get("_target_"))
+    own = target.startswith("depth_lightning.") or (isinstance(typed, Mapping) and target == typed.get("_target_"))
+    arguments = getattr(get_object(target), "decisive", None) if own else None
+    if arguments is None:
+        return callback
+    return {name: callback.get(name) for name in ("_target_", *arguments)} if arguments else None

@@ -9,7 +9,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from depth_lightning.metrics import Protocol
-from depth_lightning.runs.sweep import Comparison, shortened
+from depth_lightning.runs.jobs import shortened
+from depth_lightning.runs.sweep import Comparison
 
 ROOT = Path(__file__).resolve().parents[2]
 

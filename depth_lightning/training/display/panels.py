@@ -28,6 +28,8 @@ class Panels(Callback):
         every_n_epochs: draw after every n-th epoch's validation.
     """
 
+    decisive = ()
+
     def __init__(self, images: int = 4, every_n_epochs: int = 1) -> None:
         without = " Without the pictures: ~callbacks.panels"
         self.images = whole_number("images", images, otherwise=without)

@@ -29,6 +29,9 @@ def progress() -> Callback:
     return TerminalProgress() if sys.stdout.isatty() and not in_notebook else PlainProgress()
 
 
+progress.decisive = ()  # type: ignore[attr-defined]
+
+
 class Pace:
     """The time that is left of a run, from the steps that this process has seen, with their validations."""
 
@@ -74,6 +77,8 @@ class PlainProgress(Callback):
         every_seconds: how often a line is written within an epoch.
     """
 
+    decisive = ()
+
     def __init__(self, every_seconds: float = 30.0) -> None:
         self.every_seconds = every_seconds
         self._last = 0.0
@@ -109,6 +114,8 @@ class TerminalProgress(ProgressBar):
 
     The numbers change when Lightning logs, so that the bar never waits for the device.
     """
+
+    decisive = ()
 
     def __init__(self) -> None:
         super().__init__()

@@ -26,6 +26,8 @@ class Throughput(Callback):
     Only clocks are read; the device is never waited for.
     """
 
+    decisive = ()
+
     def __init__(self) -> None:
         self._since = self._waited_s = self._paused_at = self._paused_waited_s = 0.0
         self._images = 0

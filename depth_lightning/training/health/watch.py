@@ -84,6 +84,8 @@ class Watch(Callback):
         ValueError: an argument is out of range.
     """
 
+    decisive = ("jump_factor", "window")  # a run that on_bad_step=stop ended may go on without the step
+
     def __init__(
         self,
         folder: str | Path,

@@ -23,7 +23,8 @@ from depth_lightning.sample import DepthKind, DepthSample
 from depth_lightning.training.averaging import AveragedWeights
 from depth_lightning.training.display.learning_rates import LearningRates
 from depth_lightning.training.saving.checkpoint_files import LAST, PREVIOUS, newest_whole, whole_step
-from depth_lightning.training.saving.checkpointing import EXIT_SAVED, Checkpoints, Stopped
+from depth_lightning.training.saving.checkpointing import Checkpoints
+from depth_lightning.training.saving.signals import EXIT_SAVED, Stopped
 from depth_lightning.training.saving.step_seed import StepSeed
 
 SIDE = 14
@@ -267,7 +268,7 @@ def test_the_best_so_far_comes_along_into_a_new_folder(tmp_path):
         fit(old, At("on_train_batch_end", 15, die), checkpoints={"mode": "max"})
     _, saving = fit(new, checkpoint=old / "checkpoints" / LAST, checkpoints={"mode": "max"}, max_epochs=3)
     _, expected = fit(tmp_path / "expected", checkpoints={"mode": "max"})
-    assert (saving.best_score, saving.best_step) == (expected.best_score, expected.best_step) and saving.best_step == 6
+    assert saving.best.state_dict() == expected.best.state_dict() and saving.best.step == 6
     assert saving.best_path == new / "checkpoints" / "best.ckpt"
     assert whole_step(saving.best_path) == 6
 
@@ -278,7 +279,7 @@ def test_a_best_that_is_gone_is_said(tmp_path, caplog):
     (tmp_path / "checkpoints" / "best.ckpt").unlink()
     _, saving = go_on(tmp_path, checkpoints={"mode": "max"})
     assert "is not the best checkpoint so far, that of step 6" in caplog.text
-    assert saving.best_step is not None and saving.best_step > 6
+    assert saving.best.step is not None and saving.best.step > 6
 
 
 @pytest.mark.parametrize(
