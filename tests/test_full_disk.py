@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import logging
 import resource
 from contextlib import contextmanager
 
@@ -19,6 +20,7 @@ from depth_lightning.models import DepthAnythingV2, save_weights
 from depth_lightning.reporting import doctor_page
 from depth_lightning.reporting.panels import save_png
 from depth_lightning.reporting.tables import write_json, write_parquet, write_rows
+from depth_lightning.runs.job import quiet
 
 NOISE = np.random.default_rng(0)
 COLUMN = NOISE.random(500)
@@ -113,3 +115,15 @@ def test_a_list_that_grows_keeps_whole_rows(tmp_path):
             ["train", "3", "a.png", "torn"],
             ["train", "5", "é.png", "a reason,\nof two lines"],
         ]
+
+
+def test_a_log_that_does_not_fit_gives_no_traceback(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(logging, "raiseExceptions", True)
+    record = logging.makeLogRecord({"msg": "x" * 100})
+    for expected in (True, False):
+        handler = logging.FileHandler("/dev/full", encoding="utf-8")
+        handler.emit(record)
+        assert ("Traceback" in capsys.readouterr().err) == expected
+        quiet()
+        with pytest.raises(OSError, match="No space left"):
+            handler.close()

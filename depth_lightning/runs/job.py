@@ -150,6 +150,7 @@ def _must_share_folder() -> None:
 
 def quiet() -> None:
     """Silence what Lightning says about things that are as they should be; its warnings stay, once each."""
+    logging.raiseExceptions = False  # a log file on a full disk: what is logged is on the terminal, too
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).setLevel(logging.WARNING)
