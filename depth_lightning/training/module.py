@@ -84,7 +84,7 @@ class DepthModule(lightning.LightningModule):
         images = self.objective.whole_batch(prediction, batch.target, batch.mask, batch.kind)
         losses = self.objective.by_kind(*images)
         loss = self.objective.weighed(losses, images[-1])
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.image))
+        self.log("train/loss", loss, batch_size=len(batch.image))
         if len(losses) > 1:
             self.log_dict({f"train/loss_{kind.name.lower()}": value for kind, value in losses.items()}, batch_size=1)
         return loss
