@@ -398,3 +398,16 @@ def test_metrics_file_rewrites_only_what_comes_again(tmp_path):
     lines = (tmp_path / "metrics.csv").read_text().split()
     assert lines == ["a,b,c,step", "0,,,0", "1,,,1", ",,7,2"]
     assert [path.name for path in Path(tmp_path).iterdir()] == ["metrics.csv"]
+
+
+def test_metrics_file_takes_several_rows_at_once(tmp_path):
+    """As of Lightning's LearningRateMonitor, which logs beside the step."""
+    file = MetricsFile(tmp_path, name="", version="")
+    for step, name in enumerate("aab"):
+        file.log_metrics({name: step}, step)
+        file.save()
+    for step in (3, 4):
+        file.log_metrics({"a": step}, step)
+    file.save()
+    lines = (tmp_path / "metrics.csv").read_text().split()
+    assert lines == ["a,b,step", "0,,0", "1,,1", ",2,2", "3,,3", "4,,4"]
