@@ -61,7 +61,7 @@ def evaluate(cfg: DictConfig, overrides: Sequence[str]) -> EvaluationResult | Pa
     if not cfg.compile:
         return _evaluate(cfg, network, data, overrides)
     # Weights are constants: packed, and cast, once. As an option of compile() this would reach the back end alone, and
-    # the front end would still hand them in as arguments.
+    # the front end would still hand them in as arguments: torch 2.11 to 2.15 has no other way, save in the environment.
     with torch._inductor.config.patch(freezing=True):
         network.compile()
         return _evaluate(cfg, network, data, overrides)

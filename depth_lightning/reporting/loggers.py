@@ -69,7 +69,7 @@ class _Rows(ExperimentWriter):
         new, self.metrics = self.metrics, []
         self.rows += new
         path = Path(self.metrics_file_path)
-        if self._columns and set(self._columns).issuperset(*new):
+        if self._columns and set(self._columns).issuperset(set().union(*new)):
             with explained(path), path.open("a", newline="") as file:
                 csv.DictWriter(file, self._columns).writerows(new)
             return

@@ -8,6 +8,7 @@ import lightning
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
 from torch.optim.lr_scheduler import LambdaLR
 
 from depth_lightning.metrics import AffineMetrics, DepthMetrics, PartMetrics, Protocol
@@ -73,7 +74,8 @@ class DepthModule(lightning.LightningModule):
     def configure_model(self) -> None:
         """Split the network over the processes of a strategy that does so; evaluation alone takes it whole."""
         if self.device_mesh is not None and self.trainer.state.fn == TrainerFn.FITTING:
-            shard(self.network, self.device_mesh["data_parallel"])
+            # Lightning's own mesh would split tensors within a node.
+            shard(self.network, init_device_mesh(self.device_mesh.device_type, (self.trainer.world_size,)))
 
     def training_step(self, batch: DepthBatch, batch_index: int) -> Tensor:
         """The loss of one batch; of a batch that mixes kinds of depth, each kind's loss is logged, too."""
@@ -82,7 +84,7 @@ class DepthModule(lightning.LightningModule):
         images = self.objective.whole_batch(prediction, batch.target, batch.mask, batch.kind)
         losses = self.objective.by_kind(*images)
         loss = self.objective.weighed(losses, images[-1])
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.image))
+        self.log("train/loss", loss, batch_size=len(batch.image))
         if len(losses) > 1:
             self.log_dict({f"train/loss_{kind.name.lower()}": value for kind, value in losses.items()}, batch_size=1)
         return loss

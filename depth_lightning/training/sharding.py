@@ -11,12 +11,12 @@ from typing import Any, cast
 
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict, set_optimizer_state_dict
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel, OptimStateKeyType, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
-from torch.utils._pytree import tree_map_only
 
 from depth_lightning.models import DepthAnythingV2
 from depth_lightning.models.torch_files import read_torch
@@ -31,26 +31,18 @@ class FullySharded(ModelParallelStrategy):
     """
 
     def __init__(self, in_parts: bool = False) -> None:
-        super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=in_parts)
-
-    @property
-    def in_parts(self) -> bool:
+        super().__init__(save_distributed_checkpoint=in_parts)
+        self.in_parts = in_parts
         """Whether checkpoints are folders."""
-        return self._save_distributed_checkpoint
 
     @contextmanager
     def in_one_file(self) -> Iterator[None]:
-        """Inside, they are not."""
-        before, self._save_distributed_checkpoint = self._save_distributed_checkpoint, False
+        """Inside, they are not. Lightning 2.6 reads a private attribute for that, and lets one choose at the start."""
+        self._save_distributed_checkpoint = False
         try:
             yield
         finally:
-            self._save_distributed_checkpoint = before
-
-    def setup_environment(self) -> None:
-        """Count the processes; Lightning would split over those of one node, tensor by tensor."""
-        self._data_parallel_size = self.num_nodes * self.num_processes
-        super().setup_environment()
+            self._save_distributed_checkpoint = self.in_parts
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
         """Every process takes its part of the file.
@@ -74,7 +66,7 @@ class FullySharded(ModelParallelStrategy):
 
 
 def _contiguous(state: dict[str, Any]) -> dict[str, Any]:
-    return cast(dict[str, Any], tree_map_only(Tensor, Tensor.contiguous, state))
+    return cast(dict[str, Any], apply_to_collection(state, Tensor, Tensor.contiguous))
 
 
 def shard(network: DepthAnythingV2, mesh: DeviceMesh) -> None:

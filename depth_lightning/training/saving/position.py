@@ -53,7 +53,7 @@ def position_of(trainer: lightning.Trainer) -> Position:
         validated=not trainer.validating and batches < whole,
         stopped=trainer.should_stop,
         accumulated=trainer.accumulate_grad_batches,
-        global_batch_size=_data(trainer).global_batch_size,
+        global_batch_size=trainer.datamodule.global_batch_size,  # type: ignore[attr-defined]
         steps_per_epoch=-(-whole // trainer.accumulate_grad_batches),
     )
 
@@ -73,7 +73,8 @@ def read_position(trainer: lightning.Trainer, checkpoint: dict[str, Any]) -> Pos
     """
     if "position" not in checkpoint:
         raise ValueError(f"{trainer.ckpt_path} does not say where its run stood: start one from it, model.weights=….")
-    position, data = Position(**checkpoint["position"]), _data(trainer)
+    position = Position(**checkpoint["position"])
+    data: DepthDataModule = trainer.datamodule  # type: ignore[attr-defined]
     if data.global_batch_size != position.global_batch_size:
         raise ValueError(
             f"The run goes on with the global batches it began with: {position.global_batch_size} images, which is "
@@ -140,11 +141,6 @@ def set_loop_counters(loops: dict[str, Any], position: Position, accumulated: in
         progress["current"] = dict.fromkeys(progress["current"], steps_of_epoch)
     # One less than the steps made: Lightning comes by where it counts the last of them.
     loops["epoch_loop.state_dict"]["_batches_that_stepped"] = optimizer["step"]["total"]["completed"] - 1
-
-
-def _data(trainer: lightning.Trainer) -> DepthDataModule:
-    data: DepthDataModule = trainer.datamodule  # type: ignore[attr-defined]
-    return data
 
 
 def _set(progress: dict[str, Any], part: str, begun: int, done: int) -> None:

@@ -1,5 +1,6 @@
 """A run that stopped anywhere goes on to the very bits of a run that did not."""
 
+import csv
 import errno
 import itertools
 import multiprocessing
@@ -13,7 +14,7 @@ import lightning
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -228,6 +229,38 @@ def test_the_end_of_a_run_is_saved_with_the_weights_that_were_trained(tmp_path):
     assert dict(leaves(saved["current_model_state"])) == weights
 
 
+def test_lightnings_own_average_overwrites_the_weights_that_were_trained(tmp_path):
+    """Else `AveragedWeights` could leave `on_train_end` to it."""
+    fit(tmp_path, EMAWeightAveraging(decay=0.8))
+    saved = content(tmp_path)
+    assert dict(leaves(saved["current_model_state"])) == dict(leaves(saved["state_dict"]))
+
+
+@pytest.mark.parametrize(("average", "kept"), [(AveragedWeights, True), (EMAWeightAveraging, False)])
+def test_what_is_validated_after_the_run_is_what_the_network_then_holds(average, kept, tmp_path):
+    """Lightning's own puts the last average in its place; else `AveragedWeights` could leave that to it."""
+    module, _ = fit(tmp_path, average(decay=0.8))
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.zero_()
+    data = DepthDataModule(Patterns, noisy, lambda sample: sample, 2, 2, 0, seed=3)
+    (scored,) = module.trainer.validate(module, data, verbose=False)
+    expected = np.mean([Patterns("val")[index].target for index in range(5)])  # the error of a prediction of 0
+    assert (scored["val/abs_rel"] == pytest.approx(expected)) == kept
+
+
+@pytest.mark.parametrize("counting", [True, False])
+def test_rows_are_numbered_by_the_steps_made(counting, tmp_path, monkeypatch):
+    """Lightning's own count is one behind; else `count_steps` could go."""
+    if not counting:
+        monkeypatch.setattr("depth_lightning.training.saving.checkpointing.count_steps", lambda trainer: None)
+    with pytest.raises(End):
+        fit(tmp_path, At("on_train_batch_end", 7, die))
+    go_on(tmp_path)
+    steps = [int(row["step"]) for row in csv.DictReader((tmp_path / "metrics.csv").open()) if row["train/loss"]]
+    assert (steps == list(range(18))) == counting
+
+
 def test_a_run_that_is_over_stays_as_it_is(tmp_path):
     fit(tmp_path)
     before = (tmp_path / "metrics.csv").read_text()
@@ -371,3 +404,16 @@ def test_metrics_file_rewrites_only_what_comes_again(tmp_path):
     lines = (tmp_path / "metrics.csv").read_text().split()
     assert lines == ["a,b,c,step", "0,,,0", "1,,,1", ",,7,2"]
     assert [path.name for path in Path(tmp_path).iterdir()] == ["metrics.csv"]
+
+
+def test_metrics_file_takes_several_rows_at_once(tmp_path):
+    """As of Lightning's LearningRateMonitor, which logs beside the step."""
+    file = MetricsFile(tmp_path, name="", version="")
+    for step, name in enumerate("aab"):
+        file.log_metrics({name: step}, step)
+        file.save()
+    for step in (3, 4):
+        file.log_metrics({"a": step}, step)
+    file.save()
+    lines = (tmp_path / "metrics.csv").read_text().split()
+    assert lines == ["a,b,step", "0,,0", "1,,1", ",2,2", "3,,3", "4,,4"]
