@@ -54,7 +54,8 @@ def test_an_image_depends_on_its_seed_and_not_on_its_batch(image: Tensor) -> Non
 
 
 def test_seeds_of_the_sampler_are_taken(image: Tensor) -> None:
-    ColourNoise(jitter_probability=1, noise_probability=1)(image, [2**64 - 1, 2**63])
+    changed = ColourNoise(jitter_probability=1, noise_probability=1)(batch(image)[:2], [2**64 - 1, 2**63])
+    assert changed.isfinite().all() and not torch.equal(changed[0], changed[1])
 
 
 def test_half_are_jittered_and_half_are_noisy(image: Tensor) -> None:

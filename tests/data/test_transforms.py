@@ -46,7 +46,8 @@ def test_evaluation_input_equals_the_reference(golden: Path) -> None:
     reference = np.load(golden / "preprocess_240x320_to_252.npz")
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     network_input = ((network_image(reference["image"], 252) - mean) / std).transpose(2, 0, 1)
-    np.testing.assert_allclose(network_input, reference["network_input"], atol=1e-4)
+    stride = reference["stride"]
+    np.testing.assert_allclose(network_input[:, ::stride, ::stride], reference["network_input"], atol=1e-4)
 
 
 def test_evaluation_leaves_the_truth_alone() -> None:
