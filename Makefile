@@ -25,7 +25,8 @@ train: setup  ## train a tiny network on rendered rooms, with table and pictures
 
 .PHONY: test
 test: setup  ## run the test suite (pytest arguments in ARGS)
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not timed' $(ARGS)
+	$(if $(ARGS),,$(BIN)/python -m pytest -m timed)
 
 .PHONY: test-slow
 test-slow: setup  ## run the slow tests
