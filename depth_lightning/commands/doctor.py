@@ -19,6 +19,7 @@ from depth_lightning.reporting.doctor_page import SIGNS, SplitPage, draw_sample,
 from depth_lightning.reporting.tables import print_rows, write_json
 from depth_lightning.runs import objects
 from depth_lightning.runs.job import run_job
+from depth_lightning.runs.options import check
 from depth_lightning.runs.program import program
 from depth_lightning.sample import DepthDataset
 
@@ -43,6 +44,7 @@ def diagnose(cfg: DictConfig) -> int:
     Raises:
         ValueError: a data set without depth maps.
     """
+    check(cfg, "doctor")
     objects.require_depth_maps(cfg.data)
     if "parts" in cfg.data:
         configs = {name: part.dataset for name, part in cfg.data.parts.items()}
@@ -52,7 +54,7 @@ def diagnose(cfg: DictConfig) -> int:
     found = 0
     for name, config in configs.items():
         sources = {
-            split: objects.build(f"data.parts.{name}" if name else "data", config, split=split)
+            split: objects.build(f"data.parts.{name}.dataset" if name else "data.dataset", config, split=split)
             for split in ("train", "val")
         }
         measured = {split: _measure(source, f"{name} {split}".strip(), cfg) for split, source in sources.items()}

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig
 from torch import Tensor
 
 from depth_lightning.evaluation.rescore import Rescored, rescore
@@ -16,6 +16,7 @@ from depth_lightning.inference.export import (
     INPUT,
     Difference,
     Runner,
+    check_graph,
     check_sizes,
     compare,
     example_images,
@@ -37,7 +38,9 @@ from depth_lightning.reporting.tables import print_rows
 from depth_lightning.runs import objects
 from depth_lightning.runs.checkpoint import chosen_network, read_run_checkpoint
 from depth_lightning.runs.job import run_job
+from depth_lightning.runs.overrides import typed
 from depth_lightning.runs.record import Origin, find_numbers, find_origin, recipe
+from depth_lightning.settings import one_of
 
 log = logging.getLogger(__name__)
 
@@ -86,11 +89,11 @@ def export(cfg: DictConfig, overrides: Sequence[str]) -> Report:
         ModuleNotFoundError: the layout needs a package that is not installed.
         ValueError: no network, an option that does not go with the layout, or the export is not what the network is.
     """
+    cfg, state = chosen_network(cfg, overrides, "export")
     layout, folder = cfg.layout, Path(cfg.output).expanduser()
     _check_options(cfg)
     if folder.exists():
         raise FileExistsError(f"output={folder} exists; remove it, or give another.")
-    cfg, state = chosen_network(cfg, overrides, "export")
     numbers = find_numbers(cfg.checkpoint, cfg.model.weights, cfg.metrics_file)
     origin = find_origin(cfg.model.weights)
     network = objects.build_network(cfg.model).eval()
@@ -124,13 +127,11 @@ def export(cfg: DictConfig, overrides: Sequence[str]) -> Report:
 
 def _check_options(cfg: DictConfig) -> None:
     layout = cfg.layout
-    if layout not in get_args(Layout):
-        raise ValueError(f"layout is one of {', '.join(get_args(Layout))}; found {layout!r}.")
+    one_of("layout", layout, get_args(Layout))
+    check_graph(cfg.size, cfg.precision)
     graph = layout in ("onnx", "pt2")
     if not graph and (cfg.size is not None or cfg.precision != "float32"):
         raise ValueError(f"size and precision are for layout=onnx and layout=pt2; layout={layout} holds the weights.")
-    if cfg.size is not None and not isinstance(cfg.size, ListConfig):
-        raise ValueError(f"size is [height,width], as in size=[518,686], or null for any; found {cfg.size}.")
     for name in ("onnxscript", "onnx_ir"):  # they tell every step
         logging.getLogger(name).setLevel(logging.WARNING)
     needed = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "transformers": ("transformers",)}
@@ -221,8 +222,7 @@ def _check(layout: Layout, network: DepthAnythingV2, differences: Sequence[Diffe
 
 
 def _data_is_typed(overrides: Sequence[str]) -> bool:
-    names = (override.lstrip("+").split("=")[0] for override in overrides)
-    return any(name == "data" or (name.startswith("data.") and name != "data.size") for name in names)
+    return any(key.split(".")[0] == "data" and key != "data.size" for key in typed(overrides))
 
 
 def _measured(differences: Sequence[Difference], scores: Rescored | None, latency: Mapping[str, float]) -> list[str]:

@@ -6,6 +6,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast, get_args
 
@@ -17,6 +18,7 @@ from depth_lightning.data.rooms import render_room
 from depth_lightning.data.transforms import network_size
 from depth_lightning.models import DepthAnythingV2, normalize
 from depth_lightning.models.encoder import PATCH
+from depth_lightning.settings import one_of, several, whole_number
 
 GraphPrecision = Literal["float32", "float16"]
 Runner = Callable[[Tensor], Tensor]
@@ -34,6 +36,19 @@ class Difference(NamedTuple):
     mean: float
 
 
+def check_graph(size: Any, precision: Any) -> None:
+    """Refuse what `export_program` does not take.
+
+    Raises:
+        SettingError: an unknown precision, or the size is not in multiples of 14.
+    """
+    one_of("precision", precision, get_args(GraphPrecision))
+    if size is not None:
+        usual = list(network_size(480, 640, 518))
+        what = f"[height,width] in multiples of {PATCH}, as in {usual}, which 480×640 becomes; or null for any"
+        several("size", size, 2, what, partial(whole_number, least=PATCH, multiple_of=PATCH))
+
+
 def export_program(
     network: DepthAnythingV2, size: Sequence[int] | None = None, precision: GraphPrecision = "float32"
 ) -> ExportedProgram:
@@ -45,15 +60,9 @@ def export_program(
         precision: what weights and arithmetic are in. The logits, and the sigmoid or ReLU of them, are float32 always.
 
     Raises:
-        ValueError: an unknown precision, or the size is not in multiples of 14.
+        SettingError: an unknown precision, or the size is not in multiples of 14.
     """
-    if precision not in get_args(GraphPrecision):
-        raise ValueError(f"precision is one of {', '.join(get_args(GraphPrecision))}, found {precision!r}.")
-    if size is not None and (len(size) != 2 or any(type(side) is not int or side < 1 or side % PATCH for side in size)):
-        raise ValueError(
-            f"size is [height,width] in multiples of {PATCH}, or null for any; found {list(size)}. "
-            f"The size that an image of 480×640 gets is {list(network_size(480, 640, 518))}."
-        )
+    check_graph(size, precision)
     height, width = size or (5 * PATCH, 7 * PATCH)  # of an example; nothing of a dimension that is dynamic remains
     dynamic = {0: Dim("batch")}
     if size is None:

@@ -19,6 +19,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import tree_map_only
 
 from depth_lightning.models import DepthAnythingV2
+from depth_lightning.settings import boolean
 
 
 class FullySharded(ModelParallelStrategy):
@@ -30,7 +31,7 @@ class FullySharded(ModelParallelStrategy):
     """
 
     def __init__(self, in_parts: bool = False) -> None:
-        super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=in_parts)
+        super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=boolean("in_parts", in_parts))
 
     @property
     def in_parts(self) -> bool:

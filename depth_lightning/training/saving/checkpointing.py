@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -17,6 +18,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from depth_lightning.data import DepthDataModule
 from depth_lightning.data.sampling import TrainSampler
 from depth_lightning.reporting.loggers import MetricsFile
+from depth_lightning.settings import number, one_of, optional, text, whole_number
 from depth_lightning.training.saving.checkpoint_files import BEST, LAST, WholeFiles
 from depth_lightning.training.saving.checkpoint_folder import CheckpointFolder
 from depth_lightning.training.saving.position import Position, place, position_of
@@ -45,7 +47,7 @@ class Checkpoints(Checkpoint):
         every_n_minutes: also save when this long has passed since the last time.
 
     Raises:
-        ValueError: an interval is not positive.
+        SettingError: an argument is out of range.
     """
 
     def __init__(
@@ -56,11 +58,12 @@ class Checkpoints(Checkpoint):
         every_n_steps: int | None = None,
         every_n_minutes: float | None = None,
     ) -> None:
-        for name, interval in (("every_n_steps", every_n_steps), ("every_n_minutes", every_n_minutes)):
-            if interval is not None and not interval > 0:
-                raise ValueError(f"callbacks.checkpoints.{name} is above 0, or null for never; found {interval}.")
-        self.folder, self.monitor, self.mode = CheckpointFolder(Path(folder)), monitor, mode
-        self.every_n_steps, self.every_n_minutes = every_n_steps, every_n_minutes
+        self.folder = CheckpointFolder(Path(text("folder", folder, "a path")))
+        self.monitor = text("monitor", monitor, "the name of what is validated, such as val/abs_rel")
+        self.mode: str = one_of("mode", mode, ("min", "max"))
+        never = " null: only after every validation."
+        self.every_n_steps = optional("every_n_steps", every_n_steps, partial(whole_number, otherwise=never))
+        self.every_n_minutes = optional("every_n_minutes", every_n_minutes, partial(number, above=0, otherwise=never))
         self.best_score: float | None = None
         self.best_step: int | None = None
         self._saved_at = time.monotonic()
