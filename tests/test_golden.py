@@ -1,4 +1,4 @@
-"""tests/golden holds what the reference implementations computed: a part of the files that are kept beside a checkout."""
+"""tests/golden holds what the reference implementations computed: part of what is kept beside a checkout."""
 
 from pathlib import Path
 

@@ -19,6 +19,7 @@ from depth_lightning.reporting.doctor_page import SIGNS, SplitPage, draw_sample,
 from depth_lightning.reporting.tables import print_rows, write_json
 from depth_lightning.runs import objects
 from depth_lightning.runs.job import run_job
+from depth_lightning.runs.options import check
 from depth_lightning.runs.program import program
 from depth_lightning.sample import DepthDataset
 
@@ -43,6 +44,7 @@ def diagnose(cfg: DictConfig) -> int:
     Raises:
         ValueError: a data set without depth maps.
     """
+    check(cfg, "doctor")
     objects.require_depth_maps(cfg.data)
     configs = dict(cfg.data.parts.items()) if "parts" in cfg.data else {"": cfg.data}
     run_dir = Path(cfg.run_dir)

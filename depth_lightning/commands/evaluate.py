@@ -27,7 +27,6 @@ from depth_lightning.runs import objects
 from depth_lightning.runs.checkpoint import chosen_network
 from depth_lightning.runs.job import run_job
 from depth_lightning.runs.record import subject
-from depth_lightning.settings import whole_number
 from depth_lightning.training import DepthModule
 from depth_lightning.training.display.panels import draw_panels
 from depth_lightning.training.display.progress import progress
@@ -51,7 +50,7 @@ def evaluate(cfg: DictConfig, overrides: Sequence[str]) -> EvaluationResult | Pa
         ValueError: neither a checkpoint nor weights were given, or the protocol does not go with the network.
     """
     cfg, state = chosen_network(cfg, overrides, "evaluate")
-    lightning.seed_everything(whole_number("seed", cfg.seed, least=0), verbose=False)
+    lightning.seed_everything(cfg.seed, verbose=False)
     data = _open_data(cfg)  # before weights are fetched: what is wrong with the data is soon said
     network = objects.build_network(cfg.model)
     if state is not None:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig
 
 from depth_lightning.atomic import atomically
 from depth_lightning.evaluation.rescore import Rescored, rescore
@@ -18,7 +18,9 @@ from depth_lightning.reporting.tables import print_rows
 from depth_lightning.runs import objects
 from depth_lightning.runs.checkpoint import chosen_network, read_run_checkpoint
 from depth_lightning.runs.job import run_job
+from depth_lightning.runs.overrides import typed
 from depth_lightning.runs.record import Origin, find_numbers, find_origin, recipe
+from depth_lightning.settings import one_of
 
 log = logging.getLogger(__name__)
 
@@ -52,10 +54,10 @@ def export(cfg: DictConfig, overrides: Sequence[str]) -> Report:
         ModuleNotFoundError: the layout needs a package that is not installed.
         ValueError: no network, an option that does not go with the layout, or the export is not what the network is.
     """
+    cfg, state = chosen_network(cfg, overrides, "export")
     layout, folder = _chosen_layout(cfg), Path(cfg.output).expanduser()
     if folder.exists():
         raise FileExistsError(f"output={folder} exists; remove it, or give another.")
-    cfg, state = chosen_network(cfg, overrides, "export")
     numbers = find_numbers(cfg.checkpoint, cfg.model.weights, cfg.metrics_file)
     origin = find_origin(cfg.model.weights)
     network = objects.build_network(cfg.model).eval()
@@ -80,13 +82,9 @@ def export(cfg: DictConfig, overrides: Sequence[str]) -> Report:
 
 
 def _chosen_layout(cfg: DictConfig) -> Layout:
-    if cfg.layout not in LAYOUTS:
-        raise ValueError(f"layout is one of {', '.join(LAYOUTS)}; found {cfg.layout!r}.")
-    kind = LAYOUTS[cfg.layout]
+    kind = LAYOUTS[one_of("layout", cfg.layout, LAYOUTS)]
     if issubclass(kind, Graph):
-        if cfg.size is not None and not isinstance(cfg.size, ListConfig):
-            raise ValueError(f"size is [height,width], as in size=[518,686], or null for any; found {cfg.size}.")
-        return kind(cfg.size and list(cfg.size), cfg.precision)
+        return kind(cfg.size, cfg.precision)
     if cfg.size is not None or cfg.precision != "float32":
         graphs = " and ".join(f"layout={name}" for name, other in LAYOUTS.items() if issubclass(other, Graph))
         raise ValueError(f"size and precision are for {graphs}; layout={cfg.layout} holds the weights.")
@@ -105,8 +103,7 @@ def _metadata(cfg: DictConfig, origin: Origin, numbers: Mapping[str, Any] | None
 
 
 def _data_is_typed(overrides: Sequence[str]) -> bool:
-    names = (override.lstrip("+").split("=")[0] for override in overrides)
-    return any(name == "data" or (name.startswith("data.") and name != "data.size") for name in names)
+    return any(key.split(".")[0] == "data" and key != "data.size" for key in typed(overrides))
 
 
 def _apart(differences: Sequence[Difference]) -> list[str]:

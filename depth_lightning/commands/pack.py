@@ -19,6 +19,7 @@ from depth_lightning.data.object_store import ObjectStore
 from depth_lightning.data.shard_format import INDEX, Shard, Split, digest, encode, write_index
 from depth_lightning.runs import objects
 from depth_lightning.runs.job import run_job
+from depth_lightning.runs.options import check
 from depth_lightning.runs.program import program
 from depth_lightning.sample import DepthDataset
 
@@ -40,6 +41,7 @@ def pack(cfg: DictConfig) -> None:
         FileExistsError: the output is there already.
         ValueError: a data set without depth maps.
     """
+    check(cfg, "pack")
     objects.require_depth_maps(cfg.data)
     store = ObjectStore(cfg.output, cfg.endpoint_url)
     folder = None if store.remote else Path(cfg.output).expanduser()

@@ -13,6 +13,7 @@ from depth_lightning.reporting.panels import save_png, stack_panels
 from depth_lightning.reporting.sample_row import draw_sample_row
 from depth_lightning.runs import objects
 from depth_lightning.runs.job import run_job
+from depth_lightning.runs.options import check
 from depth_lightning.runs.program import program
 from depth_lightning.sample import DepthDataset, DepthSample, collate
 
@@ -28,10 +29,10 @@ def show(cfg: DictConfig) -> Path:
     """Draw `cfg.images` samples of `cfg.split`; the path of the picture, in `cfg.run_dir`.
 
     Raises:
-        ValueError: the split is neither train nor val, or the data set has no depth maps.
+        SettingError: an option that cannot be right, or that nothing reads.
+        ValueError: the data set has no depth maps.
     """
-    if cfg.split not in ("train", "val"):
-        raise ValueError(f"split is train or val, found {cfg.split!r}.")
+    check(cfg, "show")
     objects.require_depth_maps(cfg.data)
     data = objects.build_data(cfg)
     samples = data.train_data.dataset if cfg.split == "train" else data.val_data.dataset

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from depth_lightning.data.sampling import EvaluationSampler
-from depth_lightning.data.transforms import network_image
+from depth_lightning.data.transforms import check_size, network_image
+from depth_lightning.settings import text
 
 Point = list[int]
 """[row, column] in pixels of the image on disk."""
@@ -46,6 +47,7 @@ class DA2K(Dataset[PointPairSample]):
         split: "val"; there are no depth maps to train on.
 
     Raises:
+        SettingError: an argument is out of range.
         FileNotFoundError: annotations.json, or an image that it names, is missing.
         ValueError: annotations.json says something else than pairs of points, or the split is another one.
     """
@@ -56,7 +58,7 @@ class DA2K(Dataset[PointPairSample]):
                 "DA-2K has pairs of points and no depth maps: it can score a network (evaluate.py data=da2k), "
                 "not train one. Choose other data for training."
             )
-        self.root, self.size = Path(root).expanduser(), size
+        self.root, self.size = Path(text("root", root, "a path")).expanduser(), check_size("size", size)
         self.pairs = {image: pairs for image, pairs in _read_annotations(self.root).items() if pairs}
         if not self.pairs:
             raise ValueError(f"{self.root / 'annotations.json'}: expected images with pairs of points, found none.")

@@ -20,6 +20,7 @@ from depth_lightning.data.mixture import Mixture
 from depth_lightning.data.sampling import Draw, EvaluationSampler, TrainSampler, draw
 from depth_lightning.data.shards import DepthShards
 from depth_lightning.sample import DepthBatch, DepthDataset, DepthSample, collate
+from depth_lightning.settings import whole_number
 
 
 class DepthDataModule(LightningDataModule):
@@ -39,6 +40,9 @@ class DepthDataModule(LightningDataModule):
         colour: (images uint8, seeds) → float images, for training batches once they are on the device.
         bad_samples: a CSV file to list broken samples in and go on, see `Samples`; None to end with the first one's
             error. The first sample of a data set is read as it is opened, so that what is wrong with all is said early.
+
+    Raises:
+        SettingError: an argument is out of range.
     """
 
     def __init__(
@@ -57,8 +61,10 @@ class DepthDataModule(LightningDataModule):
         super().__init__()
         self.dataset = dataset
         self.train_transform, self.eval_transform = train_transform, eval_transform
-        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
-        self.num_workers, self.seed, self.pin_memory = num_workers, seed, pin_memory
+        self.batch_size = whole_number("batch_size", batch_size)
+        self.eval_batch_size = whole_number("eval_batch_size", eval_batch_size)
+        self.num_workers = whole_number("num_workers", num_workers, least=0)
+        self.seed, self.pin_memory = seed, pin_memory
         self.colour = colour
         self.bad_samples = bad_samples
 

@@ -1,12 +1,15 @@
 """How the numbers that a depth file stores become a target, and which of them are none."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
 
 from depth_lightning.sample import DepthKind
+from depth_lightning.settings import SettingError, boolean, number, one_of, optional, several, whole_number
 
 MEDIAN_M = (0.01, 200.0)
 """Where the median of a depth map in metres lies; outside, the scale is wrong."""
@@ -20,7 +23,7 @@ class DepthEncoding:
     says. NaN and infinity are holes whatever is declared.
 
     Raises:
-        ValueError: a declaration that contradicts itself; the message names the key.
+        SettingError: a declaration that is out of range, or contradicts another.
     """
 
     kind: Literal["metres", "up_to_scale", "disparity"] = "metres"
@@ -49,34 +52,41 @@ class DepthEncoding:
     """The file stores distances along the ray, not along the optical axis, which goes through the centre."""
 
     def __post_init__(self) -> None:
-        kinds = [member.name.lower() for member in DepthKind]
-        if self.kind not in kinds:
-            raise ValueError(f"data.kind is one of {kinds}, found {self.kind!r}.")
-        for name in ("depth_scale", "focal_px", "baseline_m"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < np.inf:
-                raise ValueError(f"data.{name} must be above 0, found {value}.")
+        one_of("kind", self.kind, [member.name.lower() for member in DepthKind])
+        above_0 = partial(number, above=0)
+        above_0("depth_scale", self.depth_scale)
+        number("depth_offset", self.depth_offset)
+        for name in ("focal_px", "baseline_m"):
+            optional(name, getattr(self, name), above_0)
+        optional("focal_width", self.focal_width, whole_number)
+        boolean("ray_distance", self.ray_distance)
+        for name in ("invalid", "sky_value"):
+            declared = getattr(self, name)
+            for value in [declared] if isinstance(declared, str) else _values(declared):
+                if not (isinstance(value, float) and not math.isfinite(value)):  # which are holes anyway
+                    number(name, value)
+        if self.limits is not None:
+            limit = partial(optional, check=number)
+            several("limits", self.limits, 2, "[smallest, largest], null for no limit", limit)
+        one_of("sky", self.sky, ("ignore", "far"))
         for name in ("baseline_m", "ray_distance"):
             if getattr(self, name) and self.focal_px is None:
-                raise ValueError(f"data.{name} needs the focal length: set data.focal_px=….")
+                raise SettingError(name, "needs the focal length: set focal_px=…, beside it.")
         if self.baseline_m is not None and self.kind != "metres":
-            raise ValueError(
-                f"data.baseline_m turns disparity into metres, but data.kind={self.kind}. Set data.kind=metres, "
-                "or leave the baseline out for disparity up to scale and shift."
+            raise SettingError(
+                "baseline_m",
+                f"turns disparity into metres, but kind={self.kind}. Set kind=metres, or leave the baseline out for "
+                "disparity up to scale and shift.",
             )
         if self.ray_distance and self.kind == "disparity":
-            raise ValueError("data.ray_distance is about distances, but data.kind=disparity. Set one of them only.")
-        if self.limits is not None and len(self.limits) != 2:
-            raise ValueError(f"data.limits is [smallest, largest], null for no limit, found {list(self.limits)}.")
+            raise SettingError("ray_distance", "is about distances, but kind=disparity. Set one of them only.")
         smallest, largest = self._limits()
-        if not smallest < largest:
-            raise ValueError(f"data.limits is [smallest, largest], found {[smallest, largest]}.")
-        if self.sky not in ("ignore", "far"):
-            raise ValueError(f"data.sky is 'ignore' or 'far', found {self.sky!r}.")
+        if smallest >= largest:
+            raise SettingError("limits", f"is [smallest, largest], found {[smallest, largest]}.")
         if self.sky == "far" and self.sky_value is None:
-            raise ValueError("data.sky=far needs data.sky_value=…, the stored value that means sky.")
+            raise SettingError("sky_value", "is the stored value that means sky, which sky=far needs; found None.")
         if self.sky == "far" and self.kind != "disparity" and largest == np.inf:
-            raise ValueError(f"data.sky=far with data.kind={self.kind} needs a far limit: data.limits=[null,…].")
+            raise SettingError("limits", f"needs a far limit, limits=[null,…], for sky=far with kind={self.kind}.")
 
     @property
     def depth_kind(self) -> DepthKind:

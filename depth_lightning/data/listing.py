@@ -67,8 +67,6 @@ def match_patterns(
         FileNotFoundError: no such folder, or nothing matches a pattern.
         ValueError: patterns that cannot be matched with one another, or files without a partner or with several.
     """
-    if unmatched not in ("error", "skip"):
-        raise ValueError(f"data.unmatched is 'error' or 'skip', found {unmatched!r}.")
     images, depths = _find(root, image, "image"), _find(root, depth, "depth")
     partners, lone_depths = _partners(images, depths, image, depth, "depth")
     without_depth = [path for path, partner in zip(images.paths, partners, strict=True) if partner is None]

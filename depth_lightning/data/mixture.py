@@ -6,6 +6,7 @@ import numpy as np
 
 from depth_lightning.data.bad_samples import path_of
 from depth_lightning.sample import DepthDataset, DepthSample
+from depth_lightning.settings import SettingError, number, optional, whole_number
 
 
 class Mixture:
@@ -18,7 +19,7 @@ class Mixture:
         samples_per_epoch: draws in an epoch; by default as many as there are samples.
 
     Raises:
-        ValueError: there is no part, a weight is negative or of no part, or all are 0.
+        SettingError: there is no part, a weight is negative or of no part, or all are 0.
     """
 
     def __init__(
@@ -28,17 +29,16 @@ class Mixture:
         samples_per_epoch: int | None = None,
     ) -> None:
         weights = dict(weights or {})
+        for name, weight in weights.items():
+            number(f"weights.{name}", weight, least=0)
+        samples_per_epoch = optional("samples_per_epoch", samples_per_epoch, whole_number)
         if unknown := set(weights) - set(parts):
-            raise ValueError(
-                f"data.weights names {', '.join(sorted(unknown))}, which is none of the mixture's parts "
-                f"({', '.join(parts) or 'there are none'})."
-            )
+            names = ", ".join(parts) or "there are none"
+            raise SettingError("weights", f"names {', '.join(sorted(unknown))}, which is none of the parts ({names}).")
         shares = np.array([weights.get(name, 1.0) for name in parts], float)
-        if not len(shares) or (shares < 0).any() or not shares.any():
-            raise ValueError(
-                "A mixture needs parts whose weights are at least 0 and not all 0; "
-                f"found {', '.join(f'{name}: {share:g}' for name, share in zip(parts, shares, strict=True)) or 'none'}."
-            )
+        if not shares.any():
+            found = ", ".join(f"{name}: {share:g}" for name, share in zip(parts, shares, strict=True)) or "none"
+            raise SettingError("weights", f"needs a part that counts more than 0, found {found}.")
         self.parts = dict(parts)
         self.shares = shares / shares.sum()
         self._ends = np.cumsum([len(part) for part in parts.values()])

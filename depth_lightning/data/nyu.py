@@ -20,6 +20,7 @@ from depth_lightning.data.files import check_side, open_h5, read_image, read_map
 from depth_lightning.data.texts import Texts
 from depth_lightning.data.walk import find
 from depth_lightning.sample import DepthKind, DepthSample
+from depth_lightning.settings import one_of, optional, text
 
 log = logging.getLogger(__name__)
 
@@ -53,21 +54,22 @@ class NYUDepthV2:
     A sample's id is its path below `root`, or "labelled/<n>" with n counted from 1 as splits.mat does.
 
     Raises:
+        SettingError: an unknown split or layout, or a root that is no path.
         FileNotFoundError: no `root`, or no splits.mat.
         ValueError: none or several of the layouts in `root`, an empty split; for a sample, see the readers, and
             a depth that is all holes, or larger than metres can be.
     """
 
     def __init__(self, root: str | Path, split: Literal["train", "val"], layout: Layout | None = None) -> None:
-        root = Path(root).expanduser()
-        if split not in ("train", "val"):
-            raise ValueError(f"split must be 'train' or 'val', found {split!r}.")
+        list_frames = {"h5": _h5_frames, "labelled": _labelled_frames, "png": _png_frames}
+        root = Path(text("root", root, "a path")).expanduser()
+        one_of("split", split, ("train", "val"))
+        optional("layout", layout, partial(one_of, choices=list_frames, otherwise=" null: told by what is there."))
         if not root.exists():
             raise FileNotFoundError(
                 f"No NYU Depth V2 at {root.absolute()}. Set the environment variable NYU_ROOT, or data.root=…, "
                 f"to a folder with {LAYOUTS}."
             )
-        list_frames = {"h5": _h5_frames, "labelled": _labelled_frames, "png": _png_frames}
         self._root = root
         self._frames = list_frames[layout or detect_layout(root)](root, split)
         if not self._frames.ids:

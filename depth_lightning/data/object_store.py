@@ -5,8 +5,11 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
+
+from depth_lightning.settings import optional, text
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -29,11 +32,13 @@ class ObjectStore:
         endpoint_url: of a service other than Amazon's; None for AWS_ENDPOINT_URL, or else Amazon's.
 
     Raises:
+        SettingError: the endpoint is no address.
         ModuleNotFoundError: boto3 is not installed.
     """
 
     def __init__(self, root: str, endpoint_url: str | None = None) -> None:
-        self.root, self.endpoint_url = root.rstrip("/"), endpoint_url
+        self.root = root.rstrip("/")
+        self.endpoint_url = optional("endpoint_url", endpoint_url, partial(text, what="an address, http://…"))
         self.remote = root.startswith("s3://")
         self._clients: dict[int, Any] = {}
         if self.remote:

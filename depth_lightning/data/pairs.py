@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from depth_lightning.data.listing import Split, match_patterns, read_manifest
 from depth_lightning.data.pair_table import Pair, PairTable
 from depth_lightning.data.splits import select
 from depth_lightning.sample import DepthSample
+from depth_lightning.settings import SettingError, number, one_of, optional, text
 
 ASPECT_TOLERANCE = 0.01
 
@@ -34,6 +36,7 @@ class DepthPairs:
     An image's id is its path below `root`.
 
     Raises:
+        SettingError: an argument is out of range.
         OSError: a folder, manifest or file that is not there, or may not be read.
         ValueError: see `match_patterns`, `read_manifest` and `select`; for a sample, the readers and `DepthEncoding`,
             and sizes that do not go together.
@@ -53,6 +56,14 @@ class DepthPairs:
         val_share: float = 0.1,
         encoding: DepthEncoding | None = None,
     ) -> None:
+        one_of("split", split, ("train", "val"))
+        one_of("unmatched", unmatched, ("error", "skip"))
+        number("val_share", val_share, above=0, below=1)
+        named = {"root": root, "image": image, "depth": depth, "mask": mask, "manifest": manifest}
+        for name, value in {**named, "depth_key": depth_key}.items():
+            optional(name, value, partial(text, what="a name" if name == "depth_key" else "a path or a pattern"))
+        if split_list is not None and not isinstance(split_list, Sequence):
+            raise SettingError("split_list", f"is a file below root, or a list of scenes, found {split_list!r}.")
         self.depth_key = depth_key
         folder = None if root is None else Path(root).expanduser()
         if manifest is not None:

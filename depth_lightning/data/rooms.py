@@ -21,6 +21,7 @@ from depth_lightning.data.nyu import read_h5
 from depth_lightning.data.patterns import BRICKS, CHECKERS, MOTTLE, PANELS, PLAIN, PLANKS, STRIPES, TILES, Pattern
 from depth_lightning.data.raycast import Boxes, Camera, Floats, Hits, Indices
 from depth_lightning.sample import DepthKind, DepthSample
+from depth_lightning.settings import one_of, text, whole_number
 
 Split = Literal["train", "val"]
 
@@ -271,7 +272,7 @@ class RenderedRooms:
         count: images, of each split or of both.
 
     Raises:
-        ValueError: an unknown split; a count, height or width below 1; a negative seed.
+        SettingError: an unknown split; a count, height or width below 1; a negative seed.
     """
 
     def __init__(
@@ -283,19 +284,18 @@ class RenderedRooms:
         height: int = 84,
         width: int = 112,
     ) -> None:
-        if split not in VIEWS:
-            raise ValueError(f"split: expected one of {', '.join(VIEWS)}, found {split!r}.")
-        if not isinstance(count, int):
+        one_of("split", split, VIEWS)
+        if isinstance(count, Mapping):
+            for name, images in count.items():
+                whole_number(f"count.{name}", images)
             count = count[split]
-        if min(count, height, width) < 1 or seed < 0:
-            raise ValueError(
-                "Rendered rooms need a count, height and width of at least 1 and a seed of at least 0, "
-                f"found count={count}, height={height}, width={width}, seed={seed}."
-            )
+        for argument, value in {"count": count, "height": height, "width": width}.items():
+            whole_number(argument, value)
+        whole_number("seed", seed, least=0)
         recipe = hashlib.sha256(repr((split, count, seed, height, width)).encode())
         for module in (__file__, patterns.__file__, raycast.__file__):
             recipe.update(Path(module).read_bytes())
-        self.folder = Path(root) / f"rooms_{split}_{count}_{recipe.hexdigest()[:10]}"
+        self.folder = Path(text("root", root, "a path")) / f"rooms_{split}_{count}_{recipe.hexdigest()[:10]}"
         self.files = sorted(write_rooms(self.folder, split, count, seed, height, width).glob("*/*.h5"))
 
     def __len__(self) -> int:

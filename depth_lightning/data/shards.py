@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,6 +21,7 @@ import numpy as np
 from depth_lightning.data.object_store import ObjectStore, StorageError
 from depth_lightning.data.shard_format import INDEX, Shard, Split, decode, digest, members, read_index
 from depth_lightning.sample import DepthSample
+from depth_lightning.settings import number, optional, text, whole_number
 
 
 class DepthShards:
@@ -35,6 +36,7 @@ class DepthShards:
         endpoint_url: see `ObjectStore`.
 
     Raises:
+        SettingError: an argument is out of range.
         OSError: there is no index, or it may not be read.
         ValueError: it is another file, the split is empty, or the cache has no room for the window.
     """
@@ -48,7 +50,9 @@ class DepthShards:
         cache_gb: float = 50,
         endpoint_url: str | None = None,
     ) -> None:
-        self.store = ObjectStore(str(root), endpoint_url)
+        self.store = ObjectStore(text("root", root, "a folder or s3://bucket/prefix"), endpoint_url)
+        window = optional("window", window, partial(whole_number, otherwise=" null: all shards."))
+        cache, cache_gb = text("cache", cache, "a path"), number("cache_gb", cache_gb, above=0)
         index = self.store.read_text(INDEX)
         self.shards = read_index(index, f"{root}/{INDEX}").get(split, [])
         if not self.shards:

@@ -30,10 +30,8 @@ def select(
 
     Raises:
         FileNotFoundError: no such list file.
-        ValueError: an unknown split, an empty one, a list that names nothing, a share outside (0, 1).
+        ValueError: an empty split, or a list that names nothing.
     """
-    if split not in ("train", "val"):
-        raise ValueError(f"split must be 'train' or 'val', found {split!r}.")
     if split_list is not None:
         selected, how = _by_list(pairs, split, split_list, root)
     elif any(pair.split for pair in pairs):
@@ -94,8 +92,6 @@ def _names(pair: Pair, lengths: Sequence[int]) -> set[str]:
 
 
 def _by_share(pairs: Sequence[Pair], split: Split, val_share: float) -> tuple[list[Pair], str]:
-    if not 0 < val_share < 1:
-        raise ValueError(f"data.val_share must be between 0 and 1, found {val_share}. {HINT}")
     has_scenes = any(pair.scene for pair in pairs)
     groups = {pair.scene or pair.id for pair in pairs}
     what = "scenes" if has_scenes else "images"

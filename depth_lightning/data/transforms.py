@@ -9,11 +9,13 @@ import math
 import os
 import random
 from collections.abc import Sequence
+from functools import partial
 
 import cv2
 import numpy as np
 
 from depth_lightning.sample import DepthKind, DepthSample
+from depth_lightning.settings import several, whole_number
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else importing it asks the network for a newer one
 
@@ -23,6 +25,10 @@ PATCH = 14
 SPARSE = 0.3
 """Below this share of valid pixels a target is resized point by point; KITTI's accumulated LiDAR has 0.2."""
 CROP_DRAWS = 8
+MAX_SIZE = 4096
+"""Of the shorter side. Attention is between all patches, of which a square image then has 85,000."""
+check_size = partial(whole_number, least=PATCH, most=MAX_SIZE)
+"""Of the shorter side, as in `settings`."""
 
 
 def network_size(height: int, width: int, size: int) -> tuple[int, int]:
@@ -48,7 +54,7 @@ class EvaluationTransform:
     """The image at the network's size; the ground truth stays as it is, and the prediction is brought to it."""
 
     def __init__(self, size: int = 518) -> None:
-        self.size = size
+        self.size = check_size("size", size)
 
     def __call__(self, sample: DepthSample) -> DepthSample:
         """Replace the uint8 image by a float32 one at `network_size`."""
@@ -67,7 +73,8 @@ class TrainTransform:
             once, on the device.
 
     Raises:
-        ValueError: a crop that is not a multiple of 14, or for a sample, larger than the resized image.
+        SettingError: an argument is out of range.
+        ValueError: for a sample, a crop larger than the resized image.
     """
 
     def __init__(
@@ -77,9 +84,11 @@ class TrainTransform:
         flip_probability: float = 0.5,
         transforms: Sequence[A.BasicTransform] = (),
     ) -> None:
-        if crop is not None and (len(crop) != 2 or any(side <= 0 or side % PATCH for side in crop)):
-            raise ValueError(f"A crop is (h, w) in multiples of {PATCH}, found {tuple(crop)}.")
-        self.size, self.crop = size, crop and tuple(crop)
+        self.size = check_size("size", size)
+        if crop is not None:
+            what = f"[height, width] in multiples of {PATCH}, or null for the whole image"
+            crop = several("crop", crop, 2, what, partial(whole_number, least=PATCH, multiple_of=PATCH))
+        self.crop = crop
         self.flip_probability = flip_probability
         self.augment = _compose(transforms) if transforms else None
 

@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
@@ -14,6 +15,7 @@ from depth_lightning.atomic import atomically, write_bytes, write_text
 from depth_lightning.inference.point_cloud import Intrinsics, intrinsics_from_fov, point_cloud, write_ply
 from depth_lightning.inference.predict import Prediction
 from depth_lightning.reporting.colour import BACKGROUND, DEPTH_COLOURS, colourise, robust_range, scale_bar
+from depth_lightning.settings import SettingError, boolean, number, one_of, optional, several, whole_number
 
 Save = Literal["png", "npy", "npz", "colour", "side_by_side", "cloud", "uncertainty", "video"]
 MANIFEST: Final = "predict.json"
@@ -30,6 +32,9 @@ class CloudOptions:
         fov_deg: the horizontal field of view, in place of intrinsics.
         max_range_m: see `point_cloud`.
         remove_flying: see `point_cloud`.
+
+    Raises:
+        SettingError: an argument is out of range.
     """
 
     intrinsics: Intrinsics | None = None
@@ -37,6 +42,14 @@ class CloudOptions:
     fov_deg: float | None = None
     max_range_m: float | None = None
     remove_flying: bool = False
+
+    def __post_init__(self) -> None:
+        if self.calibrated_size is not None:
+            several("calibrated_size", self.calibrated_size, 2, "[width,height]", whole_number)
+        if self.fov_deg is not None:
+            intrinsics_from_fov(self.fov_deg, 1, 1)
+        optional("max_range_m", self.max_range_m, partial(number, above=0))
+        boolean("remove_flying", self.remove_flying)
 
     def camera(self, width: int, height: int) -> Intrinsics:
         """The camera of an image of that size.
@@ -68,11 +81,12 @@ class Outputs:
         metric: whether the network gives metres.
         max_depth: of a metric network, in metres.
         png_scale: of 16-bit PNG: values per metre.
-        colour_range: the ends of the colours, in metres or disparity; by default those of each image, or of a clip.
+        range: the ends of the colours, in metres or disparity; by default those of each image, or of a clip.
         cloud: for point clouds.
         overwrite: make finished files anew.
 
     Raises:
+        SettingError: an argument is out of range.
         ValueError: something is asked for that this network does not give, or that lacks an option.
     """
 
@@ -81,14 +95,21 @@ class Outputs:
     metric: bool
     max_depth: float
     png_scale: float = 1000.0
-    colour_range: tuple[float, float] | None = None
+    range: tuple[float, float] | None = None
     cloud: CloudOptions = CloudOptions()
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        if not self.save or (unknown := set(self.save) - set(get_args(Save))):
-            found = ", ".join(sorted(unknown)) if self.save else "nothing"
-            raise ValueError(f"save is a list of {', '.join(get_args(Save))}; found {found}.")
+        number("png_scale", self.png_scale, above=0)
+        boolean("overwrite", self.overwrite)
+        if self.range is not None:
+            low, high = several("range", self.range, 2, "[low,high]", number)
+            if low >= high:
+                raise SettingError("range", f"is [low,high] with low below high, found {[low, high]}.")
+        if not self.save:
+            raise SettingError("save", f"is a list of {', '.join(get_args(Save))}; found none.")
+        for kind in self.save:
+            one_of("save", kind, get_args(Save), " Several in a list: save=[png,colour].")
         if "cloud" in self.save:
             if not self.metric:
                 raise ValueError(
@@ -101,16 +122,12 @@ class Outputs:
                     f"cloud.fov_deg=…, the horizontal field of view (phones: about 65); found "
                     f"{'neither' if self.cloud.intrinsics is None else 'both'}."
                 )
-            if self.cloud.fov_deg is not None:
-                intrinsics_from_fov(self.cloud.fov_deg, 1, 1)
         if "png" in self.save and self.metric and self.max_depth * self.png_scale > _LARGEST:
             raise ValueError(
                 f"A 16-bit PNG with png_scale={self.png_scale:g} values per metre ends at "
                 f"{_LARGEST / self.png_scale:g} m, and this network reaches {self.max_depth:g} m. "
                 "Take a smaller png_scale (KITTI's is 256), or save=[npy]."
             )
-        if self.colour_range is not None and not self.colour_range[0] < self.colour_range[1]:
-            raise ValueError(f"range is [low,high] with low below high, found {list(self.colour_range)}.")
 
     @property
     def quantity(self) -> str:
@@ -148,7 +165,7 @@ class Outputs:
         kinds: dict[str, dict[str, Any]] = {"cloud": cloud}
         kinds["png"] = {"values_per_metre": self.png_scale} if self.metric else {}
         for kind in ("colour", "side_by_side", "video"):
-            kinds[kind] = {"range": self.colour_range and list(self.colour_range)}
+            kinds[kind] = {"range": self.range and list(self.range)}
         return {kind: kinds.get(kind, {}) for kind in self.save}
 
     def write(
@@ -175,7 +192,7 @@ class Outputs:
         depth = prediction.depth
         if not np.isfinite(depth).all():
             raise ValueError("The prediction holds NaN or infinities. Check the weights, or type precision=float32.")
-        low, high = self.colour_range or colour_range or robust_range(depth)
+        low, high = self.range or colour_range or robust_range(depth)
         files = self.files(name)
 
         def colour() -> np.ndarray:

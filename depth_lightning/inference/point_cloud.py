@@ -1,11 +1,14 @@
 """From a depth map to points in space: pinhole camera, x right, y down, z forward, in metres."""
 
 from collections.abc import Sequence
+from functools import partial
 from math import radians, tan
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
+
+from depth_lightning.settings import number, several
 
 GRAZING_DEG: Final = 85.0
 """Where a surface is seen at a flatter angle than this, it is taken for the ramp between two objects: flying pixels.
@@ -41,10 +44,9 @@ def intrinsics_from_fov(fov_deg: float, width: int, height: int) -> Intrinsics:
     """A camera that sees `fov_deg` degrees across the width, its axis through the middle of the image.
 
     Raises:
-        ValueError: no pinhole camera sees that angle.
+        SettingError: no pinhole camera sees that angle.
     """
-    if not 0 < fov_deg < 180:
-        raise ValueError(f"A horizontal field of view is between 0 and 180 degrees, found {fov_deg}.")
+    number("fov_deg", fov_deg, above=0, below=180)
     focal = width / 2 / tan(radians(fov_deg) / 2)
     return Intrinsics(focal, focal, (width - 1) / 2, (height - 1) / 2)
 
@@ -126,8 +128,8 @@ def parse_intrinsics(values: Sequence[float]) -> Intrinsics:
     """Four numbers fx, fy, cx, cy.
 
     Raises:
-        ValueError: others than four, or a focal length that is not positive.
+        SettingError: others than four, or a focal length that is not positive.
     """
-    if len(values) != 4 or not (values[0] > 0 and values[1] > 0):
-        raise ValueError(f"Intrinsics are fx, fy, cx, cy in pixels, the first two above 0; found {list(values)}.")
+    several("intrinsics", values, 4, "[fx,fy,cx,cy] in pixels", number)
+    several("intrinsics", values[:2], 2, "[fx,fy,cx,cy] with focal lengths above 0", partial(number, above=0))
     return Intrinsics(*(float(value) for value in values))

@@ -15,12 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from depth_lightning.data.transforms import network_image
+from depth_lightning.data.transforms import check_size, network_image
 from depth_lightning.inference.inputs import read_photo
 from depth_lightning.models import DepthAnythingV2, find_provenance, load_weights, normalize, resolve_weights
 from depth_lightning.models.checkpoints import load_run_state
 from depth_lightning.models.depth_anything import Output
 from depth_lightning.models.torch_files import NotARunError, read_run
+from depth_lightning.settings import SettingError, one_of, text
 
 Precision = Literal["float32", "bfloat16", "float16"]
 _NETWORK_ARGUMENTS = ("encoder", "output", "max_depth", "features", "out_channels")
@@ -45,7 +46,7 @@ class Predictor:
         precision: float32, or what the network's products are computed in.
 
     Raises:
-        ValueError: an unknown precision, or no such device here.
+        SettingError: an argument is out of range, or there is no such device here.
     """
 
     def __init__(
@@ -55,14 +56,15 @@ class Predictor:
         device: str | torch.device | None = None,
         precision: Precision = "float32",
     ) -> None:
-        if precision not in get_args(Precision):
-            raise ValueError(f"precision is one of {', '.join(get_args(Precision))}, found {precision!r}.")
-        self.size, self.precision = size, precision
+        self.precision: Precision = one_of("precision", precision, get_args(Precision))
+        self.size = check_size("size", size)
+        if device is not None and not isinstance(device, torch.device):
+            device = text("device", device, "cuda, cuda:1, mps or cpu")
         try:
             self.device = torch.device(device) if device is not None else _best_device()
             self.network = network.eval().to(self.device)
         except (RuntimeError, AssertionError) as error:
-            raise ValueError(f"device={device} is not to be had here: {str(error).splitlines()[0]}") from error
+            raise SettingError("device", f"{device} is not available: {str(error).splitlines()[0]}") from error
 
     @property
     def metric(self) -> bool:

@@ -105,7 +105,7 @@ def predict_video(
     target = video_path(path, outputs)
     make_video = "video" in outputs.save and (outputs.overwrite or not is_finished(target, changed))
     coloured = set(outputs.save) & {"colour", "side_by_side", "video"}
-    scale = outputs.colour_range or (clip_range(predictor, path) if coloured else None)
+    scale = outputs.range or (clip_range(predictor, path) if coloured else None)
     predicted = 0
 
     def next_frame(video: Video) -> Callable[[int], tuple[str, np.ndarray] | None]:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from depth_lightning.affine import normalised
+from depth_lightning.settings import number, whole_number
 
 
 class AffineInvariantLoss(nn.Module):
@@ -21,7 +22,7 @@ class AffineInvariantLoss(nn.Module):
             drops 0.1 on pseudo-labels; measured truth is better kept.
 
     Raises:
-        ValueError: an argument is out of range.
+        SettingError: an argument is out of range.
 
     >>> disparity = torch.rand(2, 8, 8)
     >>> loss = AffineInvariantLoss()
@@ -31,14 +32,9 @@ class AffineInvariantLoss(nn.Module):
 
     def __init__(self, gradient_weight: float = 2.0, scales: int = 4, trim: float = 0.0) -> None:
         super().__init__()
-        if gradient_weight < 0 or scales < 1 or not 0 <= trim < 1:
-            raise ValueError(
-                "AffineInvariantLoss takes gradient_weight ≥ 0, scales ≥ 1 and 0 ≤ trim < 1, "
-                f"found {gradient_weight}, {scales} and {trim}."
-            )
-        self.gradient_weight = gradient_weight
-        self.scales = scales
-        self.trim = trim
+        self.gradient_weight = number("gradient_weight", gradient_weight, least=0, most=1e6)
+        self.scales = whole_number("scales", scales, most=16)
+        self.trim = number("trim", trim, least=0, below=1)
 
     def forward(self, disparity: Tensor, target_disparity: Tensor, mask: Tensor) -> Tensor:
         """Mean over the images that have a valid pixel, of (b, h, w) disparities; larger is nearer."""

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from depth_lightning.settings import boolean, number
+
 
 class SiLogLoss(nn.Module):
     """√(E[d²] − λ·E[d]²) with d = log target − log prediction, over all valid pixels of the batch together.
@@ -20,7 +22,7 @@ class SiLogLoss(nn.Module):
         per_image: take the root image by image and average over the images; those without a valid pixel count as 0.
 
     Raises:
-        ValueError: λ is outside [0, 1], or the factor not above 0.
+        SettingError: an argument is out of range.
 
     >>> depth_m = torch.tensor([[[1.0, 2.0], [4.0, 0.0]]])
     >>> loss = SiLogLoss(variance_focus=1.0)
@@ -30,13 +32,9 @@ class SiLogLoss(nn.Module):
 
     def __init__(self, variance_focus: float = 0.5, factor: float = 1.0, per_image: bool = False) -> None:
         super().__init__()
-        if not 0 <= variance_focus <= 1:
-            raise ValueError(f"loss.variance_focus is λ of SILog and lies in [0, 1], found {variance_focus}.")
-        if not factor > 0:
-            raise ValueError(f"loss.factor multiplies SILog and is above 0, found {factor}.")
-        self.variance_focus = variance_focus
-        self.factor = factor
-        self.per_image = per_image
+        self.variance_focus = number("variance_focus", variance_focus, least=0, most=1)
+        self.factor = number("factor", factor, above=0, most=1e6)
+        self.per_image = boolean("per_image", per_image)
 
     def forward(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """Loss of (b, h, w) positive predictions against positive targets, where mask is True."""

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from depth_lightning.settings import SettingError, boolean, number, one_of
+
 Crop = Literal["none", "nyu_eigen", "kitti_garg", "kitti_eigen", "kitti_benchmark", "kitti_benchmark_garg"]
 Alignment = Literal[
     "none",
@@ -60,7 +62,7 @@ class Protocol:
             the pixels of all images together, for the errors that this is defined for.
 
     Raises:
-        ValueError: a name is unknown, a bound is no number or a switch no bool, or the range is empty.
+        SettingError: an argument is out of range, or the range of depths is empty.
     """
 
     # `hash` leaves out what is at its default: a field may be added, but no default changed.
@@ -76,23 +78,13 @@ class Protocol:
 
     def __post_init__(self) -> None:
         for name, names in _NAMES.items():
-            if getattr(self, name) not in get_args(names):
-                raise ValueError(
-                    f"protocol.{name} is one of {', '.join(get_args(names))}; found {getattr(self, name)!r}."
-                )
+            one_of(name, getattr(self, name), get_args(names))
         for name in _SWITCHES:
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"protocol.{name} is true or false; found {getattr(self, name)!r}.")
-        for name in ("min_depth", "max_depth"):
-            try:  # 80 and 80.0 are one protocol
-                object.__setattr__(self, name, float(getattr(self, name)))
-            except (TypeError, ValueError):
-                raise ValueError(f"protocol.{name} is a number; found {getattr(self, name)!r}.") from None
-        if not 0 < self.min_depth < self.max_depth:
-            raise ValueError(
-                "A protocol needs 0 < protocol.min_depth < protocol.max_depth, "
-                f"found {self.min_depth} and {self.max_depth}."
-            )
+            boolean(name, getattr(self, name))
+        for name in ("min_depth", "max_depth"):  # 80 and 80.0 are one protocol
+            object.__setattr__(self, name, float(number(name, getattr(self, name), above=0, most=1e6)))
+        if self.min_depth >= self.max_depth:
+            raise SettingError("min_depth", f"is below max_depth, {self.max_depth:g}; found {self.min_depth:g}.")
 
     def __str__(self) -> str:
         """What a reader of a table must know, in a line."""

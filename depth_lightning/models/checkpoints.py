@@ -17,6 +17,7 @@ from depth_lightning.models.provenance import Provenance, check_provenance, find
 from depth_lightning.models.sizes import SIZES
 from depth_lightning.models.transformers_folder import image_processor_config, transformers_config
 from depth_lightning.models.weight_files import read_weights
+from depth_lightning.settings import boolean, one_of
 
 Init = Literal["all", "encoder"]
 SaveLayout = Literal["official", "transformers", "safetensors"]
@@ -75,8 +76,8 @@ def load_weights(network: DepthAnythingV2, path: str | Path, init: Init = "all",
         ValueError: the file cannot be read safely, is of another encoder, lacks something, or is said to be of another
             kind of output or of V1: by metadata beside it, its configuration, or its published name.
     """
-    if init not in get_args(Init):
-        raise ValueError(f"init is all or encoder, found {init!r}.")
+    one_of("init", init, get_args(Init))
+    boolean("force", force)
     path = Path(path)
     content, run_config = read_weights(path)
     recognised = to_official(content)
@@ -138,8 +139,7 @@ def save_weights(
         FileExistsError: there is something at `path` already, or at its metadata's.
         ValueError: transformers cannot build this network (see `transformers_config`).
     """
-    if layout not in get_args(SaveLayout):
-        raise ValueError(f"layout is one of {', '.join(get_args(SaveLayout))}, found {layout!r}.")
+    one_of("layout", layout, get_args(SaveLayout))
     path = Path(path)
     description = to_json(with_kind(network, metadata or {}))
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in official_state_dict(network).items()}

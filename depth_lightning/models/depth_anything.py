@@ -1,6 +1,5 @@
 """Depth Anything V2 (Yang et al., 2024, arXiv:2406.09414): DINOv2 tokens of four blocks, read by a DPT head."""
 
-import math
 from collections.abc import Sequence
 from typing import Literal, get_args
 
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from depth_lightning.models.dpt import DPTHead
 from depth_lightning.models.encoder import PATCH, Encoder
 from depth_lightning.models.sizes import find_size
+from depth_lightning.settings import boolean, number, one_of, several, whole_number
 
 Output = Literal["metric", "relative"]
 
@@ -23,12 +23,15 @@ class DepthAnythingV2(nn.Module):
     Args:
         encoder: vits, vitb, vitl, vitg or tiny.
         output: "metric" (a sigmoid times `max_depth`) or "relative" (disparity up to scale and shift).
-        max_depth: in metres; the largest depth that a metric network can give. No published file holds it.
+        max_depth: in metres, above 0.001; the largest depth that a metric network can give. No published file holds it.
         features: channels of the head's fusion blocks; the encoder's own by default.
         out_channels: channels of the head's four projections; the encoder's own by default.
         freeze_encoder: train the head alone; no graph is built for the encoder.
         recompute_blocks: in training, keep each block's input alone and run it again in the backward pass: less memory,
             more time.
+
+    Raises:
+        SettingError: an argument is out of range.
     """
 
     def __init__(
@@ -42,20 +45,16 @@ class DepthAnythingV2(nn.Module):
         recompute_blocks: bool = False,
     ) -> None:
         super().__init__()
-        if output not in get_args(Output):
-            raise ValueError(f"output is one of {', '.join(get_args(Output))}, found {output!r}.")
-        if not (isinstance(max_depth, int | float) and 0 < max_depth < math.inf):
-            raise ValueError(f"model.max_depth is a number of metres above 0, found {max_depth!r}.")
         size = find_size(encoder)
-        out_channels = size.out_channels if out_channels is None else tuple(out_channels)
-        if len(out_channels) != 4:
-            raise ValueError(f"out_channels has one entry per tapped block, four; found {out_channels}.")
         self.encoder_name = encoder
-        self.output: Output = output
-        self.max_depth = max_depth
-        self.encoder = Encoder(size).requires_grad_(not freeze_encoder)
-        self.encoder.recompute_blocks = recompute_blocks
-        head = DPTHead(size.width, size.features if features is None else features, out_channels)
+        self.output: Output = one_of("output", output, get_args(Output))
+        self.max_depth = number("max_depth", max_depth, above=1e-3, most=1e6)
+        features = size.features if features is None else whole_number("features", features, least=2)
+        if out_channels is not None:
+            out_channels = several("out_channels", out_channels, 4, "four whole numbers above 0", whole_number)
+        self.encoder = Encoder(size).requires_grad_(not boolean("freeze_encoder", freeze_encoder))
+        self.encoder.recompute_blocks = boolean("recompute_blocks", recompute_blocks)
+        head = DPTHead(size.width, features, out_channels or size.out_channels)
         if output == "relative":
             # A random head's logits are all near 0: where they are negative, the last ReLU lets no gradient through,
             # and nothing is ever learnt. Weights that are loaded replace this.

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from depth_lightning.settings import one_of
+
 
 @dataclass(frozen=True)
 class ModelSize:
@@ -37,8 +39,6 @@ def find_size(encoder: str) -> ModelSize:
     """The size of that name.
 
     Raises:
-        ValueError: there is none; the message lists them.
+        SettingError: there is none; the message lists them.
     """
-    if encoder not in SIZES:
-        raise ValueError(f"There is no encoder {encoder!r}; choose one of {', '.join(SIZES)}.")
-    return SIZES[encoder]
+    return SIZES[one_of("encoder", encoder, SIZES)]

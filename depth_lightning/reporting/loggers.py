@@ -17,6 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from depth_lightning.atomic import atomically, explained
 from depth_lightning.reporting.panels import stack_panels
 from depth_lightning.reporting.tables import number
+from depth_lightning.settings import boolean, optional
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import WandbLogger
@@ -89,10 +90,12 @@ def wandb_logger(save_dir: str | Path, offline: bool | None = None, **arguments:
         **arguments: Lightning's WandbLogger's.
 
     Raises:
+        SettingError: `offline` is neither true, false nor None.
         ModuleNotFoundError: wandb is not installed.
     """
     from lightning.pytorch.loggers import WandbLogger
 
+    optional("offline", offline, boolean)
     if offline is None:
         offline = "WANDB_MODE" not in os.environ and not _has_wandb_account()
         if offline:

@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from depth_lightning.models import find_provenance
 from depth_lightning.models.torch_files import END_OF_PARTS, CheckpointError, NotARunError, read_run
+from depth_lightning.runs.options import PATH, check
+from depth_lightning.runs.overrides import typed
 from depth_lightning.runs.trust import refuse_resolvers, refuse_strangers
 
 log = logging.getLogger(__name__)
@@ -60,23 +61,32 @@ def _recorded_config(config: Any, path: Path) -> DictConfig:
         raise ValueError(f"checkpoint={path}: its configuration is not one of train.py ({error!r}).") from error
 
 
-def chosen_network(cfg: DictConfig, overrides: Sequence[str], purpose: str) -> tuple[DictConfig, dict[str, Any] | None]:
+def chosen_network(cfg: DictConfig, overrides: Sequence[str], command: str) -> tuple[DictConfig, dict[str, Any] | None]:
     """What `cfg.checkpoint` says with what was typed on top, and its state dict; or `cfg` itself and None.
 
     Args:
         cfg: composed from the command's file.
         overrides: as typed.
-        purpose: what the network is for, for the message.
+        command: what the network is for.
 
     Raises:
+        SettingError: see `options.check`.
         ValueError: neither a checkpoint nor weights were typed.
     """
     if cfg.checkpoint is not None:
+        PATH("checkpoint", cfg.checkpoint)
         saved, state = read_run_checkpoint(cfg.checkpoint)
-        return overlay(saved, cfg, overrides), state
-    if not any(override.lstrip("+").startswith("model.weights=") for override in overrides):
+        chosen, keys = overlay(saved, cfg, overrides), typed(overrides)
+
+        def is_typed(key: str) -> bool:
+            return key.split(".")[0] not in FROM_RUN or any(f"{key}.".startswith(f"{own}.") for own in keys)
+
+        check(chosen, command, is_typed)
+        return chosen, state
+    check(cfg, command)
+    if typed(overrides).get("model.weights") is None:
         raise ValueError(
-            f"Nothing to {purpose}: give checkpoint=…/best.ckpt of a run, "
+            f"Nothing to {command}: give checkpoint=…/best.ckpt of a run, "
             "or released weights with model=vits model.weights=…"
         )
     return _as_the_file_says(cfg, overrides), None
@@ -88,10 +98,10 @@ def _as_the_file_says(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     known = find_provenance(path) if path.exists() else None
     if known is None:
         return cfg
-    typed = {override.lstrip("+").partition("=")[0] for override in overrides}
+    keys = typed(overrides)
     cfg = cfg.copy()
     for key, value in {"model.max_depth": known.max_depth, "data.size": known.size}.items():
-        if value is not None and key not in typed and OmegaConf.select(cfg, key) not in (None, value):
+        if value is not None and key not in keys and OmegaConf.select(cfg, key) not in (None, value):
             OmegaConf.update(cfg, key, value)
             log.info(f"{key}={value}, as {known.source} says.")
     return cfg
@@ -125,19 +135,23 @@ def overlay(saved: DictConfig, composed: DictConfig, overrides: Sequence[str]) -
         ValueError: the encoder that was typed is not the checkpoint's.
     """
     merged = composed.copy()
-    typed = cast(Mapping[str, Any], OmegaConf.to_container(composed, resolve=False))
+    raw = cast(Mapping[str, Any], OmegaConf.to_container(composed, resolve=False))
     keys: list[str] = []
     with open_dict(merged):
         for part in FROM_RUN:
             merged[part] = saved[part]
-        for override in OverridesParser.create().parse_overrides(list(overrides)):
-            part, *path = (override.key_or_group if override.key_or_group != "encoder" else "model.encoder").split(".")
+        for key, written in typed(overrides).items():
+            part, *path = (key if key != "encoder" else "model.encoder").split(".")
             if part not in FROM_RUN:
                 continue
             keys.append(".".join([part, *path]))
-            value: Any = typed[part]
-            for key in path:
-                value = value[key]
+            if written is None:  # deleted, like `~data.on_error`; without a whole part there is nothing to score
+                if path:
+                    OmegaConf.select(merged, ".".join([part, *path[:-1]])).pop(path[-1], None)
+                continue
+            value: Any = raw[part]
+            for name in path:
+                value = value[name]
             if part == "data" and not path:
                 value = {**value, "size": saved.data.size}
             OmegaConf.update(merged, ".".join([part, *path]), value, merge=False, force_add=True)

@@ -14,6 +14,7 @@ from depth_lightning.evaluation.ranking import report_ranking
 from depth_lightning.metrics import Protocol
 from depth_lightning.reporting.tables import number, print_rows, recorded_directions, with_arrow, write_rows
 from depth_lightning.runs.outcome import FAILED, pruned_at, why_failed
+from depth_lightning.runs.overrides import typed
 
 log = logging.getLogger(__name__)
 
@@ -74,12 +75,12 @@ def read_jobs(folder: Path, since: float = 0.0) -> list[Job]:
         failed = path.name == FAILED
         if path.stat().st_mtime < since - 1 or (not failed and path.with_name(FAILED).exists()):  # file systems round
             continue
-        typed = path.with_name(".hydra") / "overrides.yaml"
-        overrides = [str(override) for override in OmegaConf.load(typed)] if typed.is_file() else []
+        written = path.with_name(".hydra") / "overrides.yaml"
+        overrides = typed([str(override) for override in OmegaConf.load(written)]) if written.is_file() else {}
         jobs.append(
             Job(
                 path.parent.relative_to(folder).as_posix(),
-                dict(override.lstrip("+~").split("=", 1) for override in overrides if "=" in override),
+                {key: value for key, value in overrides.items() if value is not None},
                 {} if failed else json.loads(path.read_bytes()),
                 _status(path.parent),
             )

@@ -62,7 +62,7 @@ def find_numbers(checkpoint: str | None, weights: str | None, metrics: str | Non
     if path is None or (metrics is None and not path.is_file()):
         return None
     if not path.is_file():
-        raise FileNotFoundError(f"metrics={path}: there is no such file; expected a metrics.json of evaluate.py.")
+        raise FileNotFoundError(f"metrics_file={path}: there is no such file; expected a metrics.json of evaluate.py.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         scored = content["checkpoint"] or content["weights"]
@@ -77,7 +77,7 @@ def find_numbers(checkpoint: str | None, weights: str | None, metrics: str | Non
         return dict(content)
     if metrics is None:
         return None
-    raise ValueError(f"metrics={path} scores {scored}, and what is exported is {asked}: give the numbers of that.")
+    raise ValueError(f"metrics_file={path} scores {scored}, and what is exported is {asked}: give the numbers of that.")
 
 
 def _last(path: str | None, parts: int) -> tuple[str, ...]:

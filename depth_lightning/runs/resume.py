@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from depth_lightning.atomic import write_text
 from depth_lightning.runs.checkpoint import read_run_checkpoint, run_config
 from depth_lightning.runs.earlier import comparable
+from depth_lightning.runs.overrides import typed
 from depth_lightning.training.saving.checkpoint_files import END_OF_PARTS, newest_whole, whole_step
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ def checkpoint_to_resume(cfg: DictConfig) -> Path | None:
 def _newest(run_dir: Path) -> Path | None:
     if HydraConfig.initialized():
         hydra = HydraConfig.get()
-        if hydra.mode == RunMode.RUN and not any(o.startswith("hydra.run.dir=") for o in hydra.overrides.hydra):
+        if hydra.mode == RunMode.RUN and "hydra.run.dir" not in typed(hydra.overrides.hydra):
             raise ValueError(
                 "checkpoint=auto looks for checkpoints in the run's folder, which is a new one every time unless "
                 "it is given: hydra.run.dir=outputs/train/<a name>"

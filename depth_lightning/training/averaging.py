@@ -1,11 +1,14 @@
 """An average of the weights over the steps, beside the weights that are trained."""
 
+from functools import partial
 from typing import Any
 
 import lightning
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
+
+from depth_lightning.settings import number, optional, whole_number
 
 
 class AveragedWeights(EMAWeightAveraging):
@@ -14,10 +17,34 @@ class AveragedWeights(EMAWeightAveraging):
     Every checkpoint holds the average as its network and, for the run to go on with, the weights that are trained.
     Lightning's own overwrites the latter before the end of the run is saved, takes one for the other in what is saved
     in the middle of a validation, and puts the last average in the place of what is validated after the run.
+
+    Args:
+        decay: of the average at each update, in [0, 1).
+        update_every_n_steps: optimizer steps.
+        update_starting_at_step: optimizer steps before the average begins.
+        update_starting_at_epoch: epochs before it begins.
+
+    Raises:
+        SettingError: an argument is out of range.
     """
 
     _swapped = False
     """Whether the module holds the average, for a validation to score."""
+
+    def __init__(
+        self,
+        decay: float = 0.999,
+        update_every_n_steps: int = 1,
+        update_starting_at_step: int | None = None,
+        update_starting_at_epoch: int | None = None,
+    ) -> None:
+        from_0 = partial(whole_number, least=0)
+        super().__init__(
+            decay=number("decay", decay, least=0, below=1),
+            update_every_n_steps=whole_number("update_every_n_steps", update_every_n_steps),
+            update_starting_at_step=optional("update_starting_at_step", update_starting_at_step, from_0),
+            update_starting_at_epoch=optional("update_starting_at_epoch", update_starting_at_epoch, from_0),
+        )
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         """Begin the average where the network will be trained, to which Lightning has not moved it yet.

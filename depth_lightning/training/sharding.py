@@ -20,6 +20,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from depth_lightning.models import DepthAnythingV2
 from depth_lightning.models.torch_files import read_torch
+from depth_lightning.settings import boolean
 
 
 class FullySharded(ModelParallelStrategy):
@@ -31,7 +32,7 @@ class FullySharded(ModelParallelStrategy):
     """
 
     def __init__(self, in_parts: bool = False) -> None:
-        super().__init__(save_distributed_checkpoint=in_parts)
+        super().__init__(save_distributed_checkpoint=boolean("in_parts", in_parts))
         self.in_parts = in_parts
         """Whether checkpoints are folders."""
 

@@ -145,7 +145,7 @@ def test_missing_root_says_what_to_set(tmp_path: Path) -> None:
 
 
 def test_wrong_split(h5_root: Path) -> None:
-    with pytest.raises(ValueError, match="'train' or 'val', found 'test'"):
+    with pytest.raises(ValueError, match=r"^split is train or val, found 'test'"):
         NYUDepthV2(h5_root, "test")  # type: ignore[arg-type]
 
 

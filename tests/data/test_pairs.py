@@ -6,12 +6,12 @@ import cv2
 import h5py
 import numpy as np
 import pytest
-from depth_lightning.commands.objects import dataset_of
 from hydra import compose, initialize_config_dir
-from hydra.errors import InstantiationException
 
 from depth_lightning.data import DepthEncoding, DepthPairs
+from depth_lightning.runs.objects import dataset_of
 from depth_lightning.sample import DepthKind
+from depth_lightning.settings import SettingError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -178,9 +178,23 @@ def test_nothing_is_chosen(folder: Path) -> None:
         dataset("data.manifest=/nowhere/my.csv")
     with pytest.raises(FileNotFoundError, match=r"No folder at data\.root=/nowhere"):
         dataset("data.root=/nowhere", "data.image=a*", "data.depth=b*")
-    with pytest.raises(InstantiationException, match=r"data\.kind is one of") as caught:
+    with pytest.raises(SettingError, match=r"^data\.kind is one of metres, up_to_scale, disparity, found 'inches'\.$"):
         dataset("data.kind=inches")
-    assert isinstance(caught.value.__cause__, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("data.val_share=0", r"^data\.val_share is a number above 0 and below 1, found 0\.$"),
+        ("data.unmatched=warn", r"^data\.unmatched is error or skip, found 'warn'\.$"),
+        ("data.depth_key=3", r"^data\.depth_key is a name, found 3\."),
+        ("data.split_list=3", r"^data\.split_list is a file below root, or a list of scenes, found 3\.$"),
+        ("data.root=2011_09_26", r"^data\.root is a path or a pattern, found 20110926\. .*quotes"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_anything_is_read(typed: str, message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        dataset("data.manifest=/nowhere/my.csv", typed)
 
 
 def test_millimetres_are_refused_and_can_be_looked_at(folder: Path) -> None:

@@ -59,7 +59,6 @@ def test_lists_name_scenes_folders_or_images(
     ("pairs", "arguments", "message"),
     [
         (pairs_of("a"), {}, "at least two scenes, found 1"),
-        (pairs_of("a", "b"), {"val_share": 0}, r"data\.val_share must be between 0 and 1"),
         (pairs_of("a", "b"), {"split_list": ["c"]}, r"names \['c'\], and none of them is .* such as a/0\.png"),
         (pairs_of("a", "b"), {"split_list": ["a", "b"]}, "The train split is empty"),
         (pairs_of("a", "b"), {"split_list": "no.txt"}, r"No list file at data\.split_list=.*no\.txt"),

@@ -212,9 +212,10 @@ def test_the_files_are_those_of_nyu(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"split": "test"}, "expected one of train, val, found 'test'"),
-        ({"count": 0}, "found count=0"),
-        ({"seed": -1}, "seed=-1"),
+        ({"split": "test"}, "^split is train or val, found 'test'"),
+        ({"count": 0}, "^count is a whole number, 1 or above, found 0"),
+        ({"count": {"train": 0, "val": 1}}, r"^count\.train is a whole number, 1 or above, found 0"),
+        ({"seed": -1}, "^seed is a whole number, 0 or above, found -1"),
     ],
 )
 def test_wrong_parameters(tmp_path, change, message):

@@ -62,10 +62,14 @@ def test_wrong_image_shape_is_an_error_with_the_shape(shape):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"encoder": "vitx"}, "'vitx'; choose one of vits, vitb, vitl, vitg, tiny"),
-        ({"output": "depth"}, "metric, relative, found 'depth'"),
-        ({"max_depth": 0.0}, "max_depth"),
-        ({"out_channels": [8, 8, 8]}, "four"),
+        ({"encoder": "vitx"}, r"^encoder is one of vits, vitb, vitl, vitg, tiny, found 'vitx'\.$"),
+        ({"output": "depth"}, r"^output is metric or relative, found 'depth'\.$"),
+        ({"max_depth": 0.0}, r"^max_depth is a number above 0\.001 and at most 1,000,000, found 0\.0\.$"),
+        ({"max_depth": True}, r"^max_depth is a number .*, found True\.$"),
+        ({"out_channels": [8, 8, 8]}, r"^out_channels is four whole numbers above 0, found \[8, 8, 8\]\.$"),
+        ({"features": 0}, r"^features is a whole number, 2 or above, found 0\.$"),
+        ({"freeze_encoder": "no"}, r"^freeze_encoder is true or false, found 'no'\.$"),
+        ({"recompute_blocks": 1}, r"^recompute_blocks is true or false, found 1\.$"),
     ],
 )
 def test_wrong_argument_is_an_error(arguments, message):

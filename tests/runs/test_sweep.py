@@ -90,7 +90,7 @@ def test_an_optuna_sweep_whose_trials_all_fail_ends_with_why(tmp_path: Path) -> 
     assert "2 of the jobs failed: " in done.stdout
     trials = optuna.load_study("depth_lightning", f"sqlite:///{tmp_path}/study.db").trials
     assert [trial.state.name for trial in trials] == ["FAIL", "FAIL"]
-    assert all(trial.user_attrs["failed"].startswith("ValueError: optimizer.lr is") for trial in trials)
+    assert all(trial.user_attrs["failed"].startswith("SettingError: optimizer.lr is") for trial in trials)
     # An error of the search itself is not taken for that.
     done = sweep(*arguments, "optimizer.lr=interval(-2,-1)", "hydra/sweeper/sampler=grid")
     assert done.returncode == 1

@@ -3,6 +3,7 @@
 import copy
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast, get_args
 
@@ -26,6 +27,7 @@ from depth_lightning.models import DepthAnythingV2, normalize
 from depth_lightning.models.checkpoints import to_json, with_kind
 from depth_lightning.models.encoder import PATCH
 from depth_lightning.models.provenance import metadata_path
+from depth_lightning.settings import one_of, several, whole_number
 
 GraphPrecision = Literal["float32", "float16"]
 LIMIT = 1e-3
@@ -42,7 +44,7 @@ class Graph(Layout):
 
     Raises:
         ModuleNotFoundError: a package is not installed.
-        ValueError: an unknown precision, or the size is not in multiples of 14.
+        SettingError: an unknown precision, or the size is not in multiples of 14.
     """
 
     file: ClassVar[str]
@@ -51,17 +53,13 @@ class Graph(Layout):
 
     def __init__(self, size: Sequence[int] | None = None, precision: GraphPrecision = "float32") -> None:
         super().__init__()
-        if precision not in get_args(GraphPrecision):
-            raise ValueError(f"precision is one of {', '.join(get_args(GraphPrecision))}, found {precision!r}.")
-        if size is not None and (
-            len(size) != 2 or any(type(side) is not int or side < 1 or side % PATCH for side in size)
-        ):
-            raise ValueError(
-                f"size is [height,width] in multiples of {PATCH}, or null for any; found {list(size)}. "
-                f"The size that an image of 480×640 gets is {list(network_size(480, 640, 518))}."
-            )
-        self.size = None if size is None else (size[0], size[1])
-        self.precision = precision
+        self.precision: GraphPrecision = one_of("precision", precision, get_args(GraphPrecision))
+        self.size: tuple[int, int] | None = None
+        if size is not None:
+            usual = list(network_size(480, 640, 518))
+            what = f"[height,width] in multiples of {PATCH}, as in {usual}, which 480×640 becomes; or null for any"
+            height, width = several("size", size, 2, what, partial(whole_number, least=PATCH, multiple_of=PATCH))
+            self.size = (height, width)
 
     def write(self, network: DepthAnythingV2, folder: Path, metadata: Mapping[str, Any], side: int) -> Export:
         """The file, and its metadata as JSON beside it. In float32 it has to agree with the network."""

@@ -14,6 +14,7 @@ import logging
 import math
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast, get_args
 
@@ -26,6 +27,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from depth_lightning.sample import DepthBatch
+from depth_lightning.settings import number, one_of, optional, text, whole_number
 from depth_lightning.training.health.incident import Circumstances, replay_command, room_for, write_incident
 from depth_lightning.training.health.inspection import Findings, inspect_step
 from depth_lightning.training.module import DepthModule
@@ -81,7 +83,7 @@ class Watch(Callback):
         max_incidents: how many are recorded in `folder`; each takes the room of the weights.
 
     Raises:
-        ValueError: an argument is out of range.
+        SettingError: an argument is out of range.
     """
 
     decisive = ("jump_factor", "window")  # a run that on_bad_step=stop ended may go on without the step
@@ -94,19 +96,12 @@ class Watch(Callback):
         window: int = 100,
         max_incidents: int = 3,
     ) -> None:
-        if on_bad_step not in get_args(OnBadStep):
-            raise ValueError(f"watch.on_bad_step is skip or stop, found {on_bad_step!r}.")
-        if jump_factor is not None and not jump_factor > 1:
-            raise ValueError(f"watch.jump_factor is above 1, or null for no test; found {jump_factor!r}.")
-        if window < MIN_HISTORY or max_incidents < 0:
-            raise ValueError(
-                f"watch.window is {MIN_HISTORY} steps or more and watch.max_incidents not negative; "
-                f"found {window} and {max_incidents}."
-            )
-        self.folder = Path(folder)
-        self.on_bad_step, self.jump_factor, self.window, self.max_incidents = (
-            on_bad_step, jump_factor, window, max_incidents,
-        )  # fmt: skip
+        self.folder = Path(text("folder", folder, "a path"))
+        self.on_bad_step = one_of("on_bad_step", on_bad_step, get_args(OnBadStep))
+        above_1 = partial(number, above=1, otherwise=" null: no loss counts as a jump.")
+        self.jump_factor = optional("jump_factor", jump_factor, above_1)
+        self.window = whole_number("window", window, least=MIN_HISTORY)
+        self.max_incidents = whole_number("max_incidents", max_incidents, least=0)
         self._history = torch.full((window,), torch.nan)
         """Of the last losses; NaN where there is none, or one that was not finite."""
         self._seen = 0

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
 from depth_lightning.reporting.loggers import MetricsFile
+from depth_lightning.settings import one_of, text
 from depth_lightning.training.saving.best import BestValidation
 from depth_lightning.training.saving.checkpoint_files import BEST, LAST, WholeFiles
 from depth_lightning.training.saving.checkpoint_folder import CheckpointFolder
@@ -34,7 +35,7 @@ class Checkpoints(Checkpoint):
         every_n_minutes: also save when this long has passed since the last time.
 
     Raises:
-        ValueError: an interval is not positive.
+        SettingError: an argument is out of range.
     """
 
     decisive = ("monitor", "mode")
@@ -47,8 +48,11 @@ class Checkpoints(Checkpoint):
         every_n_steps: int | None = None,
         every_n_minutes: float | None = None,
     ) -> None:
-        self.folder = CheckpointFolder(Path(folder))
-        self.best = BestValidation(monitor, mode)
+        self.folder = CheckpointFolder(Path(text("folder", folder, "a path")))
+        self.best = BestValidation(
+            text("monitor", monitor, "the name of what is validated, such as val/abs_rel"),
+            one_of("mode", mode, ("min", "max")),
+        )
         self.interval = SavingInterval(every_n_steps, every_n_minutes)
         self.signals = StopSignals()
         self._new_validation = False

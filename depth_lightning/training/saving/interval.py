@@ -2,20 +2,23 @@
 
 import math
 import time
+from functools import partial
+
+from depth_lightning.settings import number, optional, whole_number
 
 
 class SavingInterval:
     """Due after every n-th optimizer step of the run, and when n minutes have passed since `restart`.
 
     Raises:
-        ValueError: an interval is not positive.
+        SettingError: an interval is not positive.
     """
 
     def __init__(self, every_n_steps: int | None, every_n_minutes: float | None) -> None:
-        for name, interval in (("every_n_steps", every_n_steps), ("every_n_minutes", every_n_minutes)):
-            if interval is not None and not interval > 0:
-                raise ValueError(f"callbacks.checkpoints.{name} is above 0, or null for never; found {interval}.")
-        self.steps, self.seconds = every_n_steps or math.inf, 60 * (every_n_minutes or math.inf)
+        never = " null: only after every validation."
+        steps = optional("every_n_steps", every_n_steps, partial(whole_number, otherwise=never))
+        minutes = optional("every_n_minutes", every_n_minutes, partial(number, above=0, otherwise=never))
+        self.steps, self.seconds = steps or math.inf, 60 * (minutes or math.inf)
         self.restart()
 
     def restart(self) -> None:

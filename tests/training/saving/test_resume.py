@@ -21,6 +21,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from depth_lightning.data import DepthDataModule
 from depth_lightning.reporting.loggers import MetricsFile
 from depth_lightning.sample import DepthKind, DepthSample
+from depth_lightning.settings import SettingError
 from depth_lightning.training.averaging import AveragedWeights
 from depth_lightning.training.display.learning_rates import LearningRates
 from depth_lightning.training.saving.checkpoint_files import LAST, PREVIOUS, newest_whole, whole_step
@@ -365,8 +366,21 @@ def test_saving_by_the_clock(tmp_path):
     with pytest.raises(End):
         fit(tmp_path, At("on_train_batch_end", 9, die), checkpoints={"every_n_steps": None, "every_n_minutes": 1e-9})
     assert content(tmp_path)["global_step"] == 4
-    with pytest.raises(ValueError, match=r"every_n_minutes is above 0"):
-        Checkpoints(tmp_path, every_n_minutes=0)
+
+
+@pytest.mark.parametrize(
+    "name, value, expected",
+    [
+        ("every_n_minutes", 0, "a number above 0"),
+        ("every_n_minutes", float("nan"), "a number above 0"),
+        ("every_n_steps", 2.5, "a whole number, 1 or above"),
+        ("mode", "Min", "min or max"),
+        ("folder", "", "a path"),
+    ],
+)
+def test_arguments_are_checked(name, value, expected, tmp_path):
+    with pytest.raises(SettingError, match=rf"^{name} is {expected}, found {value!r}\."):
+        Checkpoints(**{"folder": tmp_path, name: value})
 
 
 def test_a_monitor_that_is_not_validated_is_named(tmp_path):
