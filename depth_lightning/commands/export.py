@@ -20,7 +20,7 @@ from depth_lightning.runs.checkpoint import chosen_network, read_run_checkpoint
 from depth_lightning.runs.job import run_job
 from depth_lightning.runs.overrides import typed
 from depth_lightning.runs.record import Origin, find_numbers, find_origin, recipe
-from depth_lightning.settings import one_of
+from depth_lightning.settings import SettingError, one_of
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,8 @@ def _chosen_layout(cfg: DictConfig) -> Layout:
         return kind(cfg.size, cfg.precision)
     if cfg.size is not None or cfg.precision != "float32":
         graphs = " and ".join(f"layout={name}" for name, other in LAYOUTS.items() if issubclass(other, Graph))
-        raise ValueError(f"size and precision are for {graphs}; layout={cfg.layout} holds the weights.")
+        key = "precision" if cfg.size is None else "size"
+        raise SettingError(key, f"is for {graphs}; layout={cfg.layout} holds the weights, found {cfg[key]!r}.")
     return kind()
 
 

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from depth_lightning.data.photometric import ColourNoise
+from depth_lightning.settings import SettingError
 
 ARTICLE: dict[str, Any] = {"flip_probability": 0.5, "transforms": [], **asdict(ColourNoise()), "noise_std": [0, 5]}
 AUTHORS = {**ARTICLE, "jitter_probability": 0, "noise_probability": 0}
@@ -25,7 +26,7 @@ def augmentation_options(own: Any, chosen: Any = None) -> dict[str, Any]:
         chosen: those of the group, `augmentation`, which win; None for none.
 
     Raises:
-        ValueError: another form, an unknown option, or a value that cannot be right; the message names the key.
+        SettingError: another form, an unknown option, or a value that cannot be right.
     """
     options = ARTICLE | _written("data.augmentation", own)
     if chosen is not None:
@@ -45,13 +46,14 @@ def _written(place: str, value: Any) -> dict[str, Any]:
     if _is_list(value):
         return {**NONE, "transforms": list(value)}
     if not isinstance(value, Mapping):
-        raise ValueError(
-            f"{place} is one of {', '.join(BY_NAME)}, a list of transforms, or the options of conf/augmentation, "
-            f"found {value!r}."
+        raise SettingError(
+            place,
+            f"is one of {', '.join(BY_NAME)}, a list of transforms, or the options of conf/augmentation, "
+            f"found {value!r}.",
         )
     for key, option in value.items():
         if expected := _expected(key, option):
-            raise ValueError(f"{place}.{key} is {expected}, found {option!r}.")
+            raise SettingError(f"{place}.{key}", f"is {expected}, found {option!r}.")
     return dict(value)
 
 

@@ -1,6 +1,5 @@
 """The configuration's groups as the objects they describe."""
 
-import inspect
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -27,6 +26,7 @@ from depth_lightning.metrics import ERRORS, DepthMetrics, ErrorFunction, Protoco
 from depth_lightning.models import DepthAnythingV2, LoadReport, load_weights, resolve_weights
 from depth_lightning.runs.checkpoint import describe
 from depth_lightning.runs.earlier import current
+from depth_lightning.runs.options import argument_names
 from depth_lightning.runs.overrides import typed_key
 from depth_lightning.settings import SettingError, one_of, several, within
 from depth_lightning.training import DepthModule, Objective
@@ -111,16 +111,18 @@ def dataset_of(data: DictConfig, path: str = "data") -> Callable[..., Any]:
         data: of one data set, no mixture.
         path: of `data` in the configuration, for messages.
     """
-    return partial(_open_split, path, dataset_node(data), frozenset(data))
+    return partial(_open_split, data, path)
 
 
-def _open_split(path: str, node: Mapping[str, Any], keys: frozenset[str], **arguments: Any) -> Any:
+def _open_split(data: DictConfig, path: str, **arguments: Any) -> Any:
     try:
-        return build(path, node, **arguments)
+        return build("", dataset_node(data), **arguments)
     except SettingError as error:
-        inner, _, name = error.name.removeprefix(f"{path}.").rpartition(".")
-        typed = name if name in keys else f"dataset.{inner}.{name}".replace("..", ".")
-        raise SettingError(f"{path}.{typed}", error.problem) from None
+        name = error.name.lstrip(".")
+        if (own := name.rpartition(".")[2]) in data:
+            raise SettingError(f"{path}.{own}", error.problem) from None
+        raw = OmegaConf.to_container(data.dataset, resolve=False)
+        raise SettingError(typed_key(f"{path}.dataset", raw, name), error.problem) from None
 
 
 def dataset_node(data: DictConfig) -> dict[str, Any]:
@@ -134,19 +136,12 @@ def dataset_node(data: DictConfig) -> dict[str, Any]:
 
 
 def _completed(node: dict[str, Any], keys: Mapping[str, Any]) -> dict[str, Any]:
-    taken = _arguments(get_object(node["_target_"]))
+    taken = argument_names(get_object(current(node)["_target_"]))
     own = {
         key: _completed(value, keys) if isinstance(value, dict) and "_target_" in value else value
         for key, value in node.items()
     }
     return {key: value for key, value in keys.items() if key in taken} | own
-
-
-def _arguments(made: Any) -> set[str]:
-    """The names of the arguments of a class or function; with those of its base, where a class takes **any."""
-    parameters = inspect.signature(made).parameters
-    passes_on = isinstance(made, type) and any(one.kind == one.VAR_KEYWORD for one in parameters.values())
-    return {*parameters, *(_arguments(made.__base__) if passes_on else ())}
 
 
 def _augmentation(cfg: DictConfig) -> tuple[dict[str, Any], ColourNoise | None]:

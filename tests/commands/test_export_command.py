@@ -105,8 +105,8 @@ def test_nothing_is_overwritten_and_nothing_is_left_half_written(call, tmp_path)
     "overrides, message",
     [
         (["layout=tensorrt"], "layout is one of official, safetensors, transformers, onnx, pt2; found 'tensorrt'"),
-        (["size=[42,56]"], "size and precision are for layout=onnx and layout=pt2"),
-        (["precision=float16"], "size and precision are for"),
+        (["size=[42,56]"], "size is for layout=onnx and layout=pt2; layout=official holds the weights"),
+        (["precision=float16"], "precision is for layout=onnx and layout=pt2"),
         (["layout=pt2", "size=518"], r"size is \[height,width\]"),
         (["layout=pt2", "size=[42,50]"], "multiples of 14"),
         (["layout=pt2", "precision=bfloat16"], "precision is one of"),
