@@ -14,6 +14,7 @@ from functools import partial
 import cv2
 import numpy as np
 
+from depth_lightning.data.reading import BrokenError, naming
 from depth_lightning.sample import DepthKind, DepthSample
 from depth_lightning.settings import several, whole_number
 
@@ -22,6 +23,8 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else importing it asks
 import albumentations as A
 
 PATCH = 14
+MAX_TOKENS = 16_384
+"""That an image may cost, as 1792×1792 does; or four squares of `size`, where those are more."""
 SPARSE = 0.3
 """Below this share of valid pixels a target is resized point by point; KITTI's accumulated LiDAR has 0.2."""
 CROP_DRAWS = 8
@@ -42,11 +45,35 @@ def network_size(height: int, width: int, size: int) -> tuple[int, int]:
     return h, w
 
 
-def network_image(image: np.ndarray, size: int) -> np.ndarray:
-    """Resize an (h, w, 3) uint8 image as the reference does: (h', w', 3) float32, in [0, 1] but for overshoot."""
-    height, width = image.shape[:2]
+def check_cost(height: int, width: int, size: int) -> None:
+    """Refuse an image that is so narrow that a shorter side of `size` makes it huge: attention grows with its square.
+
+    Raises:
+        BrokenError: it takes more than `MAX_TOKENS`.
+    """
     h, w = network_size(height, width, size)
-    resized: np.ndarray = cv2.resize(image.astype(np.float32) / 255, (w, h), interpolation=cv2.INTER_CUBIC)
+    tokens, most = h * w // PATCH**2, max(MAX_TOKENS, 4 * math.ceil(size / PATCH) ** 2)
+    if tokens > most:
+        rounded_down = MAX_TOKENS - math.isqrt(MAX_TOKENS)  # since the longer side may be rounded up by a patch
+        enough = PATCH * math.isqrt(rounded_down * min(height, width) // max(height, width))
+        lower = f"Choose data.size={enough} or less, or" if enough else "Leave it out, or"
+        raise BrokenError(
+            f"expected an image that takes the network at most {most:,} tokens, found {tokens:,}: data.size={size} "
+            f"brings {height}×{width} to {h}×{w} (h×w). {lower} cut it into pieces."
+        )
+
+
+def network_image(image: np.ndarray, size: int) -> np.ndarray:
+    """Resize an (h, w, 3) uint8 image as the reference does: (h', w', 3) float32, in [0, 1] but for overshoot.
+
+    Raises:
+        BrokenError: see `check_cost`; errors of NumPy's and OpenCV's own pass.
+    """
+    height, width = image.shape[:2]
+    check_cost(height, width, size)
+    h, w = network_size(height, width, size)
+    scaled = np.divide(image, 255, dtype=np.float32)
+    resized: np.ndarray = cv2.resize(scaled, (w, h), interpolation=cv2.INTER_CUBIC)
     return resized
 
 
@@ -57,8 +84,13 @@ class EvaluationTransform:
         self.size = check_size("size", size)
 
     def __call__(self, sample: DepthSample) -> DepthSample:
-        """Replace the uint8 image by a float32 one at `network_size`."""
-        return sample._replace(image=network_image(sample.image, self.size))
+        """Replace the uint8 image by a float32 one at `network_size`.
+
+        Raises:
+            ValueError: see `network_image`.
+        """
+        with naming(sample.id, "an image that can be resized"):
+            return sample._replace(image=network_image(sample.image, self.size))
 
 
 class TrainTransform:
@@ -132,6 +164,9 @@ def resized_crop(sample: DepthSample, size: int, crop: Sequence[int] | None, rng
     """
     height, width = sample.image.shape[:2]
     full_h, full_w = network_size(height, width, size)
+    if crop is None:
+        with naming(sample.id, "an image that can be resized"):
+            check_cost(height, width, size)
     h, w = crop or (full_h, full_w)
     if h > full_h or w > full_w:
         raise ValueError(

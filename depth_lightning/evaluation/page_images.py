@@ -135,13 +135,13 @@ def shown(
         disparity = converted(module.network, prediction, to_disparity=True)
         error = _ranked(affine_error(disparity, target, mask), fitted.determined)
         what = "disparity" if module.network.output == "relative" else "1 / depth"
-        return fitted.depth, error, f"The prediction is {what}, with scale and shift fitted to the truth of this image."
+        return fitted.depth, error, f"The prediction is {what}, with scale and shift fitted to the truth of its image."
     given = converted(module.network, prediction, to_disparity=protocol.alignment == "scale_shift_disparity")
     depth, valid, aligned = prepare(given, target, mask, protocol)
     error = _ranked(ERRORS["abs_rel"](depth, target, valid), aligned.determined)
     if protocol.alignment != "none":
         how = ALIGNED[protocol.alignment]
-        return depth, error, f"The prediction is aligned to the truth of this image: {how}."
+        return depth, error, f"The prediction is aligned to the truth of its image: {how}."
     if kind == DepthKind.UP_TO_SCALE:
         depth = like_truth(module.network, prediction, target, mask, kind).depth
         said = "The truth is up to scale: the prediction is multiplied by one factor for this picture, and not scored."

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from depth_lightning.data.reading import naming
 from depth_lightning.data.transforms import check_size, network_image
 from depth_lightning.inference.inputs import read_photo
 from depth_lightning.models import DepthAnythingV2, find_provenance, load_weights, normalize, resolve_weights
@@ -81,8 +82,13 @@ class Predictor:
             OSError: the file cannot be read.
             ValueError: the file is no image, or the array has another shape or dtype.
         """
-        array = image if isinstance(image, np.ndarray) else read_photo(Path(image))
-        return self.predict_batch([self.prepare(array)], [array.shape[:2]])[0].depth
+        if isinstance(image, np.ndarray):
+            array, prepared = image, self.prepare(image)
+        else:
+            array = read_photo(Path(image))
+            with naming(image, "an image that can be resized"):
+                prepared = self.prepare(array)
+        return self.predict_batch([prepared], [array.shape[:2]])[0].depth
 
     def prepare(self, image: np.ndarray) -> np.ndarray:
         """An (h, w, 3) uint8 RGB image as the network sees it: (h', w', 3) float32; no device is used."""

@@ -31,6 +31,12 @@ if TYPE_CHECKING:
     from object_server import ObjectServer
 
 
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache of its own."""
+    monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+
+
 def sample(number: int, kind: DepthKind = DepthKind.METRES) -> DepthSample:
     rng = np.random.default_rng(number)
     target = rng.uniform(0.5, 9, (20, 30)).astype(np.float32)

@@ -1,5 +1,6 @@
 import json
 import pickle
+import re
 from pathlib import Path
 
 import albumentations as A
@@ -8,7 +9,14 @@ import numpy as np
 import pytest
 
 from depth_lightning.data.photometric import ColourNoise
-from depth_lightning.data.transforms import EvaluationTransform, TrainTransform, network_image, network_size
+from depth_lightning.data.transforms import (
+    MAX_TOKENS,
+    EvaluationTransform,
+    TrainTransform,
+    check_cost,
+    network_image,
+    network_size,
+)
 from depth_lightning.sample import DepthKind, DepthSample, collate
 
 
@@ -253,3 +261,65 @@ def test_another_crop_is_drawn_where_the_first_has_no_point() -> None:
 def test_crop_larger_than_the_image() -> None:
     with pytest.raises(ValueError, match=r"a/b\.h5: a crop of 98×84 does not fit into 84×140.*size=84.*60×100"):
         TrainTransform(84, (98, 84))(sample(60, 100), 0)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size", "message"),
+    [
+        (
+            60,
+            6000,
+            518,
+            "at most 16,384 tokens, found 136,900: data.size=518 brings 60×6000 to 518×51800 (h×w). Choose ",
+        ),
+        (
+            6000,
+            60,
+            518,
+            "found 136,900: data.size=518 brings 6000×60 to 51800×518 (h×w). Choose data.size=168 or less, o",
+        ),
+        (
+            500,
+            1,
+            518,
+            "found 684,500: data.size=518 brings 500×1 to 259000×518 (h×w). Choose data.size=70 or less, or c",
+        ),
+        (100_000, 1, 518, "brings 100000×1 to 51800000×518 (h×w). Leave it out, or cut it into pieces."),
+        (300, 3000, 1792, "at most 65,536 tokens, found 163,840: data.size=1792 brings 300×3000 to 1792×17920"),
+    ],
+)
+def test_what_a_narrow_image_costs_is_bounded(height: int, width: int, size: int, message: str) -> None:
+    with pytest.raises(ValueError, match=f"expected an image that takes the network .*{re.escape(message)}"):
+        check_cost(height, width, size)
+
+
+def test_usual_images_cost_what_they_did() -> None:
+    """Photographs, panoramas and KITTI at the usual size; and four squares at any size that a person chose."""
+    for height, width in ((480, 640), (375, 1242), (1000, 8000), (640, 7000), (4000, 3000)):
+        check_cost(height, width, 518)
+        check_cost(height, width, 252)
+    for size in (14, 518, 1036, 2072, 4004):
+        check_cost(100, 400, size)
+    check_cost(60, 6000, 168)
+
+
+def test_the_size_that_the_message_offers_is_taken() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        height, width = rng.integers(1, 20), rng.integers(1, 20_000)
+        try:
+            check_cost(int(height), int(width), 518)
+        except ValueError as error:
+            offered = re.search(r"Choose data\.size=(\d+)", str(error))
+            if offered:
+                check_cost(int(height), int(width), int(offered[1]))
+
+
+def test_a_transform_names_the_image_that_costs_too_much() -> None:
+    image, target = np.zeros((20, 2000, 3), np.uint8), np.ones((20, 2000), np.float32)
+    strip = DepthSample(image, target, target > 0, DepthKind.METRES, "a/strip.png")
+    for transform in (EvaluationTransform(518), lambda sample: TrainTransform(518, None)(sample, 0)):
+        with pytest.raises(
+            ValueError, match=rf"^a/strip\.png: expected an image that takes .* at most {MAX_TOKENS:,} tok"
+        ):
+            transform(strip)

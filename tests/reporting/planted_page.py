@@ -63,15 +63,15 @@ def collect(planted, module, parts=None, of=None):
     return pictures
 
 
-def make_page(folder, planted, output="metric", protocol=None, errors=ERRORS, **content):
+def make_page(folder, planted, output="metric", protocol=None, errors=ERRORS, breakdowns=True, **content):
     """The page of these images."""
     network = DepthAnythingV2("tiny", output=output, max_depth=10.0)
     module = DepthModule(network, DepthMetrics(protocol or Protocol(), errors))
     parts = PartMetrics(module.metrics.protocol)
     images = collect(planted, module, parts).gathered()
     tables = ValidationTables(module.metrics.images(), module.affine_metrics.images())
-    scored = [one for one in (module.metrics, module.affine_metrics) if len(one.rows)]
-    metrics = {name: float(value) for one in scored
+    both = zip((module.metrics, module.affine_metrics), tables, strict=True)
+    metrics = {name: float(value) for one, table in both if table.scored.any()
                for name, value in one.compute().items()}  # fmt: skip
     result = EvaluationResult(
         metrics,
@@ -79,7 +79,7 @@ def make_page(folder, planted, output="metric", protocol=None, errors=ERRORS, **
         ValidationCounts(module.metrics.counts(), module.affine_metrics.counts()),
         module.metrics.intervals(tables.depth),
         tables,
-        Breakdowns(**parts.compute(), **group_rows(tables.depth)),
+        Breakdowns(**parts.compute(), **group_rows(tables.depth)) if breakdowns and tables.depth.scored.any() else None,
     )
     said = {"title": "a page", "columns": {"model": metrics}, "command": "python evaluate.py", **content}
     path = folder / "report.html"

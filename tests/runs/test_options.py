@@ -52,6 +52,7 @@ RIGHT = {
     "data.depth_offset": [-7, -0.5],
     **{key: [-7, -0.5, math.inf, -math.inf, math.nan] for key in ("data.invalid", "data.sky_value")},
     "trainer.devices": [3],
+    "data.split_list": ["words"],  # a file
     "data.augmentation": [{"a": 1}],  # refused under the key in it
 }
 """Values that would be wrong elsewhere."""
