@@ -79,7 +79,7 @@ def test_nothing_half_written_is_left(tmp_path):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"save": ("depth",)}, r"^save is png, npy, .* or video, found 'depth'\."),
+        ({"save": ("depth",)}, r"^save is one of png, npy, .*, video, found 'depth'\."),
         ({"save": ()}, "^save is a list of png, .*; found none"),
         ({"png_scale": 0}, r"^png_scale is a number above 0, found 0\."),
         ({"overwrite": "no"}, r"^overwrite is true or false, found 'no'\."),

@@ -52,6 +52,7 @@ RIGHT = {
     "data.depth_offset": [-7, -0.5],
     **{key: [-7, -0.5, math.inf, -math.inf, math.nan] for key in ("data.invalid", "data.sky_value")},
     "trainer.devices": [3],
+    "data.split_list": ["words", ["Scene20", "Scene20"]],
 }
 """Values that would be wrong elsewhere."""
 
