@@ -137,11 +137,13 @@ def throughput(root: Path, samples: int, repeats: int) -> dict[str, float]:
 
 def pack(source: DepthDataset, folder: Path, compress: bool) -> None:
     """As commands.pack does, without Hydra."""
-    from depth_lightning.commands.pack import write_shards
+    from depth_lightning.commands.pack import split_folder, write_shards
     from depth_lightning.data.object_store import ObjectStore
 
     files = (encode(source[index], compress) for index in range(len(source)))
-    shards = list(write_shards(files, "train", ObjectStore(str(folder)), 256))
+    store = ObjectStore(str(folder))
+    with split_folder(store, "train") as split:
+        shards = list(write_shards(files, "train", split, store, 256))
     (folder / INDEX).write_text(write_index({"train": shards}, {}))
 
 

@@ -60,7 +60,7 @@ def evaluate(cfg: DictConfig, overrides: Sequence[str]) -> EvaluationResult | Pa
     if not cfg.compile:
         return _evaluate(cfg, network, data, overrides)
     # Weights are constants: packed, and cast, once. As an option of compile() this would reach the back end alone, and
-    # the front end would still hand them in as arguments.
+    # the front end would still hand them in as arguments: torch 2.11 to 2.15 has no other way, save in the environment.
     with torch._inductor.config.patch(freezing=True):
         network.compile()
         return _evaluate(cfg, network, data, overrides)
@@ -68,7 +68,7 @@ def evaluate(cfg: DictConfig, overrides: Sequence[str]) -> EvaluationResult | Pa
 
 def _open_data(cfg: DictConfig) -> DepthDataModule | DA2K:
     if objects.is_point_pairs(cfg.data):
-        pairs: DA2K = objects.build("data.dataset", cfg.data.dataset)
+        pairs: DA2K = objects.dataset_of(cfg.data)()
         return pairs
     data = objects.build_data(cfg)
     data.setup("validate")
@@ -83,7 +83,7 @@ def _evaluate(
     if isinstance(data, DA2K):
         return evaluate_point_pairs(cfg, network, data, title)
     module = DepthModule(network, objects.build_metrics(cfg))
-    explain = Explain(module.metrics.protocol, relative=network.output == "relative") if cfg.explain else None
+    explain = Explain(module.metrics, relative=network.output == "relative") if cfg.explain else None
     pictures = PageImages() if cfg.report else None
     trainer = objects.build_trainer(cfg, callbacks=[part for part in (explain, pictures) if part], loggers=[])
     result = score(trainer, module, data, cfg.breakdowns)

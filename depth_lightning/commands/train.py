@@ -21,8 +21,9 @@ from depth_lightning.runs.job import run_job
 from depth_lightning.runs.options import check
 from depth_lightning.runs.resume import checkpoint_to_resume, claim_folder
 from depth_lightning.training.health.self_check import SelfCheck
-from depth_lightning.training.saving.checkpointing import Checkpoints, Stopped
-from depth_lightning.training.sharding import split_like
+from depth_lightning.training.saving.checkpointing import Checkpoints
+from depth_lightning.training.saving.signals import Stopped
+from depth_lightning.training.sharding import shard_like
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ def train(cfg: DictConfig) -> float:
 
     best = best_checkpoint(trainer)
     if best is not None:
-        load_run_state(network, split_like(network, read_run_checkpoint(best)[1]), best)
+        load_run_state(network, shard_like(network, read_run_checkpoint(best)[1]), best)
     trainer.loggers = []  # the best epoch's numbers are logged already
     pictures = PageImages() if cfg.report else None
     trainer.callbacks += [pictures] if pictures else []  # type: ignore[attr-defined]

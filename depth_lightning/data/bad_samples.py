@@ -1,14 +1,19 @@
-"""What becomes of a sample that cannot be read: it ends the run, or is replaced, listed and counted."""
+"""What a sample must be, and what becomes of one that is not: it ends the run, or is replaced, listed and counted."""
 
 import csv
+import errno
+import io
 import logging
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
 
+from depth_lightning.atomic import explained
 from depth_lightning.data.object_store import StorageError
-from depth_lightning.sample import DepthDataset, DepthSample
+from depth_lightning.sample import DepthDataset, DepthKind, DepthSample
 
 log = logging.getLogger(__name__)
 
@@ -16,6 +21,9 @@ MOST: Final = 0.01
 """Share of a data set's samples that may be broken before the run ends."""
 MIN_SIDE: Final = 14
 """Of an image, in pixels: one patch of the network. Blown up to its input size, less than that shows nothing."""
+ASPECT_TOLERANCE: Final = 0.01
+LONGEST_REASON: Final = 1000
+"""Characters of a reason that are listed."""
 COLUMNS: Final = ("split", "index", "path", "reason")
 
 
@@ -43,15 +51,23 @@ class BadSampleList:
         import fcntl  # here: Windows has none, and trains without
 
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        with self.file.open("a+", newline="", encoding="utf-8") as file:
+        with (
+            explained(self.file),
+            self.file.open("a+", newline="", encoding="utf-8", errors="surrogateescape") as file,
+        ):
             fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed, by its end or the process's
             file.seek(0)
             known = self._indices(list(csv.DictReader(file)))
             if index not in known:
-                writer = csv.writer(file)
-                if not file.tell():
+                size = os.fstat(file.fileno()).st_size
+                writer = csv.writer(rows := io.StringIO())
+                if not size:
                     writer.writerow(COLUMNS)
                 writer.writerow((self.split, index, path, reason))
+                content = rows.getvalue().encode()
+                if os.write(file.fileno(), content) < len(content):  # whole rows only, also on a full disk
+                    os.ftruncate(file.fileno(), size)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 log.warning(f"Passed over ({self.split}, listed in {self.file}): {reason}")
         return known | {index}
 
@@ -59,7 +75,7 @@ class BadSampleList:
         """The indices of this split's broken samples."""
         if not self.file.is_file():
             return set()
-        with self.file.open(newline="", encoding="utf-8") as file:
+        with self.file.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             return self._indices(list(csv.DictReader(file)))
 
     def _indices(self, rows: list[dict[str, str]]) -> set[int]:
@@ -90,17 +106,22 @@ class Samples:
         return len(self.bad.indices()) if self.bad is not None else 0
 
     def __getitem__(self, index: int) -> DepthSample:
-        """Sample `index`, or in its place a stand-in without any truth.
+        """Sample `index` as it is on disk, or a stand-in, see `transformed`."""
+        return self.transformed(index, lambda sample: sample)
+
+    def transformed(self, index: int, transform: Callable[[DepthSample], DepthSample]) -> DepthSample:
+        """Sample `index` transformed, or in its place a stand-in without any truth.
 
         The stand-in has the broken sample's path for its id, and the next readable sample's image, so that its size
-        goes with the others'. It has nothing to score, and evaluation counts it among what is left out.
+        goes with the others'. It has nothing to score, and evaluation counts it among what is left out. What
+        `transform` refuses is broken, too.
         """
-        sample = self._read(index)
+        sample = self._read(index, transform)
         if sample is not None:
             return sample
         peers = peers_of(self.source, index)
         for step in range(1, len(peers)):
-            other = self._read(peers[(index - peers.start + step) % len(peers)])
+            other = self._read(peers[(index - peers.start + step) % len(peers)], transform)
             if other is not None:
                 empty = np.zeros_like(other.target), np.zeros_like(other.mask)
                 return other._replace(target=empty[0], mask=empty[1], id=path_of(self.source, index), scene="")
@@ -117,16 +138,20 @@ class Samples:
                 return sample
         raise self._too_many(index, "no other sample can be read either")
 
-    def _read(self, index: int) -> DepthSample | None:
+    def _read(
+        self, index: int, transform: Callable[[DepthSample], DepthSample] = lambda sample: sample
+    ) -> DepthSample | None:
         """Sample `index`; None if it is broken and listed."""
         try:
-            return _with_size(self.source[index])
+            sample = self.source[index]
+            check_sample(sample)
+            return transform(sample)
         except StorageError:
             raise
         except (OSError, ValueError) as error:
             if self.bad is None:
                 raise
-            reason = " ".join(str(error).split())
+            reason = " ".join(str(error).split())[:LONGEST_REASON]
             known = self.bad.add(index, path_of(self.source, index), reason)
             peers = peers_of(self.source, index)
             if sum(other in peers for other in known) > MOST * len(peers):
@@ -155,11 +180,47 @@ def peers_of(source: DepthDataset, index: int) -> range:
     return peers(index) if peers else range(len(source))
 
 
-def _with_size(sample: DepthSample) -> DepthSample:
-    height, width = sample.image.shape[:2]
+def same_aspect(image: tuple[int, ...], depth: tuple[int, ...]) -> bool:
+    """Whether the two sizes (h, w) have the same aspect, but for rounding."""
+    return abs(image[0] * depth[1] / (image[1] * depth[0]) - 1) <= ASPECT_TOLERANCE
+
+
+def check_sample(sample: DepthSample) -> None:
+    """Refuse a sample that cannot be trained on or measured, whatever data set it is from; a tenth of a millisecond.
+
+    Raises:
+        ValueError: see `check_arrays`; less than one patch, or an image of another aspect than its target.
+    """
+    check_arrays(sample)
+    height, width, _ = sample.image.shape
     if min(height, width) < MIN_SIDE:
         raise ValueError(
             f"{sample.id}: expected an image of at least {MIN_SIDE}×{MIN_SIDE} pixels, one patch of the network, found "
             f"{height}×{width} (h×w). Take it out of the split."
         )
-    return sample
+    depth_h, depth_w = sample.target.shape
+    if not same_aspect((height, width), (depth_h, depth_w)):
+        raise ValueError(
+            f"{sample.id}: expected a target of the aspect of its image, found {depth_h}×{depth_w} for "
+            f"{height}×{width} (h×w)."
+        )
+
+
+def check_arrays(sample: DepthSample) -> None:
+    """Refuse a sample that is not as `DepthSample` says.
+
+    Raises:
+        ValueError: another shape or dtype, values that are not finite, or valid depth that is not above 0.
+    """
+    image, target, mask, kind, id, *_ = sample
+    if image.ndim != 3 or image.shape[2] != 3 or not image.size or image.dtype != np.uint8:
+        raise ValueError(f"{id}: expected an image of (h, w, 3) uint8, found {image.shape} {image.dtype}.")
+    if target.ndim != 2 or not target.size or target.dtype != np.float32:
+        raise ValueError(f"{id}: expected a target of (h, w) float32, found {target.shape} {target.dtype}.")
+    if mask.shape != target.shape or mask.dtype != np.bool_:
+        raise ValueError(f"{id}: expected a mask of {target.shape} bool, found {mask.shape} {mask.dtype}.")
+    lowest, highest = float(target.min()), float(target.max())  # NaN where any value is
+    if not np.isfinite(lowest + highest):
+        raise ValueError(f"{id}: expected finite values, and 0 where unknown, found {lowest} to {highest}.")
+    if kind != DepthKind.DISPARITY and not ((target > 0) >= mask).all():
+        raise ValueError(f"{id}: expected depth above 0 wherever the mask has it valid, found values from {lowest:g}.")

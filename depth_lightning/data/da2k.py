@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from depth_lightning.data.files import read_image
+from depth_lightning.data.reading import naming, read_text
 from depth_lightning.data.sampling import EvaluationSampler
 from depth_lightning.data.transforms import check_size, network_image
 from depth_lightning.settings import text
@@ -82,14 +84,13 @@ class DA2K(Dataset[PointPairSample]):
         """Read an image and bring it to the network's size.
 
         Raises:
-            ValueError: OpenCV cannot decode it, or a point is outside of it.
+            OSError: it cannot be read here.
+            ValueError: it cannot be decoded, or a point is outside of it.
         """
         name = self.images[index]
-        # As the authors' code reads a photograph: turned upright where its EXIF says so.
-        bgr: np.ndarray | None = cv2.imread(str(self.root / name), cv2.IMREAD_COLOR)
-        if bgr is None:
-            raise ValueError(f"{self.root / name}: expected an image, found one that OpenCV cannot decode.")
-        height, width = bgr.shape[:2]
+        # As the authors' code reads a photograph.
+        photo = read_image(self.root / name, upright=True)
+        height, width = photo.shape[:2]
         pairs = torch.tensor(self.pairs[name])
         outside = pairs[((pairs < 0) | (pairs >= torch.tensor([height, width]))).any(dim=-1)].tolist()
         if outside:
@@ -97,7 +98,8 @@ class DA2K(Dataset[PointPairSample]):
                 f"{self.root / name}: the point {outside[0]} (row, column) of annotations.json is outside of the "
                 f"image, which has {height} rows and {width} columns. Was it resized? Unpack DA-2K.zip again."
             )
-        image = network_image(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), self.size)
+        with naming(self.root / name, "an image that can be resized"):
+            image = network_image(photo, self.size)
         return PointPairSample(
             image=torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
             size=(height, width),
@@ -141,10 +143,8 @@ def _read_annotations(root: Path) -> dict[str, list[tuple[Point, Point]]]:
             f"No file at {path}. Unpack DA-2K.zip of the Hugging Face data set depth-anything/DA-2K, which the Depth "
             "Anything V2 project links to, and set data.root or DA2K_ROOT to the folder."
         )
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: expected JSON, found a damaged file ({error}). Download it again.") from error
+    with naming(path, "JSON", "Download it again."):
+        content = json.loads(read_text(path))
     if not isinstance(content, dict) or not all(isinstance(entries, list) for entries in content.values()):
         raise ValueError(f"{path}: expected a JSON object, image path → list of pairs. This is not DA-2K's file.")
     return {image: [_pair(path, image, entry) for entry in entries] for image, entries in content.items()}

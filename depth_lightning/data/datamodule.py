@@ -90,11 +90,11 @@ class DepthDataModule(LightningDataModule):
         source = self.dataset(split=split)
         if self.bad_samples is not None:
             return Samples(source, BadSampleList(self.bad_samples, split))
-        first = 0
+        samples, first = Samples(source), 0
         while first < len(source):
-            source[first]
+            samples[first]
             first = peers_of(source, first).stop
-        return Samples(source)
+        return samples
 
     @property
     def global_batch_size(self) -> int:
@@ -203,7 +203,7 @@ class _EvaluationData(Dataset[DepthSample]):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> DepthSample:
-        return self.transform(self.dataset[index])
+        return self.dataset.transformed(index, self.transform)
 
     def __getitems__(self, indices: Sequence[int | None]) -> list[DepthSample]:
         """What the loader asks for; None is of a process without a share, see `EvaluationSampler`."""

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from depth_lightning.data.reading import BrokenError
 from depth_lightning.sample import DepthKind
 from depth_lightning.settings import SettingError, boolean, number, one_of, optional, several, whole_number
 
@@ -97,16 +98,16 @@ class DepthEncoding:
         """Turn (h, w) stored values into the target (h, w) float32, 0 in holes, and its mask.
 
         Raises:
-            ValueError: a dtype that cannot hold depth, or negative or zero depths that `invalid` does not declare.
+            BrokenError: a dtype that cannot hold depth, or negative or zero depths that `invalid` does not declare.
         """
         holds_disparity = self.kind == "disparity" or self.baseline_m is not None
         if stored.dtype == np.uint8 and not holds_disparity:
-            raise ValueError(
+            raise BrokenError(
                 "expected depth of 16 bits or float, found 8 bits. An 8-bit picture of a depth map cannot be "
                 "turned back into depth; read the original file."
             )
         if not (np.issubdtype(stored.dtype, np.integer) or np.issubdtype(stored.dtype, np.floating)):
-            raise ValueError(f"expected whole or floating-point numbers, found {stored.dtype}.")
+            raise BrokenError(f"expected whole or floating-point numbers, found {stored.dtype}.")
         is_sky, is_hole = _is_any(stored, self.sky_value), _is_any(stored, self.invalid)
         mask = np.isfinite(stored) & ~is_sky & ~is_hole
         target = np.where(mask, stored, 0).astype(np.float32) / np.float32(self.depth_scale)
@@ -120,7 +121,7 @@ class DepthEncoding:
         mask &= (target >= smallest) & (target <= largest)
         if self.kind != "disparity" and not (target[mask] > 0).all():
             found = np.unique(stored[mask & (target <= 0)])[:4].tolist()
-            raise ValueError(
+            raise BrokenError(
                 f"expected depth above 0 wherever it is valid, found the stored values {found}. If they mean holes, "
                 f"declare them: data.invalid={[*_values(self.invalid), *found]}."
             )
@@ -135,11 +136,11 @@ class DepthEncoding:
         """Refuse what cannot be meant.
 
         Raises:
-            ValueError: nothing but holes, or a median that says the scale is wrong.
+            BrokenError: nothing but holes, or a median that says the scale is wrong.
         """
         valid = target[mask]
         if not valid.size:
-            raise ValueError(
+            raise BrokenError(
                 f"expected some depth, found nothing but holes (data.invalid={_values(self.invalid)}, "
                 f"data.limits={list(self._limits())}). Correct these, or leave the sample out."
             )
@@ -150,11 +151,11 @@ class DepthEncoding:
             f"expected depth in metres, found a median of {median:.4g} m with data.depth_scale={self.depth_scale:g}. "
         )
         if median > MEDIAN_M[1]:
-            raise ValueError(
+            raise BrokenError(
                 f"{found}This looks like millimetres: data.depth_scale={1000 * self.depth_scale:g}? (KITTI: 256.)"
             )
         if median < MEDIAN_M[0]:
-            raise ValueError(
+            raise BrokenError(
                 f"{found}This looks divided once too often: does the file hold metres already, data.depth_scale=1?"
             )
 

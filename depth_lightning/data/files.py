@@ -1,20 +1,27 @@
 """One file → one array: images as RGB, and the formats that depth comes in, as stored."""
 
 import importlib
+import io
+import math
 import re
 import zipfile
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import IO
 
 import cv2
 import h5py
 import numpy as np
 
+from depth_lightning.data.h5 import open_dataset
+from depth_lightning.data.image_header import claimed_size
+from depth_lightning.data.reading import BrokenError, check_map, check_shape, check_whole, reading
+
 WITH_KEY = (".npz", ".h5", ".hdf5", ".exr")
-MAX_SIDE = 16_384
-"""Of an image or a map, in pixels. What is larger does not fit into the memory of several workers."""
+NPY_HEADER = 2**16
+"""Bytes that the header of an array of numbers cannot exceed."""
+HEIF = re.compile(rb"....ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)", re.DOTALL)
 
 
 def split_key(reference: str) -> tuple[Path, str | None]:
@@ -25,176 +32,178 @@ def split_key(reference: str) -> tuple[Path, str | None]:
     return Path(reference), None
 
 
-def read_image(path: Path) -> np.ndarray:
+def read_image(path: Path, upright: bool = False) -> np.ndarray:
     """Read an image as (h, w, 3) uint8 RGB.
 
-    Grey becomes RGB, alpha is dropped, 16 bits become 8. An EXIF orientation is not applied: depth maps have none,
-    and belong to the pixels as the sensor gave them.
+    Grey becomes RGB, alpha is dropped, 16 bits become 8.
+
+    Args:
+        path: anything that OpenCV decodes; HEIC, too, where the package pillow-heif is installed.
+        upright: whether it is turned as its EXIF orientation says, and as viewers show it. Depth maps have none, and
+            belong to the pixels as the sensor gave them. HEIC is always upright.
 
     Raises:
-        OSError: no such file, a folder, or no permission to read it.
-        ValueError: OpenCV cannot decode it, its values are neither 8 nor 16 bits, or a side is longer than `MAX_SIDE`.
+        OSError: no such file, a folder, or it cannot be read here.
+        ValueError: it cannot be decoded, its values are neither 8 nor 16 bits, or a side is longer than `MAX_SIDE`.
     """
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
-    bgr = _decode(path, flags)
-    check_side(path, bgr.shape)
+    with reading(path, "an image", "Copy or convert it again."):
+        check_whole(path)
+        flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+        return decode_image(np.fromfile(path, np.uint8), flags if upright else flags | cv2.IMREAD_IGNORE_ORIENTATION)
+
+
+def decode_image(content: np.ndarray, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
+    """What `read_image` makes of a file's bytes, (n,) uint8, with OpenCV's flags.
+
+    Raises:
+        BrokenError: see `read_image`; errors of OpenCV's own pass.
+    """
+    if HEIF.match(content[:12].tobytes()):
+        return _heif(content)
+    bgr = _decoded(content, flags)
     if bgr.dtype == np.uint16:
         bgr = np.round(bgr / 257).astype(np.uint8)
     if bgr.dtype != np.uint8:
-        raise ValueError(f"{path}: expected an image of 8 or 16 bits, found {bgr.dtype}. Convert it to 8 bits.")
+        raise BrokenError(f"expected an image of 8 or 16 bits, found {bgr.dtype}. Convert it to 8 bits.")
     return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
 
 
-def read_map(path: Path, key: str | None = None) -> np.ndarray:
+def _decoded(content: np.ndarray, flags: int) -> np.ndarray:
+    if not content.size:
+        raise BrokenError("expected an image, found an empty file, which is damaged. Copy it again.")
+    check_shape(claimed_size(content.data) or ())
+    image: np.ndarray | None = cv2.imdecode(content, flags)
+    if image is None:
+        raise BrokenError(
+            "expected an image, found one that OpenCV cannot decode: it is damaged, or of another format. Copy or "
+            "convert it again."
+        )
+    check_shape(image.shape)
+    return image
+
+
+def _heif(content: np.ndarray) -> np.ndarray:
+    try:
+        pillow_heif = importlib.import_module("pillow_heif")
+    except ModuleNotFoundError as error:
+        raise BrokenError(
+            "expected an image that OpenCV reads, found HEIC, which needs pillow-heif: pip install "
+            "'depth-lightning[heif]'"
+        ) from error
+    image = pillow_heif.open_heif(io.BytesIO(content.tobytes()))
+    width, height = image.size
+    check_shape((height, width))
+    return np.asarray(image.to_pillow().convert("RGB"))
+
+
+def read_map(path: Path, key: str | None = None, root: Path | None = None) -> np.ndarray:
     """Read a depth map or mask as (h, w), with the values and the dtype that are stored.
 
     Args:
         path: .png, .tif or .tiff; .exr (needs the OpenEXR package); .pfm; .npy; .npz; .h5 or .hdf5.
         key: the array in an .npz, the data set in an .h5, the channel in an .exr; not needed where there is only one.
+        root: the folder that an .h5 may have its values from, see `open_dataset`.
 
     Raises:
-        OSError: no such file, a folder, or no permission to read it.
+        OSError: no such file, a folder, or it cannot be read here.
         ModuleNotFoundError: OpenEXR is not installed.
-        ValueError: another extension, a damaged file, no such key or several without one, a shape other than (h, w),
-            a side longer than `MAX_SIDE`.
+        ValueError: another extension, a damaged file, no such key or several without one, values that are no numbers,
+            a shape other than (h, w), a side longer than `MAX_SIDE`.
     """
-    readers = {
-        ".png": _raster,
-        ".tif": _raster,
-        ".tiff": _raster,
-        ".exr": _exr,
-        ".pfm": _pfm,
-        ".npy": _numpy,
-        ".npz": _numpy,
-        ".h5": _h5,
-        ".hdf5": _h5,
+    formats: dict[str, tuple[str, Callable[[Path, str | None], np.ndarray]]] = {
+        ".png": ("an image", _raster),
+        ".tif": ("an image", _raster),
+        ".tiff": ("an image", _raster),
+        ".exr": ("an EXR file", _exr),
+        ".pfm": ("a PFM file", _pfm),
+        ".npy": ("an array written by NumPy", _numpy),
+        ".npz": ("an array written by NumPy", _numpy),
+        ".h5": ("an HDF5 file", partial(_h5, root=root)),
+        ".hdf5": ("an HDF5 file", partial(_h5, root=root)),
     }
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
+    if path.suffix.lower() not in formats:
         raise ValueError(
-            f"{path}: expected one of {', '.join(readers)}, found {path.suffix or 'no extension'!r}. "
+            f"{path}: expected one of {', '.join(formats)}, found {path.suffix or 'no extension'!r}. "
             "Convert the depth maps: JPEG and 8-bit pictures cannot hold them."
         )
-    check_file(path)
-    try:
+    expected, reader = formats[path.suffix.lower()]
+    with reading(path, expected):
         stored = reader(path, key)
-    except PermissionError as error:
-        raise _forbidden(path) from error
-    shape = stored.shape
-    if stored.ndim == 3 and 1 in (shape[0], shape[-1]):
-        stored = stored[..., 0] if shape[-1] == 1 else stored[0]
-    if stored.ndim != 2 or not stored.size:
-        picture = " This looks like a coloured picture of it." if stored.ndim == 3 and shape[-1] in (3, 4) else ""
-        raise ValueError(f"{path}: expected one value per pixel, (h, w), found an array of {shape}.{picture}")
-    check_side(path, stored.shape)
-    return stored
-
-
-def check_file(path: Path) -> None:
-    """Refuse what is no file.
-
-    Raises:
-        FileNotFoundError: nothing is there.
-        IsADirectoryError: a folder is.
-    """
-    if path.is_dir():
-        raise IsADirectoryError(f"{path}: expected a file, found a folder of that name. Put the file in its place.")
-    if not path.is_file():
-        raise FileNotFoundError(f"No file at {path}. Was it moved, or does data.root=… name another folder?")
-
-
-def check_side(path: Path, shape: tuple[int, ...]) -> None:
-    """Refuse an array (h, w, …) with a side longer than `MAX_SIDE`."""
-    if max(shape[:2]) > MAX_SIDE:
-        raise ValueError(
-            f"{path}: expected sides of at most {MAX_SIDE} pixels, found {shape[0]}×{shape[1]} (h×w). "
-            "Make it smaller, or cut it into pieces."
-        )
-
-
-@contextmanager
-def open_h5(path: Path) -> Iterator[h5py.File]:
-    """Open an HDF5 file to read.
-
-    Raises:
-        OSError: no such file, a folder, or no permission to read it.
-        ValueError: a file cut short, damaged, or of another format.
-    """
-    check_file(path)
-    try:
-        with h5py.File(path, "r") as file:
-            yield file
-    except PermissionError as error:
-        raise _forbidden(path) from error
-    except (OSError, RuntimeError, KeyError) as error:  # h5py raises any of them, depending on where the damage is
-        raise ValueError(
-            f"{path}: expected an HDF5 file, found one that is cut short or damaged ({error}). Copy it again."
-        ) from error
-
-
-def _forbidden(path: Path) -> PermissionError:
-    return PermissionError(f"{path}: expected a file that can be read, found no permission. Try chmod +r on it.")
-
-
-def _decode(path: Path, flags: int) -> np.ndarray:
-    check_file(path)
-    try:
-        content = np.fromfile(path, np.uint8)
-    except PermissionError as error:
-        raise _forbidden(path) from error
-    if not content.size:
-        raise ValueError(f"{path}: expected an image, found an empty file. Copy it again.")
-    try:
-        image: np.ndarray | None = cv2.imdecode(content, flags)
-    except cv2.error as error:  # more than 2^30 pixels, for one
-        raise ValueError(f"{path}: expected an image, found one that OpenCV refuses ({error.err}).") from error
-    if image is None:
-        raise ValueError(f"{path}: expected an image, found one that OpenCV cannot decode. Copy or convert it again.")
-    return image
+        return stored.reshape(check_map(stored.shape, stored.dtype))
 
 
 def _raster(path: Path, key: str | None) -> np.ndarray:
-    return _decode(path, cv2.IMREAD_UNCHANGED)
+    check_whole(path)
+    return _decoded(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
 
 
 def _pfm(path: Path, key: str | None) -> np.ndarray:
-    content = path.read_bytes()
-    header = re.match(rb"(P[fF])\s+(\d+)\s+(\d+)\s+(\S+)\s", content)
-    if header is None:
-        raise ValueError(f"{path}: expected a PFM file, found one that begins with {content[:12]!r}.")
-    if header[1] == b"PF":
-        raise ValueError(f"{path}: expected a PFM file of one channel ('Pf'), found one of three ('PF').")
-    width, height, scale = int(header[2]), int(header[3]), float(header[4])
-    data = content[header.end() :]
-    if len(data) != 4 * width * height:
-        raise ValueError(f"{path}: expected {4 * width * height} bytes for {width}×{height}, found {len(data)}.")
-    # The sign of the scale tells the byte order; rows run from the bottom up.
-    rows = np.frombuffer(data, "<f4" if scale < 0 else ">f4").reshape(height, width)
+    with path.open("rb") as file:
+        start = file.read(256)
+        header = re.match(rb"(P[fF])\s+(\d{1,9})\s+(\d{1,9})\s+([-+.\deE]+)\s", start)
+        if header is None:
+            raise BrokenError(f"expected a PFM file, found one that begins with {start[:12]!r}.")
+        if header[1] == b"PF":
+            raise BrokenError("expected a PFM file of one channel ('Pf'), found one of three ('PF').")
+        width, height, scale = int(header[2]), int(header[3]), float(header[4])
+        check_map((height, width), np.dtype(np.float32))
+        size = path.stat().st_size - header.end()
+        if size != 4 * width * height:
+            raise BrokenError(f"expected {4 * width * height} bytes for {width}×{height}, found {size}.")
+        file.seek(header.end())
+        # The sign of the scale tells the byte order; rows run from the bottom up.
+        rows = np.fromfile(file, "<f4" if scale < 0 else ">f4").reshape(height, width)
     return rows[::-1].astype(np.float32)
 
 
 def _numpy(path: Path, key: str | None) -> np.ndarray:
-    message = f"{path}: expected an array written by NumPy, found another or a damaged file. Copy it again."
-    try:
-        content = np.load(path, allow_pickle=False)
-    except (EOFError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(message) from error
-    if isinstance(content, np.ndarray):
-        return content
-    with content:
-        name = _choose(path, key, list(content))
-        try:
-            array: np.ndarray = content[name]
-        except (EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-            raise ValueError(message) from error
-        return array
+    with path.open("rb") as file:
+        zipped = file.read(2) == b"PK"
+        file.seek(0)
+        return read_npz(file, key) if zipped else read_npy(file, path.stat().st_size)
 
 
-def _h5(path: Path, key: str | None) -> np.ndarray:
-    with open_h5(path) as file:
+def read_npy(file: IO[bytes], size: int) -> np.ndarray:
+    """Read a map that NumPy wrote, of any shape that `check_map` accepts, or an image (h, w, 3).
+
+    Args:
+        file: at its beginning; it can seek.
+        size: of it, in bytes.
+
+    Raises:
+        BrokenError: it holds something else, or less than it claims; errors of NumPy's own pass.
+    """
+    start = io.BytesIO(file.read(NPY_HEADER))
+    version = np.lib.format.read_magic(start)
+    if version == (1, 0):
+        shape, _, dtype = np.lib.format.read_array_header_1_0(start)
+    else:
+        shape, _, dtype = np.lib.format.read_array_header_2_0(start)
+    check_map(shape[:2] if shape[2:] == (3,) else shape, dtype)
+    expected = math.prod(shape) * dtype.itemsize
+    if size - start.tell() < expected:
+        raise BrokenError(f"expected {expected} bytes for an array of {shape} {dtype}, found {size - start.tell()}.")
+    file.seek(0)
+    array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
+    return array
+
+
+def read_npz(file: IO[bytes], key: str | None) -> np.ndarray:
+    """Read one of the maps in an .npz, see `read_npy`; `key` may be None where there is only one."""
+    with zipfile.ZipFile(file) as archive:
+        members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+        member = members[_choose(key, list(members))]
+        with archive.open(member.filename) as array:
+            return read_npy(array, member.file_size)
+
+
+def _h5(path: Path, key: str | None, root: Path | None) -> np.ndarray:
+    with h5py.File(path, "r") as file:
         names: list[str] = []
         file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
-        array: np.ndarray = file[_choose(path, key, names)][()]
+        dataset = h5py.Dataset(open_dataset(file, _choose(key, names), root))
+        check_map(dataset.shape, dataset.dtype)
+        array: np.ndarray = dataset[()]
         return array
 
 
@@ -203,24 +212,26 @@ def _exr(path: Path, key: str | None) -> np.ndarray:
         openexr = importlib.import_module("OpenEXR")
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"{path} needs the OpenEXR package: pip install 'depth-lightning[exr]'") from error
-    try:
-        with openexr.File(str(path), separate_channels=True) as file:
-            channels: dict[str, np.ndarray] = {name: channel.pixels for name, channel in file.channels().items()}
-    except RuntimeError as error:
-        raise ValueError(f"{path}: expected an EXR file, found another or a damaged one ({error}).") from error
+    with openexr.File(str(path), header_only=True) as file:
+        for part in file.parts:
+            first, last = (end.tolist() for end in part.header["dataWindow"])
+            check_shape((last[1] - first[1] + 1, last[0] - first[0] + 1))
+    with openexr.File(str(path), separate_channels=True) as file:
+        channels: dict[str, np.ndarray] = {name: channel.pixels for name, channel in file.channels().items()}
     names = sorted(channels)
     if key is None and {"R", "G", "B"} <= set(names) <= {"R", "G", "B", "A"}:
         # Renderers write one value into all three.
         first, *others = (channels[name] for name in "RGB")
         if all(np.array_equal(first, other, equal_nan=True) for other in others):
             return first
-    return channels[_choose(path, key, names)]
+    return channels[_choose(key, names)]
 
 
-def _choose(path: Path, key: str | None, names: list[str]) -> str:
+def _choose(key: str | None, names: list[str]) -> str:
     if key is None and len(names) == 1:
         return names[0]
     if key in names:
         return str(key)
     expected = f"an array named {key!r}" if key else "one array, or a key that says which"
-    raise ValueError(f"{path}: expected {expected}, found {names}. Set data.depth_key=…, or write {path.name}:<key>.")
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    raise BrokenError(f"expected {expected}, found {names[:8]}{more}. Set data.depth_key=…, or write <file>:<key>.")

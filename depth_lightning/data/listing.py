@@ -1,9 +1,8 @@
 """Which image goes with which depth map, and which pairs are for training: from patterns, or from a manifest."""
 
-import csv
 import gc
-import json
 import logging
+import math
 import os
 import re
 from collections import Counter
@@ -15,6 +14,7 @@ from typing import Literal, NamedTuple
 
 from depth_lightning.data.files import split_key
 from depth_lightning.data.pair_table import PER_ROW, Pair
+from depth_lightning.data.rows import read_rows
 from depth_lightning.data.walk import find
 
 log = logging.getLogger(__name__)
@@ -177,48 +177,92 @@ def read_manifest(manifest: Path, root: Path | None = None) -> list[Pair]:
     the log.
 
     Args:
-        manifest: .csv, .jsonl, .ndjson or .json (one object per line).
+        manifest: see `read_rows`.
         root: what relative paths are below; None for the manifest's folder.
 
     Raises:
-        FileNotFoundError: no such manifest, or a file that it names is missing.
-        ValueError: a missing column, an empty cell, something that is no number, or a line that is no JSON object.
+        OSError: no such manifest, it cannot be read here, or a file that it names is missing.
+        ValueError: a missing column, an empty cell, something that is no number, a row that comes twice, an image that
+            is for training and for something else; or see `read_rows`.
     """
-    if not manifest.is_file():
+    if not manifest.exists():
         raise FileNotFoundError(f"No manifest at data.manifest={manifest.absolute()}.")
     root = manifest.parent if root is None else root
     folder = str(root)
     below = _joined(folder, "a")[:-1]
+    known = (*COLUMNS, *PER_ROW)
     pairs, ignored, where = list[Pair](), set[str](), dict[str, int]()
-    for line, row in _rows(manifest):
+    rows, repeated = dict[tuple[str, str, str], int](), list[str]()
+    for line, row in read_rows(manifest, known, COLUMNS[:2]):
         missing = [column for column in ("image", "depth") if not row.get(column)]
         if missing:
+            header = "" if row.keys() & {"image", "depth"} else " Write image,depth as the first line."
             raise ValueError(
                 f"{manifest}, line {line}: expected the columns image and depth (and if wanted "
-                f"{', '.join(COLUMNS[2:] + PER_ROW)}), found nothing for {' and '.join(missing)} among {list(row)}."
+                f"{', '.join(known[2:])}), found nothing for {' and '.join(missing)} among {list(row)}.{header}"
             )
-        ignored |= row.keys() - {*COLUMNS, *PER_ROW}
+        ignored |= row.keys() - {*known}
         image, depth, mask = (_joined(folder, row[key]) if row.get(key) else "" for key in COLUMNS[:3])
-        try:
-            numbers = {column: float(row[column]) for column in PER_ROW if row.get(column)}
-        except ValueError as error:
-            raise ValueError(f"{manifest}, line {line}: expected a number, {error}.") from error
-        scene, split = row.get("scene", ""), row.get("split", "")
+        numbers = {
+            column: _number(f"{manifest}, line {line}", column, row[column]) for column in PER_ROW if row.get(column)
+        }
+        scene, split = row.get("scene", ""), row.get("split", "").lower()
         pairs.append(Pair(image.removeprefix(below), image, depth, mask, scene, split, numbers))
         for path in filter(None, (image, depth, mask)):
             where.setdefault(path, line)
+        if (before := rows.setdefault((image, depth, split), line)) != line:
+            repeated.append(f"line {line} that of line {before}, {row['image']}")
     if not pairs:
         raise ValueError(f"{manifest}: expected a header and rows of images and depths, found no row.")
+    if repeated:
+        raise ValueError(
+            f"{manifest}: expected each pair once, found {len(repeated)} again: {'; '.join(repeated[:3])}"
+            f"{'; …' if len(repeated) > 3 else ''}. Take them out."
+        )
+    _check_splits(manifest, pairs)
     if ignored:
         log.info(f"{manifest}: the columns {', '.join(sorted(ignored))} are not used.")
     absent = missing_files(where)
     if absent:
-        first = "; ".join(f"line {where[path]}: {path}" for path in absent[:3])
+        first = "; ".join(f"line {where[path]}: {_shown(path)}" for path in absent[:3])
         raise FileNotFoundError(
             f"{manifest} names {len(absent)} files that are not there: {first}{'; …' if len(absent) > 3 else ''}. "
             f"Relative paths are taken from {root.absolute()}; data.root=… sets another folder."
         )
     return pairs
+
+
+def _number(where: str, column: str, text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{where}: expected a number, found {column} {_shown(text)!r}.")
+    return number
+
+
+def _check_splits(manifest: Path, pairs: Sequence[Pair]) -> None:
+    """Refuse images that are trained on and measured on, and name the rows that no split takes."""
+    counts = Counter(pair.split for pair in pairs)
+    if not counts.keys() & {"train", "val"}:
+        return
+    others = ", ".join(f"{split!r} {count}" for split, count in counts.items() if split not in ("train", "val", "test"))
+    if others:
+        log.warning(f"{manifest}: some rows are in neither split, and left out ({others}). Write train, val or test.")
+    trained = {os.path.normpath(pair.image) for pair in pairs if pair.split == "train"}
+    measured = (pair for pair in pairs if pair.split in ("val", "test") and os.path.normpath(pair.image) in trained)
+    if both := list(dict.fromkeys(pair.id for pair in measured)):
+        raise ValueError(
+            f"{manifest}: expected train and val to have no image in common, found {len(both)}{_some(both)}. Take them "
+            "out of one of them."
+        )
+
+
+def _shown(text: str) -> str:
+    """A name as a message can have it: printable, and not too long."""
+    printable = text if text.isprintable() else ascii(text)
+    return printable if len(printable) <= 300 else f"{printable[:300]}…"
 
 
 def _joined(folder: str, path: str) -> str:
@@ -227,40 +271,28 @@ def _joined(folder: str, path: str) -> str:
     return str(Path(joined)) if "//" in joined or "./" in joined or joined.endswith(("/", "/.")) else joined
 
 
-def _rows(manifest: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    with manifest.open(newline="", encoding="utf-8-sig") as file:
-        if manifest.suffix.lower() == ".csv":
-            reader = csv.DictReader(file, skipinitialspace=True)
-            for row in reader:
-                if None in row or None in row.values():
-                    raise ValueError(
-                        f"{manifest}, line {reader.line_num}: expected {len(reader.fieldnames or [])} cells as in the "
-                        "header, found another number. Quote cells that contain a comma."
-                    )
-                yield reader.line_num, row
-        elif manifest.suffix.lower() in (".jsonl", ".ndjson", ".json"):
-            for line, text in enumerate(file, 1):
-                if not text.strip():
-                    continue
-                try:
-                    row = json.loads(text)
-                except json.JSONDecodeError as error:
-                    raise ValueError(f"{manifest}, line {line}: expected one JSON object per line, {error}.") from error
-                if not isinstance(row, dict):
-                    raise ValueError(f"{manifest}, line {line}: expected a JSON object, found {text.strip()[:40]!r}.")
-                yield line, {key: "" if value is None else str(value) for key, value in row.items()}
-        else:
-            raise ValueError(f"{manifest}: expected a manifest as .csv or .jsonl, found {manifest.suffix!r}.")
-
-
 def missing_files(references: Iterable[str]) -> list[str]:
-    """Those of the files that do not exist; every folder is read once, so that 100,000 files take a second."""
+    """Those of the files that do not exist; every folder is read once, so that 100,000 files take a second.
+
+    Raises:
+        PermissionError: a folder may not be read.
+    """
     folders: dict[str, set[str]] = {}
     absent = []
     for reference in references:
         folder, name = os.path.split(split_key(reference)[0] if ":" in reference else reference)
         if folder not in folders:
-            folders[folder] = {entry.name for entry in os.scandir(folder or ".")} if Path(folder).is_dir() else set()
+            folders[folder] = _names_in(folder or ".")
         if name not in folders[folder]:
             absent.append(reference)
     return absent
+
+
+def _names_in(folder: str) -> set[str]:
+    """The names in a folder; none where there is no such folder."""
+    try:
+        return {entry.name for entry in os.scandir(folder)}
+    except PermissionError as error:
+        raise PermissionError(f"{folder}: expected a folder that can be read. Try chmod +rx on it.") from error
+    except (OSError, ValueError):  # a name that no file can have, too
+        return set()

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import cv2
-import h5py
 import numpy as np
 import scipy.io
 
-from depth_lightning.data.files import check_side, open_h5, read_image, read_map
+from depth_lightning.data.files import read_image, read_map
+from depth_lightning.data.h5 import open_dataset, open_h5, read_dataset
+from depth_lightning.data.reading import BrokenError, check_shape, read_lines, reading
 from depth_lightning.data.texts import Texts
 from depth_lightning.data.walk import find
 from depth_lightning.sample import DepthKind, DepthSample
@@ -138,7 +139,7 @@ def _scene(id: str, split: str) -> str:
 
 
 def _read_h5_frame(root: Path, ids: Texts, index: int) -> RGBD:
-    return read_h5(root / ids[index])
+    return read_h5(root / ids[index], root)
 
 
 def _labelled_frames(root: Path, split: str) -> _Frames:
@@ -150,33 +151,32 @@ def _labelled_frames(root: Path, split: str) -> _Frames:
             f"Get it from {SPLITS_URL} and put it beside {path.name}."
         )
     key = {"train": "trainNdxs", "val": "testNdxs"}[split]
-    try:
-        splits = scipy.io.loadmat(splits_path)
-        numbers = [int(number) for number in splits[key].ravel()]
-    except (KeyError, ValueError, NotImplementedError, scipy.io.matlab.MatReadError) as error:
-        raise ValueError(
-            f"{splits_path}: expected a MATLAB file with {key!r}, found another ({error}). Get it from {SPLITS_URL}."
-        ) from error
+    with reading(splits_path, f"a MATLAB file with {key!r}", f"Get it from {SPLITS_URL}."):
+        numbers = [int(number) for number in scipy.io.loadmat(splits_path)[key].ravel()]
     with open_h5(path) as file:
         missing = [name for name in ("images", "rawDepths") if name not in file]
         if missing:
-            raise ValueError(f"{path}: expected 'images' and 'rawDepths', found {sorted(file)}.")
-        images, depths = file["images"], file["rawDepths"]
-        if images.ndim != 4 or images.shape[1] != 3 or images.dtype != np.uint8:
-            raise ValueError(f"{path}: expected 'images' as (n, 3, w, h) uint8, found {images.shape} {images.dtype}.")
-        if depths.shape != (images.shape[0], *images.shape[2:]) or not np.issubdtype(depths.dtype, np.floating):
-            raise ValueError(
-                f"{path}: expected 'rawDepths' as (n, w, h) float32 beside 'images' {images.shape}, "
-                f"found {depths.shape} {depths.dtype}."
+            raise BrokenError(f"expected 'images' and 'rawDepths', found {sorted(file)[:8]}.")
+        images, depths = (open_dataset(file, name) for name in ("images", "rawDepths"))
+        if len(images.shape) != 4 or images.shape[1] != 3 or images.dtype != np.uint8:
+            raise BrokenError(f"expected 'images' as (n, 3, w, h) uint8, found {images.shape} {images.dtype}.")
+        count, _, *size = images.shape
+        if depths.shape != (count, *size) or not np.issubdtype(depths.dtype, np.floating):
+            raise BrokenError(
+                f"expected 'rawDepths' as (n, w, h) float32 beside 'images' {images.shape}, found {depths.shape} "
+                f"{depths.dtype}."
             )
-        if numbers and not 1 <= min(numbers) <= max(numbers) <= len(images):
-            raise ValueError(
-                f"{splits_path}: expected numbers from 1 to {len(images)}, the images in {path.name}, "
-                f"found {min(numbers)} to {max(numbers)}."
-            )
-        scenes = [""] * len(images)
+        check_shape(tuple(size))
+        scenes = [""] * count
         if "scenes" in file:
             scenes = [bytes(file[name][()].astype(np.uint8)).decode() for name in file["scenes"][()].ravel()]
+            if len(scenes) != count:
+                raise BrokenError(f"expected a scene for each of {count} images, found {len(scenes)}.")
+    if numbers and not 1 <= min(numbers) <= max(numbers) <= count:
+        raise ValueError(
+            f"{splits_path}: expected numbers from 1 to {count}, the images in {path.name}, "
+            f"found {min(numbers)} to {max(numbers)}."
+        )
     return _Frames(
         Texts([f"labelled/{number}" for number in numbers]),
         Texts([scenes[number - 1] for number in numbers]),
@@ -201,7 +201,7 @@ def _png_frames(root: Path, split: str) -> _Frames:
             "Each line names an image, its depth, and optionally a focal length."
         )
     images, depths, skipped = list[str](), list[str](), 0
-    for number, line in enumerate(lists[0].read_text().splitlines(), start=1):
+    for number, line in enumerate(read_lines(lists[0]), start=1):
         fields = line.split()
         if not fields:
             continue
@@ -222,44 +222,40 @@ def _read_png_frame(root: Path, images: Texts, depths: Texts, index: int) -> RGB
     return read_png(root / images[index], root / depths[index])
 
 
-def read_h5(path: Path) -> RGBD:
+def read_h5(path: Path, root: Path | None = None) -> RGBD:
     """Read one frame of the h5 release: `rgb` (3, h, w) uint8 and `depth` (h, w) floating point.
+
+    Args:
+        path: of the frame.
+        root: the folder that it may have its values from, see `open_dataset`.
 
     Returns:
         The image (h, w, 3) uint8 and the depth (h, w) float32, as stored: 0 in holes.
 
     Raises:
-        FileNotFoundError: no such file.
+        OSError: no such file, or it cannot be read here.
         ValueError: a file cut short or not HDF5, a missing data set, a wrong shape or dtype.
     """
     with open_h5(path) as file:
         try:
-            stored = [h5py.h5d.open(file.id, name) for name in (b"rgb", b"depth")]
+            rgb, depth = (open_dataset(file, name, root) for name in ("rgb", "depth"))
         except KeyError as error:
             if {"rgb", "depth"} <= set(file):
                 raise
-            raise ValueError(
-                f"{path}: expected the data sets 'rgb' and 'depth', found {sorted(file)}. "
+            raise BrokenError(
+                f"expected the data sets 'rgb' and 'depth', found {sorted(file)[:8]}. "
                 "Is this a file of the NYU Depth V2 h5 release?"
             ) from error
-        for dataset in stored:
-            check_side(path, dataset.shape[-2:])
-        rgb, depth = map(_read_all, stored)
-    if rgb.ndim != 3 or rgb.shape[0] != 3 or rgb.dtype != np.uint8:
-        raise ValueError(f"{path}: expected 'rgb' as (3, h, w) uint8, found {rgb.shape} {rgb.dtype}.")
-    if depth.ndim != 2 or not np.issubdtype(depth.dtype, np.floating):
-        raise ValueError(f"{path}: expected 'depth' as (h, w) float32 in metres, found {depth.shape} {depth.dtype}.")
-    if rgb.shape[1:] != depth.shape:
-        raise ValueError(_sizes_differ(path, rgb.shape[1:], depth.shape))
-    image: np.ndarray = cv2.merge(list(rgb))  # forty times as fast as a transposed copy
-    return image, depth.astype(np.float32, copy=False)
-
-
-def _read_all(dataset: h5py.h5d.DatasetID) -> np.ndarray:
-    """What `file[name][()]` returns; making h5py's Dataset object takes as long as reading the frame."""
-    array = np.empty(dataset.shape, dataset.dtype)
-    dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, array)
-    return array
+        shape, size = rgb.shape, depth.shape  # None where there is no array
+        if len(shape or ()) != 3 or shape[0] != 3 or rgb.dtype != np.uint8:
+            raise BrokenError(f"expected 'rgb' as (3, h, w) uint8, found {shape} {rgb.dtype}.")
+        if len(size or ()) != 2 or depth.dtype.kind != "f":
+            raise BrokenError(f"expected 'depth' as (h, w) float32 in metres, found {size} {depth.dtype}.")
+        if shape[1:] != size:
+            raise BrokenError(_sizes_differ(shape[1:], size))
+        check_shape(size)
+        image: np.ndarray = cv2.merge(list(read_dataset(rgb)))  # forty times as fast as a transposed copy
+        return image, read_dataset(depth).astype(np.float32, copy=False)
 
 
 def read_labelled(path: Path, number: int) -> RGBD:
@@ -269,8 +265,8 @@ def read_labelled(path: Path, number: int) -> RGBD:
     """
     with open_h5(path) as file:
         image, depth = file["images"][number - 1], file["rawDepths"][number - 1]
-    # MATLAB stores columns first.
-    return np.ascontiguousarray(image.transpose(2, 1, 0)), np.ascontiguousarray(depth.T, np.float32)
+        # MATLAB stores columns first.
+        return np.ascontiguousarray(image.transpose(2, 1, 0)), np.ascontiguousarray(depth.T, np.float32)
 
 
 def read_png(image_path: Path, depth_path: Path) -> RGBD:
@@ -288,13 +284,13 @@ def read_png(image_path: Path, depth_path: Path) -> RGBD:
             f"{depth.shape} {depth.dtype}. An 8-bit picture of a depth map cannot be turned back into metres."
         )
     if image.shape[:2] != depth.shape:
-        raise ValueError(_sizes_differ(depth_path, image.shape[:2], depth.shape))
+        raise ValueError(f"{depth_path}: {_sizes_differ(image.shape[:2], depth.shape)}")
     return image, depth.astype(np.float32) / 1000
 
 
-def _sizes_differ(path: Path, image: tuple[int, ...], depth: tuple[int, ...]) -> str:
+def _sizes_differ(image: tuple[int, ...], depth: tuple[int, ...]) -> str:
     hint = "One of them is transposed." if image == depth[::-1] else "They are not of the same frame."
-    return f"{path}: expected image and depth of one size, found {image} and {depth} (h, w). {hint}"
+    return f"expected image and depth of one size, found {image} and {depth} (h, w). {hint}"
 
 
 def _check_metres(path: Path, sample: DepthSample) -> None:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
+from depth_lightning.data.reading import MAX_BYTES, decode_text, read_text
 from depth_lightning.settings import optional, text
 
 log = logging.getLogger(__name__)
@@ -53,22 +54,24 @@ class ObjectStore:
 
         Raises:
             OSError: it is not there, or may not be read.
+            ValueError: it is no text.
         """
         if not self.remote:
             path = Path(self.root).expanduser() / file
-            if not path.is_file():
+            if not path.exists():
                 raise FileNotFoundError(f"No file at {path.absolute()}. {HINT}")
-            return path.read_text(encoding="utf-8")
-        return self._do(lambda client, **place: str(client.get_object(**place)["Body"].read(), "utf-8"), file)
+            return read_text(path)
+        return self._do(lambda client, **place: decode_text(client.get_object(**place)["Body"].read(MAX_BYTES)), file)
 
-    def download(self, file: str, target: BinaryIO) -> None:
-        """Copy a file out of the storage, which is waited for.
+    def download(self, file: str, target: BinaryIO, size: int) -> None:
+        """Copy a file of `size` bytes out of the storage, which is waited for.
 
         Raises:
-            StorageError: it is not there, may not be read, or the storage is away for long.
+            StorageError: it is not there, may not be read, is larger, or the storage is away for long.
             OSError: `target` cannot be written.
         """
-        self._do(lambda client, **place: client.download_fileobj(**place, Fileobj=target), file, WAITS_S)
+        bounded = _Bounded(target, size)
+        self._do(lambda client, **place: client.download_fileobj(**place, Fileobj=bounded), file, WAITS_S)
 
     def upload(self, source: Path, file: str) -> None:
         """Copy a file into the storage, which is waited for.
@@ -106,6 +109,11 @@ class ObjectStore:
                 wait_s = next(waits, None) if _may_pass(error) else None
                 if wait_s is None:
                     raise StorageError(f"{why} {advice}") from error
+            except OSError:  # of this machine's disk
+                raise
+            except Exception as error:  # boto3 raises anything over an answer that is none
+                why = "it redirects to itself" if isinstance(error, RecursionError) else f"{error!r}"
+                raise StorageError(f"{place}: {why}. {advice}") from error
             log.warning(f"{why} Trying again in {wait_s:g} s.")
             time.sleep(wait_s)
             advice = "It was tried again and again: see that the storage answers."
@@ -116,6 +124,24 @@ class ObjectStore:
             client = _imported("boto3").session.Session().client("s3", endpoint_url=self.endpoint_url)
             self._clients = {os.getpid(): client}
         return self._clients[os.getpid()]
+
+
+class _Bounded:
+    """A file that takes no more than `size` bytes, whatever the storage sends."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self.file, self.size = file, size
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self.file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+    def write(self, content: bytes) -> int:
+        if self.tell() + len(content) > self.size:
+            raise ValueError(f"expected {self.size} bytes, found more")
+        return self.file.write(content)
 
 
 def _failures() -> tuple[type[Exception], ...]:

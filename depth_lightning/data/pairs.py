@@ -6,15 +6,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from depth_lightning.data.bad_samples import same_aspect
 from depth_lightning.data.encoding import DepthEncoding
 from depth_lightning.data.files import read_image, read_map, split_key
 from depth_lightning.data.listing import Split, match_patterns, read_manifest
 from depth_lightning.data.pair_table import Pair, PairTable
+from depth_lightning.data.reading import naming
 from depth_lightning.data.splits import select
 from depth_lightning.sample import DepthSample
 from depth_lightning.settings import number, one_of, optional, several, text
-
-ASPECT_TOLERANCE = 0.01
 
 
 class DepthPairs:
@@ -78,6 +78,7 @@ class DepthPairs:
             )
         else:
             pairs = match_patterns(folder, image, depth, mask, unmatched)
+        self.root = folder
         self.pairs = PairTable(select(pairs, split, split_list, val_share, folder))
         self.encoding = encoding or DepthEncoding()
         for pair in pairs:
@@ -91,10 +92,8 @@ class DepthPairs:
         """Sample `index`: image (h, w, 3) uint8 RGB, target of its own size."""
         sample, pair = self.read(index), self.pairs[index]
         path, _ = split_key(pair.depth)
-        try:
+        with naming(path, "a depth map"):
             _of_row(self.encoding, pair).check(sample.target, sample.mask)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
         (h, w), (depth_h, depth_w) = sample.image.shape[:2], sample.target.shape
         if not same_aspect((h, w), (depth_h, depth_w)):
             raise ValueError(
@@ -109,30 +108,24 @@ class DepthPairs:
         encoding = _of_row(self.encoding, pair)
         image = read_image(Path(pair.image))
         path, key = split_key(pair.depth)
-        stored = read_map(path, key or self.depth_key)
-        try:
+        stored = read_map(path, key or self.depth_key, self.root)
+        with naming(path, "a depth map"):
             target, mask = encoding.decode(stored)
-            if pair.mask:
-                mask_path, mask_key = split_key(pair.mask)
-                declared = read_map(mask_path, mask_key)
-                if declared.shape != mask.shape:
-                    raise ValueError(
-                        f"expected a mask of the depth map's size {mask.shape}, found {declared.shape} in {mask_path}."
-                    )
-                mask &= declared != 0
-                target[~mask] = 0
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
+        if pair.mask:
+            mask_path, mask_key = split_key(pair.mask)
+            declared = read_map(mask_path, mask_key, self.root)
+            if declared.shape != mask.shape:
+                raise ValueError(
+                    f"{path}: expected a mask of the depth map's size {mask.shape}, found {declared.shape} in "
+                    f"{mask_path}."
+                )
+            mask &= declared != 0
+            target[~mask] = 0
         return DepthSample(image, target, mask, encoding.depth_kind, pair.id, pair.scene)
 
     def path(self, index: int) -> Path:
         """Where the image of sample `index` is."""
         return Path(self.pairs[index].image)
-
-
-def same_aspect(image: tuple[int, int], depth: tuple[int, int]) -> bool:
-    """Whether the two sizes (h, w) have the same aspect, but for rounding."""
-    return abs(image[0] * depth[1] / (image[1] * depth[0]) - 1) <= ASPECT_TOLERANCE
 
 
 def _of_row(encoding: DepthEncoding, pair: Pair) -> DepthEncoding:

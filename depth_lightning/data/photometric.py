@@ -16,19 +16,25 @@ GREY = (0.2989, 0.587, 0.114)
 
 @dataclass(frozen=True)
 class ColourNoise:
-    """Colour jitter, then Gaussian noise, each for `probability` of the images; the same for the same seed.
+    """Colour jitter, then Gaussian noise, each for some of the images; the same for the same seed.
 
     The defaults are the article's.
 
     Args:
-        jitter: brightness, contrast and saturation are multiplied by 1 ± `jitter`, the hue is turned by ± `jitter` of
-            a full turn.
-        noise: the largest standard deviation, of an image in [0, 1].
+        jitter_probability: share of the images whose colours change.
+        brightness, contrast, saturation: each is multiplied by a factor in 1 ± this.
+        hue: turned by ± this, in full turns.
+        noise_probability: share of the images that get noise.
+        noise_std: (smallest, largest) standard deviation, in grey levels of 255; uniform between them.
     """
 
-    probability: float = 0.5
-    jitter: float = 0.1
-    noise: float = 5 / 255
+    jitter_probability: float = 0.5
+    brightness: float = 0.1
+    contrast: float = 0.1
+    saturation: float = 0.1
+    hue: float = 0.1
+    noise_probability: float = 0.5
+    noise_std: Sequence[float] = (0, 5)
 
     def __call__(self, image: Tensor, seeds: Sequence[int]) -> Tensor:
         """The images as float32 in [0, 1].
@@ -52,9 +58,12 @@ class ColourNoise:
     def _draw(self, seed: int) -> np.ndarray:
         # A stream of its own: the seed's first numbers have chosen the crop already.
         rng = np.random.default_rng((seed, 1))
-        jitters, noises = rng.random(2) < self.probability
-        change = rng.uniform(-self.jitter, self.jitter, 4) * jitters
-        return np.concatenate([1 + change[:3], change[3:], [rng.uniform(0, self.noise) * noises]])
+        jitters, noises = rng.random(2) < (self.jitter_probability, self.noise_probability)
+        most = np.array([self.brightness, self.contrast, self.saturation, self.hue])
+        change = rng.uniform(-most, most) * jitters
+        smallest, largest = self.noise_std
+        deviation = rng.uniform(smallest / 255, largest / 255) * noises
+        return np.concatenate([1 + change[:3], change[3:], [deviation]])
 
 
 def adjust_colour(image: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, turn: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ the world, and the fall-off of one lamp that is carried near the camera tell how
 """
 
 import hashlib
-import tempfile
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
+from depth_lightning.atomic import atomically
 from depth_lightning.data import patterns, raycast
 from depth_lightning.data.nyu import read_h5
 from depth_lightning.data.patterns import BRICKS, CHECKERS, MOTTLE, PANELS, PLAIN, PLANKS, STRIPES, TILES, Pattern
@@ -245,22 +246,20 @@ def write_rooms(root: Path, split: Split, count: int, seed: int = 0, height: int
     folder = root / split
     if folder.exists():
         return folder
-    root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root, prefix=f".{split}-") as scratch:
-        complete = Path(scratch) / split
-        for index in track(range(count), f"Rendering {split} rooms", transient=True, disable=count < 200):
-            room, view = divmod(index, VIEWS[split])
-            file = complete / f"{split}_{room:05d}" / f"{view:05d}.h5"
-            rgb, depth = render_room((seed, list(VIEWS).index(split), room), height, width, view)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with h5py.File(file, "w") as h5:
-                h5.create_dataset("rgb", data=rgb.transpose(2, 0, 1), track_times=False)
-                h5.create_dataset("depth", data=depth, track_times=False)
-        try:
-            complete.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # another process was not faster: the disk refused
-                raise
+    try:
+        with atomically(folder) as complete:
+            for index in track(range(count), f"Rendering {split} rooms", transient=True, disable=count < 200):
+                room, view = divmod(index, VIEWS[split])
+                file = complete / f"{split}_{room:05d}" / f"{view:05d}.h5"
+                rgb, depth = render_room((seed, list(VIEWS).index(split), room), height, width, view)
+                with h5py.File(content := io.BytesIO(), "w") as h5:
+                    h5.create_dataset("rgb", data=rgb.transpose(2, 0, 1), track_times=False)
+                    h5.create_dataset("depth", data=depth, track_times=False)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(content.getbuffer())
+    except FileExistsError:
+        if not folder.is_dir():  # another process was not faster: something is in the way
+            raise
     return folder
 
 

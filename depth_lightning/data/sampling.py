@@ -6,9 +6,12 @@ The order is elastic, as in MosaicML Streaming: a step sees the same global batc
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from torch.utils.data import DistributedSampler
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,12 @@ def draw(seed: int, epoch: int, index: int, repeat: int = 0) -> Draw:
     """Sample `index` with the seed that belongs to it in this epoch of this run, the `repeat`-th time it comes."""
     entropy = (seed, epoch, index, repeat) if repeat else (seed, epoch, index)
     return Draw(index, int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]))
+
+
+def evenly_spread(items: Sequence[Item], most: int | None) -> list[Item]:
+    """At most `most` of the items in their order, evenly spread from the first to the last; None for all of them."""
+    count = len(items) if most is None else min(most, len(items))
+    return [items[index] for index in np.linspace(0, len(items) - 1, count).round().astype(int).tolist()]
 
 
 # Both samplers are DistributedSamplers by type, so that Lightning does not put a padding one in their place.

@@ -7,8 +7,9 @@ tar files lies index.json, which says how many samples each has.
 import hashlib
 import io
 import json
+import re
 import tarfile
-import zipfile
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
+from depth_lightning.data.files import decode_image, read_npy, read_npz
+from depth_lightning.data.reading import BrokenError, naming, reading
 from depth_lightning.sample import DepthKind, DepthSample
 
 FORMAT = "depth_lightning shards 1"
@@ -62,55 +65,51 @@ def _npy(array: np.ndarray) -> bytes:
 
 
 def decode(files: Mapping[str, bytes], where: str) -> DepthSample:
-    """The sample that `encode` made the files of.
+    """The sample that `encode` made the files of; `check_sample` says whether its arrays go together.
 
     Args:
         files: by extension.
-        where: the shard and the sample's key, for messages.
+        where: the shard and the sample's number, for messages.
 
     Raises:
         ValueError: a file is missing or damaged.
     """
-    try:
+    with naming(where, f"the files of a sample among {sorted(files)}", "Pack it again."):
         about = json.loads(files["json"])
+        kind, id, scene = DepthKind[about["kind"]], about["id"], about["scene"]
+        if not (isinstance(id, str) and isinstance(scene, str)):
+            raise BrokenError(f"expected id and scene as text, found {id!r} and {scene!r}. Pack it again.")
         if "image.png" in files:
-            image = cv2.cvtColor(_decoded_png(files["image.png"]), cv2.COLOR_BGR2RGB)
-            target = np.load(io.BytesIO(files["target.npz"]), allow_pickle=False)["target"]
+            image = decode_image(np.frombuffer(files["image.png"], np.uint8))
+            target = read_npz(io.BytesIO(files["target.npz"]), "target")
         else:
             image, target = (
-                np.load(io.BytesIO(files[f"{name}.npy"]), allow_pickle=False) for name in ("image", "target")
+                read_npy(io.BytesIO(content), len(content)) for content in (files["image.npy"], files["target.npy"])
             )
         mask = ~np.isnan(target)
         target[~mask] = 0
-        return DepthSample(image, target, mask, DepthKind[about["kind"]], about["id"], about["scene"])
-    except (KeyError, ValueError, EOFError, zipfile.BadZipFile, cv2.error) as error:
-        raise ValueError(
-            f"{where}: expected the files of a sample as commands.pack writes them, found {sorted(files)} ({error})."
-        ) from error
-
-
-def _decoded_png(content: bytes) -> np.ndarray:
-    image: np.ndarray | None = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-    if image is None:
-        raise ValueError("the image cannot be decoded")
-    return image
+        return DepthSample(image, target, mask, kind, id, scene)
 
 
 def members(shard: Path) -> list[dict[str, tuple[int, int]]]:
     """Where the files of each sample of a tar file are: by extension, (offset, size) in bytes.
 
     Raises:
+        OSError: no such file, or it cannot be read here.
         ValueError: it is no tar file, or cut short.
     """
     samples: dict[str, dict[str, tuple[int, int]]] = {}
-    try:
-        with tarfile.open(shard, "r:") as archive:
-            for member in archive:
-                if member.isfile():
-                    key, _, extension = member.name.partition(".")
-                    samples.setdefault(key, {})[extension] = (member.offset_data, member.size)
-    except tarfile.TarError as error:
-        raise ValueError(f"{shard}: expected a tar file, found another or a damaged one ({error}).") from error
+    end, size = 0, shard.stat().st_size
+    with reading(shard, "a tar file"), tarfile.open(shard, "r:") as archive:
+        for member in archive:
+            if not end <= member.offset_data <= member.offset_data + member.size <= size:
+                raise BrokenError(
+                    "expected a tar file, found one whose members overlap or go beyond its end. Copy it again."
+                )
+            end = member.offset_data + member.size
+            if member.isfile():
+                key, _, extension = member.name.partition(".")
+                samples.setdefault(key, {})[extension] = (member.offset_data, member.size)
     return list(samples.values())
 
 
@@ -124,16 +123,31 @@ def read_index(content: str, where: str) -> dict[str, list[Shard]]:
     """The shards of each split.
 
     Raises:
-        ValueError: `content` is not what `write_index` makes; the message begins with `where`.
+        ValueError: `content` is not what `write_index` makes, or names other files than `<split>/<number>.tar`.
     """
-    try:
+    with naming(where, f"the index of {FORMAT!r}, as `pack` writes it", "Pack it again."):
         index = json.loads(content)
-        if index["format"] == FORMAT:
-            return {split: [Shard(**shard) for shard in shards] for split, shards in index["splits"].items()}
-        found = f"the format {index['format']!r}"
-    except (ValueError, KeyError, TypeError) as error:
-        found = f"another file ({error!r})"
-    raise ValueError(f"{where}: expected the index of {FORMAT!r}, as commands.pack writes it, found {found}.")
+        if index["format"] != FORMAT:
+            raise BrokenError(f"expected the index of {FORMAT!r}, found the format {index['format']!r}. Pack it again.")
+        splits = {split: [_shard(split, shard) for shard in shards] for split, shards in index["splits"].items()}
+        files = Counter(shard.file for shards in splits.values() for shard in shards)
+        if twice := [file for file, count in files.items() if count > 1]:
+            raise BrokenError(f"expected each shard once, found {', '.join(twice[:3])} several times. Pack it again.")
+        return splits
+
+
+def _shard(split: str, fields: Mapping[str, Any]) -> Shard:
+    shard = Shard(**fields)
+    sizes = type(shard.bytes) is int and 0 < shard.bytes < 2**48 and type(shard.samples) is int
+    # A tar file has a header of 512 bytes for each file, and at least two files for each sample.
+    sizes = sizes and 0 < shard.samples <= shard.bytes // 1024
+    name = split.isidentifier() and re.fullmatch(rf"{split}/[0-9]+\.tar", str(shard.file))
+    if not (name and sizes and re.fullmatch("[0-9a-f]{64}", str(shard.sha256))):
+        raise BrokenError(
+            f"expected {split}/<number>.tar with the numbers of its samples and bytes and its SHA-256, found "
+            f"{asdict(shard)!s:.300}. Pack it again."
+        )
+    return shard
 
 
 def digest(path: Path) -> str:

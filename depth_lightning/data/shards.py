@@ -12,13 +12,14 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 from depth_lightning.data.object_store import ObjectStore, StorageError
+from depth_lightning.data.reading import BrokenError, reading
 from depth_lightning.data.shard_format import INDEX, Shard, Split, decode, digest, members, read_index
 from depth_lightning.sample import DepthSample
 from depth_lightning.settings import number, optional, text, whole_number
@@ -31,7 +32,8 @@ class DepthShards:
         root: a folder, or "s3://bucket/prefix".
         split: "train" or "val".
         window: shards that training mixes at a time; None for all. Fewer need less room, and mix less.
-        cache: folder for shards from object storage, which all processes of a machine share.
+        cache: folder for shards from object storage, which all processes of a machine share; for those of a folder, it
+            holds the marks of those that were compared with their hashes.
         cache_gb: most that they may take there; the one that was used longest ago goes first.
         endpoint_url: see `ObjectStore`.
 
@@ -83,7 +85,7 @@ class DepthShards:
         while True:
             try:
                 path = self._local(shard)
-                places = _members(path, shard.bytes)[number]
+                places = _members(path, shard, self._mark(shard))[number]
                 with path.open("rb") as file:
                     files = {key: os.pread(file.fileno(), size, offset) for key, (offset, size) in places.items()}
             except FileNotFoundError:
@@ -91,8 +93,6 @@ class DepthShards:
                     continue
                 where = f"{self.store.root}/{shard.file}"
                 raise FileNotFoundError(f"No file at {where}, which {INDEX} lists. Copy it again.") from None
-            except IndexError as error:
-                raise ValueError(f"{path}: expected {shard.samples} samples, found fewer. Pack it again.") from error
             return decode(files, f"{path}, sample {number}")
 
     def path(self, index: int) -> str:
@@ -138,6 +138,10 @@ class DepthShards:
             ) from error
         return path
 
+    def _mark(self, shard: Shard) -> Path | None:
+        """What says that a shard of a folder was compared with its hash; None where it was when it was fetched."""
+        return None if self.store.remote else (self.cache / shard.file).with_suffix(".checked")
+
     def _fetch(self, shard: Shard, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
@@ -147,7 +151,7 @@ class DepthShards:
             for _ in range(2):  # what was damaged on its way comes whole the second time
                 with partial.open("wb") as target:
                     self._reserve(target, shard.bytes)
-                    self.store.download(shard.file, target)
+                    self.store.download(shard.file, target, shard.bytes)
                 if digest(partial) == shard.sha256:
                     with _locked(self.cache / ".lock"):
                         partial.replace(path)
@@ -193,7 +197,45 @@ def _abandoned(partial: Path) -> bool:
 
 
 @lru_cache(maxsize=64)
-def _members(path: Path, size: int) -> list[dict[str, tuple[int, int]]]:
-    if path.stat().st_size != size:
-        raise ValueError(f"{path}: expected {size} bytes, found {path.stat().st_size}. Copy it again.")
-    return members(path)
+def _members(path: Path, shard: Shard, mark: Path | None) -> list[dict[str, tuple[int, int]]]:
+    """See `members`; the shard is checked first."""
+    if path.is_symlink() or path.parent.is_symlink():
+        raise ValueError(f"{path}: expected a file below its folder, found a link. Copy what it links to in its place.")
+    stat = path.stat()
+    if stat.st_size != shard.bytes:
+        raise ValueError(f"{path}: expected {shard.bytes} bytes, found {stat.st_size}. Copy it again.")
+    if mark is not None:
+        _check_content(path, shard.sha256, mark, stat.st_mtime_ns)
+    found = members(path)
+    if len(found) != shard.samples:
+        raise ValueError(f"{path}: expected {shard.samples} samples, found {len(found)}. Pack it again.")
+    return found
+
+
+@cache
+def _check_content(path: Path, sha256: str, mark: Path, changed_ns: int) -> None:
+    """Compare a shard with its hash: once in a process, and where it can be marked, once on a machine.
+
+    That takes as long as reading it, which is about to happen. The mark is as old as the shard.
+    """
+
+    def marked() -> bool:
+        return mark.is_file() and mark.stat().st_mtime_ns == changed_ns
+
+    if marked():
+        return
+    try:
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(mark.with_suffix(".lock")):  # one process computes it, and the others wait
+            if not marked():
+                _compare(path, sha256)
+                mark.touch()
+                os.utime(mark, ns=(changed_ns, changed_ns))
+    except OSError:  # the cache cannot be written
+        _compare(path, sha256)
+
+
+def _compare(path: Path, sha256: str) -> None:
+    with reading(path, "a shard"):
+        if digest(path) != sha256:
+            raise BrokenError(f"expected the content that {INDEX} describes, found another. Copy it again.")

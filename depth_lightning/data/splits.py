@@ -9,6 +9,7 @@ from pathlib import Path
 
 from depth_lightning.data.listing import Split
 from depth_lightning.data.pair_table import Pair
+from depth_lightning.data.reading import read_lines
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ def _by_list(
         path = root / split_list.replace("{split}", split)
         if not path.is_file():
             raise FileNotFoundError(f"No list file at data.split_list={path.absolute()}.")
-        lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [line.split() for line in read_lines(path)]
         # KITTI's lists have 'image depth focal', with None where there is no depth.
         names = {fields[0] for fields in lines if fields and fields[1:2] != ["None"]}
         how = f"{path} names {len(names)}"

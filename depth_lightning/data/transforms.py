@@ -10,19 +10,21 @@ import os
 import random
 from collections.abc import Sequence
 from functools import partial
-from typing import Literal
 
 import cv2
 import numpy as np
 
+from depth_lightning.data.reading import BrokenError, naming
 from depth_lightning.sample import DepthKind, DepthSample
-from depth_lightning.settings import one_of, several, whole_number
+from depth_lightning.settings import several, whole_number
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else importing it asks the network for a newer one
 
 import albumentations as A
 
 PATCH = 14
+MAX_TOKENS = 16_384
+"""That an image may cost, as 1792×1792 does; or four squares of `size`, where those are more."""
 SPARSE = 0.3
 """Below this share of valid pixels a target is resized point by point; KITTI's accumulated LiDAR has 0.2."""
 CROP_DRAWS = 8
@@ -43,11 +45,35 @@ def network_size(height: int, width: int, size: int) -> tuple[int, int]:
     return h, w
 
 
-def network_image(image: np.ndarray, size: int) -> np.ndarray:
-    """Resize an (h, w, 3) uint8 image as the reference does: (h', w', 3) float32, in [0, 1] but for overshoot."""
-    height, width = image.shape[:2]
+def check_cost(height: int, width: int, size: int) -> None:
+    """Refuse an image that is so narrow that a shorter side of `size` makes it huge: attention grows with its square.
+
+    Raises:
+        BrokenError: it takes more than `MAX_TOKENS`.
+    """
     h, w = network_size(height, width, size)
-    resized: np.ndarray = cv2.resize(image.astype(np.float32) / 255, (w, h), interpolation=cv2.INTER_CUBIC)
+    tokens, most = h * w // PATCH**2, max(MAX_TOKENS, 4 * math.ceil(size / PATCH) ** 2)
+    if tokens > most:
+        rounded_down = MAX_TOKENS - math.isqrt(MAX_TOKENS)  # since the longer side may be rounded up by a patch
+        enough = PATCH * math.isqrt(rounded_down * min(height, width) // max(height, width))
+        lower = f"Choose data.size={enough} or less, or" if enough else "Leave it out, or"
+        raise BrokenError(
+            f"expected an image that takes the network at most {most:,} tokens, found {tokens:,}: data.size={size} "
+            f"brings {height}×{width} to {h}×{w} (h×w). {lower} cut it into pieces."
+        )
+
+
+def network_image(image: np.ndarray, size: int) -> np.ndarray:
+    """Resize an (h, w, 3) uint8 image as the reference does: (h', w', 3) float32, in [0, 1] but for overshoot.
+
+    Raises:
+        BrokenError: see `check_cost`; errors of NumPy's and OpenCV's own pass.
+    """
+    height, width = image.shape[:2]
+    check_cost(height, width, size)
+    h, w = network_size(height, width, size)
+    scaled = np.divide(image, 255, dtype=np.float32)
+    resized: np.ndarray = cv2.resize(scaled, (w, h), interpolation=cv2.INTER_CUBIC)
     return resized
 
 
@@ -58,19 +84,25 @@ class EvaluationTransform:
         self.size = check_size("size", size)
 
     def __call__(self, sample: DepthSample) -> DepthSample:
-        """Replace the uint8 image by a float32 one at `network_size`."""
-        return sample._replace(image=network_image(sample.image, self.size))
+        """Replace the uint8 image by a float32 one at `network_size`.
+
+        Raises:
+            ValueError: see `network_image`.
+        """
+        with naming(sample.id, "an image that can be resized"):
+            return sample._replace(image=network_image(sample.image, self.size))
 
 
 class TrainTransform:
-    """Resize, random crop, flip or transforms of your own; the same for the same seed, whatever was transformed before.
+    """Resize, random crop, flip, transforms of your own; the same for the same seed, whatever was transformed before.
 
     Args:
         size: what the shorter side is resized to, see `network_size`.
         crop: (h, w) of the crop in network pixels, multiples of 14; None for the whole image.
-        augmentation: "flip", "none", or albumentations transforms of your own. Geometric ones move image and depth
-            together; what they uncover should be filled with 0, which is a hole. `ColourNoise` does the colours of a
-            whole batch at once, on the device.
+        flip_probability: share of the samples that are mirrored.
+        transforms: of albumentations or in its form, after the flip. Geometric ones move image and depth together; what
+            they uncover should be filled with 0, which is a hole. `ColourNoise` does the colours of a whole batch at
+            once, on the device.
 
     Raises:
         SettingError: an argument is out of range.
@@ -81,35 +113,42 @@ class TrainTransform:
         self,
         size: int = 518,
         crop: Sequence[int] | None = (518, 518),
-        augmentation: Literal["flip", "none"] | Sequence[A.BasicTransform] = "flip",
+        flip_probability: float = 0.5,
+        transforms: Sequence[A.BasicTransform] = (),
     ) -> None:
-        if isinstance(augmentation, str):
-            one_of("augmentation", augmentation, ("flip", "none"), " Or a list of albumentations transforms.")
         self.size = check_size("size", size)
         if crop is not None:
             what = f"[height, width] in multiples of {PATCH}, or null for the whole image"
             crop = several("crop", crop, 2, what, partial(whole_number, least=PATCH, multiple_of=PATCH))
         self.crop = crop
-        self.flip = augmentation == "flip"
-        self.augment = None if isinstance(augmentation, str) else _compose(augmentation)
+        self.flip_probability = flip_probability
+        self.augment = _compose(transforms) if transforms else None
 
     def __call__(self, sample: DepthSample, seed: int) -> DepthSample:
         """An (h, w, 3) uint8 image with its target and mask at the crop's size."""
         rng = np.random.default_rng(seed)
         sample = resized_crop(sample, self.size, self.crop, rng)._replace(seed=seed)
-        if self.flip and rng.random() < 0.5:
+        if self.flip_probability and rng.random() < self.flip_probability:
             # A view: collating copies it.
             image, target, mask = (array[:, ::-1] for array in (sample.image, sample.target, sample.mask))
-            return sample._replace(image=image, target=target, mask=mask)
+            sample = sample._replace(image=image, target=target, mask=mask)
         if self.augment is None:
             return sample
         # One pair of generators for all transforms: set_random_seed gives each its own of the same seed, and then
         # those with the same p are all applied or all left out.
         self.augment.set_random_state(rng, random.Random(seed))
-        augmented = self.augment(image=sample.image, target=sample.target, valid=sample.mask.astype(np.uint8))
+        image, target, mask = map(np.ascontiguousarray, sample[:3])  # OpenCV takes no mirrored view
+        augmented = self.augment(image=image, target=target, valid=mask.astype(np.uint8))
         return sample._replace(
             image=augmented["image"], target=augmented["target"], mask=augmented["valid"].astype(bool)
         )
+
+
+def is_augmentation(name: str) -> bool:
+    """Whether an import path is that of a transform or composition of albumentations."""
+    package, _, attribute = name.partition(".")
+    found = getattr(A, attribute, None) if package == "albumentations" else None
+    return isinstance(found, type) and issubclass(found, A.BasicTransform | A.BaseCompose)
 
 
 def _compose(transforms: Sequence[A.BasicTransform]) -> A.Compose:
@@ -125,6 +164,9 @@ def resized_crop(sample: DepthSample, size: int, crop: Sequence[int] | None, rng
     """
     height, width = sample.image.shape[:2]
     full_h, full_w = network_size(height, width, size)
+    if crop is None:
+        with naming(sample.id, "an image that can be resized"):
+            check_cost(height, width, size)
     h, w = crop or (full_h, full_w)
     if h > full_h or w > full_w:
         raise ValueError(

@@ -3,12 +3,13 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow.parquet
 
-if TYPE_CHECKING:
-    from depth_lightning.metrics.intervals import Units
+from depth_lightning.metrics import Protocol, units_of
+from depth_lightning.metrics.intervals import Units
 
 SHOWN = 3
 
@@ -29,14 +30,12 @@ def read_run(folder: Path, name: str) -> EvaluatedRun:
     Raises:
         FileNotFoundError: metrics.json or per_image.parquet is missing.
     """
-    import pyarrow.parquet
-
     for file in ("metrics.json", "per_image.parquet"):
         if not (folder / file).is_file():
             raise FileNotFoundError(f"{folder} has no {file}. Name a folder that evaluate.py or train.py wrote.")
     columns = pyarrow.parquet.read_table(folder / "per_image.parquet")
     images = {column: columns[column].to_numpy() for column in columns.column_names}
-    return EvaluatedRun(name, json.loads((folder / "metrics.json").read_text()), images)
+    return EvaluatedRun(name, json.loads((folder / "metrics.json").read_bytes()), images)
 
 
 def check_comparable(first: EvaluatedRun, second: EvaluatedRun) -> None:
@@ -51,6 +50,12 @@ def check_comparable(first: EvaluatedRun, second: EvaluatedRun) -> None:
         fields = [f"{key} {ours.get(key)} / {theirs.get(key)}" for key in ours if ours.get(key) != theirs.get(key)]
         raise ValueError(
             f"{names}their protocols differ in {', '.join(fields)}. Evaluate both with the same protocol=…."
+        )
+    ours, theirs = (run.content.get("higher_is_better", {}) for run in (first, second))
+    if turned := [name for name in ours if ours[name] != theirs.get(name, ours[name])]:
+        raise ValueError(
+            f"{names}in {', '.join(turned)}, more is better for one and less for the other. "
+            "Evaluate both with the same `higher_is_better` of the metric."
         )
     missing = [
         f"{len(found)} only in {run.name} ({', '.join(found[:SHOWN])}{', …' if len(found) > SHOWN else ''})"
@@ -77,17 +82,13 @@ def scored_by_all(runs: Sequence[EvaluatedRun], metric: str) -> np.ndarray:
     return scored
 
 
-def units_of_run(run: EvaluatedRun, scored: np.ndarray) -> "Units":
+def units_of_run(run: EvaluatedRun, scored: np.ndarray) -> Units:
     """What is independent among the images scored: scenes where they are known, else images."""
-    from depth_lightning.metrics import units_of
-
     return units_of(run.images["scene"][scored].tolist())
 
 
 def common_notes(runs: Sequence[EvaluatedRun], scored: np.ndarray) -> list[str]:
     """What a reader must know of runs that are compared on the images scored."""
-    from depth_lightning.metrics import Protocol
-
     protocol = runs[0].content["protocol"]
     words = Protocol(**{key: value for key, value in protocol.items() if key != "hash"})
     notes = [f"Protocol {protocol['hash']}: {words}."]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from depth_lightning.metrics import ERRORS, DepthMetrics, ImageCounts, Protocol, usual_crops
 from depth_lightning.metrics.protocol import Alignment, Crop
-from depth_lightning.reporting.tables import HIGHER_IS_BETTER, number, print_rows, with_arrow, write_rows
+from depth_lightning.reporting.tables import number, print_rows, with_arrow, write_rows
 from depth_lightning.sample import DepthBatch
 from depth_lightning.training import DepthModule
 from depth_lightning.training.prediction_observer import PredictionObserver
@@ -40,16 +40,17 @@ class Explain(PredictionObserver):
     """Scores the predictions of a validation under the variants of a protocol, as they come: one pass, none stored.
 
     Args:
-        protocol: the chosen one.
+        metrics: with the chosen protocol; of their errors, `HEADLINE` and those of one's own are scored.
         relative: whether the network gives disparity, which can be aligned in disparity alone.
     """
 
-    def __init__(self, protocol: Protocol, relative: bool) -> None:
-        self.protocol = protocol
+    def __init__(self, metrics: DepthMetrics, relative: bool) -> None:
+        self.protocol = protocol = metrics.protocol
         alignments = dict.fromkeys(
             (protocol.alignment, *(("scale_shift_disparity",) if relative else get_args(Alignment)))
         )
-        errors = {name: ERRORS[name] for name in HEADLINE}
+        own = (name for name in metrics.errors if name not in ERRORS)
+        errors = {name: metrics.errors[name] for name in (*HEADLINE, *own)}
         self.metrics = [
             DepthMetrics(dataclasses.replace(protocol, alignment=alignment, crop=crop, max_depth=max_depth), errors)
             for alignment in alignments
@@ -98,16 +99,21 @@ def changes(protocol: Protocol, chosen: Protocol) -> list[str]:
     return [axis for axis in AXES if getattr(protocol, axis) != getattr(chosen, axis)]
 
 
-def as_rows(variants: Sequence[Variant]) -> list[dict[str, Any]]:
+def as_rows(variants: Sequence[Variant], higher_is_better: Mapping[str, bool]) -> list[dict[str, Any]]:
     """One flat row per variant, for files: its protocol, its numbers, and how far they are from the first one's."""
     chosen = variants[0]
+
+    def moved(metrics: Mapping[str, float]) -> dict[str, float]:
+        found = differences(metrics, chosen.metrics, higher_is_better)
+        return {f"{name}_change": change for name, change in found.items()}
+
     return [
         {
             "protocol": protocol.hash,
             "changes": len(changes(protocol, chosen.protocol)),
             **{axis: getattr(protocol, axis) for axis in AXES},
             **metrics,
-            **{f"{name}_change": value for name, value in differences(metrics, chosen.metrics).items()},
+            **moved(metrics),
             "images": counts.scored,
             "without_valid_pixel": counts.without_valid_pixel,
             "not_aligned": counts.not_aligned,
@@ -116,7 +122,7 @@ def as_rows(variants: Sequence[Variant]) -> list[dict[str, Any]]:
     ]
 
 
-def report_variants(variants: Sequence[Variant], run_dir: Path) -> None:
+def report_variants(variants: Sequence[Variant], higher_is_better: Mapping[str, bool], run_dir: Path) -> None:
     """Print the table, fewest changes first and within them the least abs_rel, and write explain.csv."""
     if not variants:
         log.warning("explain=true: no image has depth as its truth, so there are no protocols to compare.")
@@ -125,14 +131,14 @@ def report_variants(variants: Sequence[Variant], run_dir: Path) -> None:
     axes = [axis for axis in AXES if len({getattr(variant.protocol, axis) for variant in variants}) > 1]
     columns = {**dict.fromkeys(axes, False)}
     for name in ("abs_rel", "delta1"):
-        columns |= {with_arrow(name): True, f"{name} change": True}
+        columns |= {with_arrow(name, higher_is_better[name]): True, f"{name} change": True}
     columns |= {"images": True, "protocol": False}
     groups: list[list[list[str]]] = [[], [], []]
     for variant in sorted(variants, key=lambda variant: variant.metrics["abs_rel"]):
         changed = changes(variant.protocol, chosen.protocol)
         if len(changed) < len(groups):
             row = [_value(variant.protocol, axis) if axis in changed or variant is chosen else "·" for axis in axes]
-            difference = differences(variant.metrics, chosen.metrics)
+            difference = differences(variant.metrics, chosen.metrics, higher_is_better)
             for name, unit in (("abs_rel", "%"), ("delta1", "points")):
                 row += [number(variant.metrics[name]), "" if variant is chosen else f"{difference[name]:+.1f} {unit}"]
             groups[len(changed)].append([*row, str(variant.counts.scored), variant.protocol.hash])
@@ -146,16 +152,21 @@ def report_variants(variants: Sequence[Variant], run_dir: Path) -> None:
         notes.append(f"Left out, since the images are not of the size they are for: crop {', '.join(sorted(crops))}.")
     if ranges:
         notes.append(f"Left out, since no number changes: max_depth {', '.join(f'{m:g}' for m in sorted(ranges))}.")
-    write_rows(run_dir / "explain.csv", as_rows(variants))
+    write_rows(run_dir / "explain.csv", as_rows(variants, higher_is_better))
     notes.append(f"Written: {run_dir}/explain.csv")
     print_rows("The same predictions, measured otherwise", columns, groups, notes)
 
 
-def differences(metrics: Mapping[str, float], chosen: Mapping[str, float]) -> dict[str, float]:
-    """How far errors are from the chosen protocol's in percent of them, and shares in percentage points."""
+def differences(
+    metrics: Mapping[str, float], chosen: Mapping[str, float], higher_is_better: Mapping[str, bool]
+) -> dict[str, float]:
+    """How far errors are from the chosen protocol's in percent of them, and shares in percentage points.
+
+    A metric is taken for a share where more of it is better.
+    """
     found = {}
     for name, value in metrics.items():
-        if name in HIGHER_IS_BETTER:
+        if higher_is_better[name]:
             found[name] = 100 * (value - chosen[name])
         else:
             found[name] = 100 * (value / chosen[name] - 1) if chosen[name] else math.nan

@@ -18,6 +18,7 @@ from depth_lightning.reporting.page.images import EACH, EncodedImage, PageImage,
 from depth_lightning.reporting.page.maps import SMALL_STEPS, STEPS, quantise, reduced_pixels
 from depth_lightning.sample import DepthBatch, DepthKind
 from depth_lightning.training import DepthModule
+from depth_lightning.training.like_truth import converted, like_truth
 from depth_lightning.training.prediction_observer import PredictionObserver
 
 LARGE_PIXELS: Final = 480 * 640
@@ -130,19 +131,19 @@ def shown(
     protocol = module.metrics.protocol
     prediction, target = prediction.float(), target.float()
     if kind == DepthKind.DISPARITY:
-        fitted = module.like_truth(prediction, target, mask, kind)
-        disparity = module.converted(prediction, to_disparity=True)
+        fitted = like_truth(module.network, prediction, target, mask, kind)
+        disparity = converted(module.network, prediction, to_disparity=True)
         error = _ranked(affine_error(disparity, target, mask), fitted.determined)
         what = "disparity" if module.network.output == "relative" else "1 / depth"
-        return fitted.depth, error, f"The prediction is {what}, with scale and shift fitted to the truth of this image."
-    given = module.converted(prediction, to_disparity=protocol.alignment == "scale_shift_disparity")
+        return fitted.depth, error, f"The prediction is {what}, with scale and shift fitted to the truth of its image."
+    given = converted(module.network, prediction, to_disparity=protocol.alignment == "scale_shift_disparity")
     depth, valid, aligned = prepare(given, target, mask, protocol)
     error = _ranked(ERRORS["abs_rel"](depth, target, valid), aligned.determined)
     if protocol.alignment != "none":
         how = ALIGNED[protocol.alignment]
-        return depth, error, f"The prediction is aligned to the truth of this image: {how}."
+        return depth, error, f"The prediction is aligned to the truth of its image: {how}."
     if kind == DepthKind.UP_TO_SCALE:
-        depth = module.like_truth(prediction, target, mask, kind).depth
+        depth = like_truth(module.network, prediction, target, mask, kind).depth
         said = "The truth is up to scale: the prediction is multiplied by one factor for this picture, and not scored."
         return depth, torch.full_like(error, torch.nan), said
     return depth, error, "The prediction is what the network gives, in metres."

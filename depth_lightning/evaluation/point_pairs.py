@@ -82,6 +82,7 @@ def report_point_pairs(run_dir: Path, title: str, subject: Mapping[str, Any], sc
     pairs = sum(score.counts.pairs.values())
     content = {
         "metrics": score.metrics,
+        "higher_is_better": dict.fromkeys(score.metrics, PointPairAccuracy.higher_is_better),
         "images": score.counts.images,
         "pairs": pairs,
         "pairs_by_scene": score.counts.pairs,

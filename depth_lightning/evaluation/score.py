@@ -6,7 +6,7 @@ import lightning
 
 from depth_lightning.data import DepthDataModule
 from depth_lightning.evaluation.breakdowns import ScoreParts
-from depth_lightning.metrics import Breakdowns, Intervals, PerImageMetrics, group_rows
+from depth_lightning.metrics import Breakdowns, Intervals, PerImageMetrics, directions, group_rows
 from depth_lightning.metrics.per_image import ValidationTables
 from depth_lightning.reporting.result import EvaluationResult
 from depth_lightning.training import DepthModule
@@ -28,10 +28,12 @@ def score(
     trainer.validate(module, datamodule=data, verbose=False)
     assert module.counts is not None and module.tables is not None
     logged = {name.removeprefix("val/"): float(value) for name, value in trainer.callback_metrics.items()}
-    names = [*module.metrics.errors, *module.affine_metrics.errors]
+    errors = {**module.metrics.errors, **module.affine_metrics.errors}
+    errors = {name: function for name, function in errors.items() if name in logged}
     depth, _ = module.tables
     return EvaluationResult(
-        metrics={name: logged[name] for name in names if name in logged},
+        metrics={name: logged[name] for name in errors},
+        higher_is_better=directions(errors),
         counts=module.counts,
         intervals=_intervals((module.metrics, module.affine_metrics), module.tables),
         tables=module.tables,

@@ -65,6 +65,7 @@ def _content(subject: Mapping[str, Any], result: EvaluationResult, protocol: Pro
     """The numbers, plain, and what they hold for."""
     return {
         "metrics": result.metrics,
+        "higher_is_better": result.higher_is_better,
         "intervals": result.intervals.bounds,
         "intervals_over": {
             "units": result.intervals.units,

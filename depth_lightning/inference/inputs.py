@@ -1,8 +1,10 @@
 """What there is to predict: an image, a folder, a glob, a list file, or the frames of a video."""
 
 import glob
+import logging
 import os
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +15,12 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+from depth_lightning.data.files import read_image
+from depth_lightning.data.reading import BrokenError, naming, read_lines, reading
+
+log = logging.getLogger(__name__)
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".heic", ".heif"})
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".wmv"})
 _LIST_SUFFIX = ".txt"
 
@@ -48,21 +55,22 @@ def find_images(source: str, without: Path | None = None) -> tuple[Path, list[In
     """
     path = Path(source).expanduser()
     if path.is_dir():
-        root, paths = path, _images_below(path)
+        files = _files_below(path)
         if without is not None and without.resolve() != path.resolve():
-            paths = [image for image in paths if not image.resolve().is_relative_to(without.resolve())]
+            files = [file for file in files if not file.resolve().is_relative_to(without.resolve())]
+        root, paths = path, _images_among(files, source)
         if not paths:
             raise FileNotFoundError(f"input={source}: no image lies in this folder ({_suffixes()}).")
-    elif path.is_file() and path.suffix.lower() == _LIST_SUFFIX:
+    elif path.exists() and path.suffix.lower() == _LIST_SUFFIX:
         paths = _listed(path)
         root = _common_folder(paths, path.parent)
-    elif path.is_file():
+    elif path.exists():
         if path.suffix.lower() not in IMAGE_SUFFIXES:
             raise ValueError(f"input={source} is no image ({_suffixes()}), no video and no list of images (.txt).")
         root, paths = path.parent, [path]
     elif glob.has_magic(str(path)):
         matches = (Path(match) for match in sorted(glob.glob(str(path), recursive=True)))  # noqa: PTH207
-        paths = [match for match in matches if match.is_file() and match.suffix.lower() in IMAGE_SUFFIXES]
+        paths = _images_among([match for match in matches if not match.is_dir()], source)
         if not paths:
             raise FileNotFoundError(f"input={source}: no image matches this pattern ({_suffixes()}).")
         plain = path.parts[:-1]
@@ -76,21 +84,10 @@ def find_images(source: str, without: Path | None = None) -> tuple[Path, list[In
 def read_photo(path: Path) -> np.ndarray:
     """Read an image as (h, w, 3) uint8 RGB, turned as its EXIF orientation says and as viewers show it.
 
-    Grey becomes RGB, alpha is dropped, 16 bits become 8.
-
     Raises:
-        OSError: it cannot be read.
-        ValueError: OpenCV cannot decode it, or its values are neither 8 nor 16 bits.
+        OSError, ValueError: see `read_image`.
     """
-    encoded = np.frombuffer(path.read_bytes(), np.uint8)
-    bgr = cv2.imdecode(encoded, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if encoded.size else None
-    if bgr is None:
-        raise ValueError(f"{path}: expected an image, found another or a damaged file ({encoded.size:,} bytes).")
-    if bgr.dtype == np.uint16:
-        bgr = np.round(bgr / 257).astype(np.uint8)
-    if bgr.dtype != np.uint8:
-        raise ValueError(f"{path}: expected an image of 8 or 16 bits, found {bgr.dtype}. Convert it to 8 bits.")
-    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+    return read_image(path, upright=True)
 
 
 @dataclass
@@ -109,9 +106,9 @@ class Video:
 
     def read(self) -> np.ndarray | None:
         """The next frame, (h, w, 3) uint8 RGB; None behind the last."""
-        with self._lock:
+        with self._lock, naming(self.path, "a video"):
             found, bgr = self.capture.read()
-        return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB) if found else None
+            return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB) if found else None
 
     def skip(self) -> bool:
         """Pass a frame over; False behind the last."""
@@ -124,19 +121,20 @@ def open_video(path: Path) -> Iterator[Video]:
     """Open a video, and close it after.
 
     Raises:
-        FileNotFoundError: no such file.
+        OSError: no such file, or it cannot be read here.
         ValueError: OpenCV cannot read it.
     """
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"input={path}: there is no such video.")
-    capture = cv2.VideoCapture(str(path))
-    try:
+    with reading(path, "a video"):
+        capture = cv2.VideoCapture(str(path))
         if not capture.isOpened() or not capture.grab():
-            raise ValueError(f"input={path}: OpenCV finds no frame in this video; it is damaged, or of another codec.")
+            raise BrokenError("expected a video, found no frame that OpenCV reads: it is damaged, or of another codec.")
         capture.release()  # seeking back is not exact with every codec, opening again is
         capture = cv2.VideoCapture(str(path))
         fps = float(capture.get(cv2.CAP_PROP_FPS))
         frames = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+    try:
         yield Video(path, capture, fps if 0 < fps < 1000 else 25.0, frames)
     finally:
         capture.release()
@@ -160,12 +158,22 @@ def sample_frames(path: Path, count: int) -> list[np.ndarray]:
     return frames
 
 
-def _images_below(folder: Path) -> list[Path]:
+def _files_below(folder: Path) -> list[Path]:
     found = []
     for parent, folders, files in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(parent, name) for name in sorted(files) if _is_image(name)]
+        found += [Path(parent, name) for name in sorted(files) if not name.startswith(".")]
     return found
+
+
+def _images_among(files: Sequence[Path], source: str) -> list[Path]:
+    """Those whose names are of images; what the others are is said in the log."""
+    images = [file for file in files if _is_image(file.name)]
+    others = Counter(file.suffix.lower() or file.name for file in files if not _is_image(file.name))
+    if others:
+        kinds = ", ".join(f"{kind} {count}" for kind, count in others.most_common(8))
+        log.info(f"input={source}: {others.total()} files that are no images are left out ({kinds}).")
+    return images
 
 
 def _is_image(name: str) -> bool:
@@ -173,7 +181,7 @@ def _is_image(name: str) -> bool:
 
 
 def _listed(path: Path) -> list[Path]:
-    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    lines = (line.strip() for line in read_lines(path))
     paths = [path.parent / Path(line).expanduser() for line in lines if line and not line.startswith("#")]
     if not paths:
         raise FileNotFoundError(f"input={path}: this list names no image; expected a path per line.")

@@ -1,8 +1,8 @@
 """What is saved of a prediction, each file whole or not at all, and the settings that it was made with."""
 
+import io
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, get_args
 import cv2
 import numpy as np
 
+from depth_lightning.atomic import atomically, write_bytes, write_text
 from depth_lightning.inference.point_cloud import Intrinsics, intrinsics_from_fov, point_cloud, write_ply
 from depth_lightning.inference.predict import Prediction
 from depth_lightning.reporting.colour import BACKGROUND, DEPTH_COLOURS, colourise, robust_range, scale_bar
@@ -200,13 +201,13 @@ class Outputs:
         for choice, paths in files.items():
             if choice not in choices:
                 continue
-            paths[-1].parent.mkdir(parents=True, exist_ok=True)
             if choice == "png":
                 self._write_png(paths, depth)
             elif choice == "npy":
-                _save(paths[0], lambda aside: _write_array(aside, depth))
+                _write_array(paths[0], depth)
             elif choice == "npz":
-                _save(paths[0], lambda aside: _write_compressed(aside, self.quantity, depth))
+                with atomically(paths[0]) as aside, aside.open("wb") as file:
+                    np.savez_compressed(file, **{self.quantity: depth})  # type: ignore[arg-type]
             elif choice == "colour":
                 _save_picture(paths[0], colour())
             elif choice == "side_by_side":
@@ -214,7 +215,8 @@ class Outputs:
             elif choice == "cloud":
                 camera = self.cloud.camera(depth.shape[1], depth.shape[0])
                 points = point_cloud(depth, image, camera, self.cloud.max_range_m, self.cloud.remove_flying)
-                _save(paths[0], lambda aside, points=points: write_ply(aside, *points))  # type: ignore[misc]
+                with atomically(paths[0]) as aside:
+                    write_ply(aside, *points)
             elif choice == "uncertainty":
                 apart = prediction.disagreement
                 assert apart is not None, "predict_batch was not asked for the disagreement"
@@ -222,7 +224,7 @@ class Outputs:
                 picture = colourise(apart, 0.0, largest, colours=DEPTH_COLOURS[::-1])
                 unit = "m" if self.metric else ""
                 _save_picture(paths[0], with_bar(picture, 0.0, largest, DEPTH_COLOURS[::-1], unit))
-                _save(paths[1], lambda aside, apart=apart: _write_array(aside, apart))  # type: ignore[misc]
+                _write_array(paths[1], apart)
 
     def _write_png(self, paths: Sequence[Path], depth: np.ndarray) -> None:
         if self.metric:
@@ -233,7 +235,7 @@ class Outputs:
             step = (high - low) / _LARGEST or 1.0
             values = (depth - low) / step
             scale = {"disparity": "offset + scale * value", "offset": low, "scale": step}
-            _save(paths[0], lambda aside: aside.write_text(json.dumps(scale, indent=2) + "\n"))
+            write_text(paths[0], json.dumps(scale, indent=2) + "\n")
         _save_picture(paths[-1], np.rint(values).astype(np.uint16))
 
 
@@ -262,17 +264,6 @@ def beside(image: np.ndarray, picture: np.ndarray) -> np.ndarray:
 def is_finished(path: Path, changed: float) -> bool:
     """Whether the file is there and not older than what it was made of."""
     return path.is_file() and path.stat().st_mtime >= changed
-
-
-@contextmanager
-def aside_of(path: Path) -> Iterator[Path]:
-    """A path beside it to write to, which gets the name of `path` when all went well and goes away otherwise."""
-    aside = path.with_name(f".{path.stem}.partial{path.suffix}")
-    try:
-        yield aside
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def claim(folder: Path, settings: Mapping[str, Any], files: Sequence[Path]) -> None:
@@ -311,11 +302,9 @@ def claim(folder: Path, settings: Mapping[str, Any], files: Sequence[Path]) -> N
             f"{present} exists, and {MANIFEST} is not there to say what it was made with. Give another output=…"
         )
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({**found, **wanted}, indent=2, ensure_ascii=False) + "\n"
-        _save(manifest, lambda aside: aside.write_text(text, encoding="utf-8"))
+        write_text(manifest, json.dumps({**found, **wanted}, indent=2, ensure_ascii=False) + "\n")
     except OSError as error:
-        raise OSError(error.errno, f"output={folder} cannot be written to ({error.strerror})") from error
+        raise OSError(error.errno, f"output={folder} cannot be written to: {error.strerror}") from error
 
 
 def _differences(label: str, before: Any, after: Any) -> Iterator[tuple[str, Any, Any]]:
@@ -326,22 +315,11 @@ def _differences(label: str, before: Any, after: Any) -> Iterator[tuple[str, Any
         yield label, before, after
 
 
-def _save(path: Path, write: Callable[[Path], object]) -> None:
-    with aside_of(path) as aside:
-        write(aside)
-
-
 def _save_picture(path: Path, picture: np.ndarray) -> None:
     """(h, w) uint16, or (h, w, 3) uint8 RGB."""
-    encoded = cv2.imencode(".png", picture[..., ::-1] if picture.ndim == 3 else picture)[1]
-    _save(path, lambda aside: aside.write_bytes(encoded.tobytes()))
+    write_bytes(path, cv2.imencode(".png", picture[..., ::-1] if picture.ndim == 3 else picture)[1].tobytes())
 
 
 def _write_array(path: Path, array: np.ndarray) -> None:
-    with path.open("wb") as file:
-        np.save(file, array)
-
-
-def _write_compressed(path: Path, name: str, array: np.ndarray) -> None:
-    with path.open("wb") as file:
-        np.savez_compressed(file, **{name: array})  # type: ignore[arg-type]
+    np.save(buffer := io.BytesIO(), array)
+    write_bytes(path, buffer.getbuffer())

@@ -5,9 +5,8 @@ corners back to the image's.
 """
 
 import hashlib
-import pickle
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -16,11 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from depth_lightning.data.reading import naming
 from depth_lightning.data.transforms import check_size, network_image
 from depth_lightning.inference.inputs import read_photo
 from depth_lightning.models import DepthAnythingV2, find_provenance, load_weights, normalize, resolve_weights
 from depth_lightning.models.checkpoints import load_run_state
 from depth_lightning.models.depth_anything import Output
+from depth_lightning.models.torch_files import NotARunError, read_run
 from depth_lightning.settings import SettingError, one_of, text
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -81,8 +82,13 @@ class Predictor:
             OSError: the file cannot be read.
             ValueError: the file is no image, or the array has another shape or dtype.
         """
-        array = image if isinstance(image, np.ndarray) else read_photo(Path(image))
-        return self.predict_batch([self.prepare(array)], [array.shape[:2]])[0].depth
+        if isinstance(image, np.ndarray):
+            array, prepared = image, self.prepare(image)
+        else:
+            array = read_photo(Path(image))
+            with naming(image, "an image that can be resized"):
+                prepared = self.prepare(array)
+        return self.predict_batch([prepared], [array.shape[:2]])[0].depth
 
     def prepare(self, image: np.ndarray) -> np.ndarray:
         """An (h, w, 3) uint8 RGB image as the network sees it: (h', w', 3) float32; no device is used."""
@@ -153,10 +159,10 @@ def load(
         ValueError: it cannot be read, does not fit, or does not tell what it holds.
     """
     path = Path(source).expanduser()
-    content = _run_checkpoint(path) if path.is_file() else None
-    if content is not None:
-        network, trained_size = _of_run(content, path)
-        return Predictor(network, size or trained_size, device, precision)
+    if path.is_file():
+        with suppress(NotARunError):
+            network, trained_size = _of_run(read_run(path), path)
+            return Predictor(network, size or trained_size, device, precision)
     weights = resolve_weights(source)
     known = find_provenance(weights)
     if known is not None:
@@ -171,15 +177,6 @@ def load(
     network = DepthAnythingV2(encoder, output, max_depth if max_depth is not None else 1.0)
     load_weights(network, weights)
     return Predictor(network, size or 518, device, precision)
-
-
-def _run_checkpoint(path: Path) -> dict[str, Any] | None:
-    """The content of a checkpoint of train.py; None where the file is none."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError):
-        return None  # load_weights says what is wrong with it
-    return content if isinstance(content, dict) and {"config", "state_dict"} <= content.keys() else None
 
 
 def _of_run(content: dict[str, Any], path: Path) -> tuple[DepthAnythingV2, int]:

@@ -3,8 +3,9 @@
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Generic, NamedTuple, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
+import cv2
 import numpy as np
 import torch
 
@@ -13,6 +14,10 @@ from depth_lightning.inference.predict import Prediction, Predictor
 Item = TypeVar("Item")
 Read = Callable[[Item], tuple[str, np.ndarray] | None]
 """An item's name and its (h, w, 3) uint8 image; None when there are no more."""
+
+
+TOO_LARGE: Final = (MemoryError, cv2.error)
+"""What is raised over an image that memory does not hold; the next one may be smaller."""
 
 
 class Predicted(NamedTuple):
@@ -58,22 +63,26 @@ def predict_stream(
         readers: threads that read; 1 if the order of calls matters.
 
     Raises:
-        ValueError: the device's memory does not hold the batch.
+        ValueError: the device's memory does not hold a batch of several.
     """
 
     def prepared(item: Item) -> _Prepared | None:
         found = read(item)
         return found and _Prepared(*found, predictor.prepare(found[1]))
 
-    def predicted(batch: list[_Prepared]) -> Iterator[Predicted]:
+    def predicted(batch: list[_Prepared]) -> Iterator[Predicted | Failure[Item]]:
         sizes = [each.image.shape[:2] for each in batch]
         try:
             predictions = predictor.predict_batch([each.pixels for each in batch], sizes, disagreement)
         except torch.OutOfMemoryError as error:
             height, width = batch[0].pixels.shape[:2]
-            raise ValueError(
-                f"{len(batch)} images of {height}×{width} do not fit into the device's memory: lower batch_size."
-            ) from error
+            if len(batch) > 1:
+                raise ValueError(
+                    f"{len(batch)} images of {height}×{width} do not fit into the device's memory: lower batch_size."
+                ) from error
+            alone = ValueError(f"{height}×{width} (h×w) do not fit into the device's memory: lower data.size.")
+            yield Failure(batch[0].name, alone)
+            return
         for each, prediction in zip(batch, predictions, strict=True):
             yield Predicted(each.name, each.image, prediction)
 
@@ -83,7 +92,7 @@ def predict_stream(
         for item, future in _ahead(pool, prepared, items, count=max(readers, 2 * batch_size)):
             try:
                 image = future.result()
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, *TOO_LARGE) as error:
                 yield Failure(item, error)
                 continue
             if image is None:
@@ -116,7 +125,7 @@ def save_behind(
         done: called after each image.
 
     Returns:
-        What could not be read or, with a ValueError of `save`, not be saved.
+        What could not be read or, with a ValueError of `save` or where memory ends, not be saved.
 
     Raises:
         OSError: a file cannot be written, as on a full disk: the next could not either.
@@ -128,7 +137,7 @@ def save_behind(
         name, future = pending.popleft()
         try:
             future.result()
-        except ValueError as error:
+        except (ValueError, *TOO_LARGE) as error:
             failures.append(Failure(name, error))
         done()
 

@@ -10,8 +10,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from depth_lightning.atomic import atomically
 from depth_lightning.inference.inputs import Video, open_video, sample_frames
-from depth_lightning.inference.outputs import Outputs, aside_of, colour_picture, is_finished
+from depth_lightning.inference.outputs import Outputs, colour_picture, is_finished
 from depth_lightning.inference.predict import Predictor
 from depth_lightning.inference.stream import Failure, Predicted, predict_stream, save_behind
 from depth_lightning.reporting.colour import robust_range
@@ -28,6 +29,7 @@ class VideoSink:
     def __init__(self, path: Path, fps: float) -> None:
         self.path, self.fps = path, fps
         self.writer: cv2.VideoWriter | None = None
+        self.frames = 0
 
     def add(self, picture: np.ndarray) -> None:
         """Append a frame.
@@ -43,18 +45,30 @@ class VideoSink:
                 raise OSError(f"{self.path}: OpenCV cannot write this video; check the folder's rights.")
         even = cv2.copyMakeBorder(picture, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
         self.writer.write(cv2.cvtColor(even, cv2.COLOR_RGB2BGR))
+        self.frames += 1
+
+    def close(self) -> None:
+        """End the video.
+
+        Raises:
+            OSError: the file does not hold all frames. OpenCV keeps to itself that a disk is full.
+        """
+        if self.writer is None:
+            return
+        self.writer.release()
+        self.writer = None
+        written = cv2.VideoCapture(str(self.path))
+        whole = int(written.get(cv2.CAP_PROP_FRAME_COUNT)) == self.frames
+        written.release()
+        if not whole:
+            raise OSError(f"{self.path}: OpenCV could not write the whole video; check the disk's room.")
 
 
 @contextmanager
 def video_sink(path: Path, fps: float) -> Iterator[VideoSink]:
     """A video that is there, under its name, when all its frames are, and not at all otherwise."""
-    with aside_of(path) as aside:
-        sink = VideoSink(aside, fps)
-        try:
-            yield sink
-        finally:
-            if sink.writer is not None:
-                sink.writer.release()
+    with atomically(path) as aside, closing(VideoSink(aside, fps)) as sink:
+        yield sink
 
 
 def clip_range(predictor: Predictor, path: Path) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from depth_lightning.affine import normalised
 from depth_lightning.settings import number, whole_number
 
 
@@ -45,17 +46,6 @@ class AffineInvariantLoss(nn.Module):
                 per_image = per_image + self.gradient_weight * gradient_matching_per_image(residual, mask, self.scales)
             images = mask.flatten(1).any(dim=1)
             return torch.where(images, per_image, 0).sum() / images.sum().clamp(min=1)
-
-
-def normalised(values: Tensor, mask: Tensor) -> Tensor:
-    """(b, h, w) maps less their median, over their mean absolute deviation; both over an image's valid pixels only."""
-    flat, valid = values.flatten(1), mask.flatten(1)
-    # NaN at the holes, so that nanmedian sees valid values alone; median(mask · values) would count the zeros.
-    shift = flat.masked_fill(~valid, torch.nan).nanmedian(dim=1, keepdim=True).values
-    shift = shift.nan_to_num(0.0)
-    centred = torch.where(valid, flat - shift, 0)
-    scale = centred.abs().sum(dim=1, keepdim=True) / valid.sum(dim=1, keepdim=True).clamp(min=1)
-    return (centred / scale.clamp(min=1e-6)).view_as(values)
 
 
 def l1_per_image(residual: Tensor, mask: Tensor, trim: float = 0.0) -> Tensor:

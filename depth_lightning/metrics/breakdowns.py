@@ -65,7 +65,7 @@ class PartMetrics(Metric):
     """
 
     is_differentiable = False
-    higher_is_better = None
+    higher_is_better = None  # `compute` gives tables
     full_state_update = False
     sums: list[Tensor]
     samples: list[Tensor]
@@ -74,8 +74,13 @@ class PartMetrics(Metric):
     def __init__(self, protocol: Protocol, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.protocol = protocol
-        self.edges = [edge for edge in BIN_EDGES_M if edge < protocol.max_depth] + [protocol.max_depth]
-        self.parts = len(self.edges) - 1 + 2 + len(REGIONS)
+        edges = [edge for edge in BIN_EDGES_M if edge < protocol.max_depth] + [protocol.max_depth]
+        self.parts: dict[str, Rows] = {
+            "by_distance": [{"from_m": float(low), "to_m": float(high)} for low, high in pairwise(edges)],
+            "by_edge": [{"part": "near an edge"}, {"part": "away from edges"}],
+            "by_region": [{"part": region} for region in REGIONS],
+        }
+        """The names of the parts by breakdown, in the order of their sums."""
         for state in ("sums", "samples", "names"):
             self.add_state(state, default=[], dist_reduce_fx="cat")
 
@@ -94,18 +99,18 @@ class PartMetrics(Metric):
         depth, valid, aligned = prepare(prediction.float(), target.float(), mask, self.protocol)
         valid = valid & aligned.determined[:, None, None]
         relative = depth / target - 1
-        values = [
-            torch.ones_like(depth),
-            relative.abs(),
-            relative,
-            (depth - target).square(),
-            (torch.maximum(depth / target, target / depth) < 1.25).float(),
-            target,
-            depth,
-        ]
-        stacked = torch.stack(values, dim=1).masked_fill(~valid[:, None], 0)
+        values = {
+            "pixels": torch.ones_like(depth),
+            "abs_rel": relative.abs(),
+            "bias": relative,
+            "squared": (depth - target).square(),
+            "delta1": (torch.maximum(depth / target, target / depth) < 1.25).float(),
+            "target": target,
+            "prediction": depth,
+        }
+        stacked = torch.stack([values[name] for name in _SUMS], dim=1).masked_fill(~valid[:, None], 0)
         near = near_depth_edge(target, mask)
-        of_bins = [(target > low) & (target <= high) for low, high in pairwise(self.edges)]
+        of_bins = [(target > part["from_m"]) & (target <= part["to_m"]) for part in self.parts["by_distance"]]
         sums = [torch.where(part[:, None], stacked, 0).sum(dim=(2, 3)) for part in (*of_bins, near, ~near)]
         sums += [third.sum(dim=(2, 3)) for rows in _thirds(stacked, dim=2) for third in _thirds(rows, dim=3)]
         self.sums.append(torch.stack(sums, dim=1))
@@ -117,17 +122,14 @@ class PartMetrics(Metric):
     def compute(self) -> dict[str, Rows]:
         """The fields of `Breakdowns` that are about parts of images; empty without images."""
         if not len(self.sums):
-            return {"by_distance": [], "by_edge": [], "by_region": [], "corrections": []}
-        sums = dim_zero_cat(self.sums).cpu().double().sum(dim=0).numpy()
-        bins = len(self.edges) - 1
-        ranges = [{"from_m": float(low), "to_m": float(high)} for low, high in pairwise(self.edges)]
-        edge = [{"part": "near an edge"}, {"part": "away from edges"}]
-        return {
-            "by_distance": _part_rows(ranges, sums[:bins]),
-            "by_edge": _part_rows(edge, sums[bins : bins + 2]),
-            "by_region": _part_rows([{"part": region} for region in REGIONS], sums[bins + 2 :]),
-            "corrections": self._corrections(),
+            return {name: [] for name in (*self.parts, "corrections")}
+        sums = dim_zero_cat(self.sums).cpu().double().sum(dim=0)
+        of_breakdowns = torch.split(sums, [len(parts) for parts in self.parts.values()])
+        rows = {
+            name: _part_rows(parts, of_parts.tolist())
+            for (name, parts), of_parts in zip(self.parts.items(), of_breakdowns, strict=True)
         }
+        return {**rows, "corrections": self._corrections()}
 
     def _corrections(self) -> Rows:
         names = decode_names([dim_zero_cat(self.names)])
@@ -139,7 +141,8 @@ class PartMetrics(Metric):
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """Gather what all processes found; one that saw no image takes part with none."""
         if not len(self.sums):
-            self.sums.append(torch.empty(0, self.parts, len(_SUMS), device=self.device))
+            parts = sum(map(len, self.parts.values()))
+            self.sums.append(torch.empty(0, parts, len(_SUMS), device=self.device))
             self.samples.append(torch.empty(0, SAMPLE, 2, device=self.device))
             self.names.append(torch.empty(0, dtype=torch.uint8, device=self.device))
         super().sync(*args, **kwargs)
@@ -177,17 +180,17 @@ def _averages(table: ImageTable, chosen: np.ndarray) -> dict[str, Any]:
     return {"images": int(chosen.sum()), **averages}
 
 
-def _part_rows(names: Sequence[dict[str, Any]], sums: np.ndarray) -> Rows:
-    """Rows of (parts, sums)."""
-    total = sums[:, 0].sum()
+def _part_rows(parts: Rows, sums: Sequence[Sequence[float]]) -> Rows:
+    """The parts that have pixels, with what their `_SUMS` come to."""
+    named = [dict(zip(_SUMS, of_part, strict=True)) for of_part in sums]
+    total = sum(of_part["pixels"] for of_part in named)
     rows = []
-    for name, of_part in zip(names, sums, strict=True):
-        pixels = of_part[0]
-        if pixels:
-            abs_rel, bias, squared, delta1, target, prediction = (of_part[1:] / pixels).tolist()
-            row = {"abs_rel": abs_rel, "bias": bias, "rmse": squared**0.5, "delta1": delta1}
-            calibration = {"mean_target": target, "mean_prediction": prediction}
-            rows.append({**name, "pixels": int(pixels), "share": float(pixels / total), **row, **calibration})
+    for part, of_part in zip(parts, named, strict=True):
+        if pixels := of_part["pixels"]:
+            mean = {name: value / pixels for name, value in of_part.items()}
+            row = {"abs_rel": mean["abs_rel"], "bias": mean["bias"], "rmse": mean["squared"] ** 0.5}
+            row |= {"delta1": mean["delta1"], "mean_target": mean["target"], "mean_prediction": mean["prediction"]}
+            rows.append({**part, "pixels": int(pixels), "share": pixels / total, **row})
     return rows
 
 

@@ -2,6 +2,7 @@
 
 All take positive (b, h, w) prediction and target in one unit and a bool mask that is True where both count, and
 return one value per image, (b,). An image without a valid pixel gives NaN: it has no error, not an error of 0.
+Less is better, unless the function has the attribute `higher_is_better = True`.
 
 >>> target = torch.tensor([[[1.0, 2.0], [4.0, 9.0]]])
 >>> abs_rel(1.1 * target, target, target < 5)
@@ -87,6 +88,8 @@ def _within(threshold: float, prediction: Tensor, target: Tensor, mask: Tensor) 
     return _mean((torch.maximum(prediction / target, target / prediction) < threshold).float(), mask)
 
 
+delta1.higher_is_better = delta2.higher_is_better = delta3.higher_is_better = True  # type: ignore[attr-defined]
+
 ERRORS: Mapping[str, ErrorFunction] = {
     function.__name__: function
     for function in (
@@ -94,3 +97,12 @@ ERRORS: Mapping[str, ErrorFunction] = {
     )
 }  # fmt: skip
 """Every error by the name it is reported under, in the order of the table."""
+
+
+def directions(errors: Mapping[str, ErrorFunction]) -> dict[str, bool]:
+    """Name → whether more is better: the function's `higher_is_better`, False without one.
+
+    >>> directions({"abs_rel": abs_rel, "delta1": delta1})
+    {'abs_rel': False, 'delta1': True}
+    """
+    return {name: bool(getattr(function, "higher_is_better", False)) for name, function in errors.items()}

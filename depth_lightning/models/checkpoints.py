@@ -1,17 +1,16 @@
 """Weights in and out: any known layout into a network, and a network into files that others read."""
 
+import io
 import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
+from depth_lightning.atomic import atomically, write_bytes, write_text
 from depth_lightning.models.depth_anything import DepthAnythingV2
 from depth_lightning.models.layouts import Layout, State, count_blocks, to_official, to_transformers
 from depth_lightning.models.provenance import Provenance, check_provenance, find_provenance, metadata_path
@@ -151,22 +150,27 @@ def save_weights(
     for target in (path, beside):
         if target.exists():
             raise FileExistsError(f"{target} exists; remove it, or give another path.")
-    save = torch.save if layout == "official" else save_file
-    with finished(path) as weights, finished(beside) as text:
-        save(state, weights)
-        text.write_text(description, encoding="utf-8")
+    write_bytes(path, _official_bytes(state) if layout == "official" else save(state))
+    write_text(beside, description)
 
 
 def _save_folder(path: Path, network: DepthAnythingV2, state: State, description: str) -> None:
     config = transformers_config(network)
     if path.exists():
         raise FileExistsError(f"{path} exists; remove it, or give another path.")
-    with finished(path) as folder:
+    with atomically(path) as folder:
         folder.mkdir()
-        save_file(to_transformers(state), folder / "model.safetensors", metadata={"format": "pt"})
-        (folder / "config.json").write_text(to_json(config), encoding="utf-8")
-        (folder / "preprocessor_config.json").write_text(to_json(image_processor_config()), encoding="utf-8")
-        (folder / "metadata.json").write_text(description, encoding="utf-8")
+        write_bytes(folder / "model.safetensors", save(to_transformers(state), metadata={"format": "pt"}))
+        write_text(folder / "config.json", to_json(config))
+        write_text(folder / "preprocessor_config.json", to_json(image_processor_config()))
+        write_text(folder / "metadata.json", description)
+
+
+def _official_bytes(state: State) -> memoryview:
+    """The file in memory: torch has no word for a disk that takes no more of it."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getbuffer()
 
 
 def with_kind(network: DepthAnythingV2, metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -178,20 +182,6 @@ def with_kind(network: DepthAnythingV2, metadata: Mapping[str, Any]) -> dict[str
         "version": "V2",
     }
     return {**metadata, **own}
-
-
-@contextmanager
-def finished(path: Path) -> Iterator[Path]:
-    """A path beside it to write to, which is moved to `path` once all went well, and removed otherwise."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield unfinished
-        unfinished.replace(path)
-    finally:
-        if unfinished.is_dir():
-            shutil.rmtree(unfinished)
-        unfinished.unlink(missing_ok=True)
 
 
 def to_json(content: Mapping[str, Any]) -> str:

@@ -1,17 +1,15 @@
 """Tensors out of files of torch and of safetensors. Nothing that a file brings is executed."""
 
-import pickle
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from depth_lightning.models.provenance import FOLDER_FILES
+from depth_lightning.models.torch_files import read_torch, refuse_parts
 
 
 class WeightFile(NamedTuple):
@@ -31,6 +29,7 @@ def read_weights(path: Path) -> WeightFile:
         FileNotFoundError: there is no such file, or the folder holds no weights.
         ValueError: the file is damaged, holds anything but a state dict, or needs more than plain values.
     """
+    refuse_parts(path)
     if path.is_dir():
         found = next((path / name for name in FOLDER_FILES if (path / name).is_file()), None)
         if found is None:
@@ -45,23 +44,11 @@ def read_weights(path: Path) -> WeightFile:
             return WeightFile(load_file(path), None)
         except SafetensorError as error:
             raise ValueError(f"{path} cannot be read: {error}; download or copy it again.") from error
-    return _read_torch(path, start)
+    return _read_torch(path)
 
 
-def _read_torch(path: Path, start: bytes) -> WeightFile:
-    zipped = zipfile.is_zipfile(path)
-    if not zipped and not start.startswith(b"\x80"):  # torch wrote pickles before it wrote zip files
-        torn = "it is torn: download or copy it again" if start.startswith(b"PK") else f"it starts with {start!r}"
-        raise ValueError(f"{path} is not a checkpoint of torch or of safetensors; {torn}.")
-    try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path} was refused: it holds more than tensors and plain values, or is damaged, and to read it would be "
-            "to run code that it brings. Ask its author for a plain state dict."
-        ) from error
-    except (RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} cannot be read; it is damaged, or not a checkpoint of torch: {error}") from error
+def _read_torch(path: Path) -> WeightFile:
+    content = read_torch(path)
     config = content.get("config") if isinstance(content, Mapping) else None
     for name in ("model", "state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):

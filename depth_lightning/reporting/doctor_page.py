@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 import cv2
 import numpy as np
 
+from depth_lightning.atomic import write_text
 from depth_lightning.data.diagnosis import HISTOGRAM, Summary, Verdict
 from depth_lightning.reporting.colour import DEPTH_COLOURS, colourise, robust_range
 from depth_lightning.sample import DepthKind, DepthSample
@@ -59,8 +60,7 @@ def write_page(path: Path, title: str, splits: Mapping[str, SplitPage], across: 
             )
         parts += [_figure(caption, picture) for caption, picture in page.pictures]
     content = f"<!doctype html><html lang=en><meta charset=utf-8><title>{_text(title)}</title><style>{STYLE}</style>"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content + "".join(parts) + "</html>\n", encoding="utf-8")
+    write_text(path, content + "".join(parts) + "</html>\n")
 
 
 def draw_sample(sample: DepthSample) -> np.ndarray:

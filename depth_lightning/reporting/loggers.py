@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
 
+from depth_lightning.atomic import atomically, explained
 from depth_lightning.reporting.panels import stack_panels
 from depth_lightning.reporting.tables import number
 from depth_lightning.settings import boolean, optional
@@ -63,23 +64,21 @@ class _Rows(ExperimentWriter):
         pass
 
     def save(self) -> None:
-        """Append the new rows; where they bring a column, write the file anew, aside."""
+        """Append the new rows; where they bring a column, write the file anew."""
         if not self.metrics:
             return
         new, self.metrics = self.metrics, []
         self.rows += new
         path = Path(self.metrics_file_path)
-        if self._columns and set(self._columns).issuperset(*new):
-            with path.open("a", newline="") as file:
+        if self._columns and set(self._columns).issuperset(set().union(*new)):
+            with explained(path), path.open("a", newline="") as file:
                 csv.DictWriter(file, self._columns).writerows(new)
             return
         self._columns = sorted(set().union(*self.rows))
-        aside = path.with_name(f"{path.name}.partial")
-        with aside.open("w", newline="") as file:
+        with atomically(path) as aside, aside.open("w", newline="") as file:
             writer = csv.DictWriter(file, self._columns)
             writer.writeheader()
             writer.writerows(self.rows)
-        aside.replace(path)
 
 
 def wandb_logger(save_dir: str | Path, offline: bool | None = None, **arguments: Any) -> "WandbLogger":

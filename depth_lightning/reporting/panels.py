@@ -1,6 +1,5 @@
 """Panels: image, truth, prediction and signed relative error side by side, with scales that can be read."""
 
-import os
 from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
@@ -10,6 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from depth_lightning.atomic import write_bytes
 from depth_lightning.reporting.colour import (
     BACKGROUND,
     DEPTH_COLOURS,
@@ -194,20 +194,7 @@ def save_png(path: Path | str, image: np.ndarray) -> None:
         raise ValueError(f"{path}: save_png writes PNG; give the file a name that ends in .png.")
     _check_image(image)
     encoded = cv2.imencode(".png", image[..., ::-1])[1]
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            aside.write_bytes(encoded.tobytes())
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
-    except OSError as error:
-        raise OSError(
-            error.errno,
-            f"The picture could not be written ({error.strerror}); check the folder's rights and the disk's room",
-            str(path),
-        ) from error
+    write_bytes(path, encoded.tobytes())
 
 
 def _depth_colours(kind: DepthKind) -> np.ndarray:

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from depth_lightning.reporting.colour import BACKGROUND, FRAME, INK, MUTED_INK, font, round_ticks
-from depth_lightning.reporting.tables import HIGHER_IS_BETTER, interval, number, print_rows, with_arrow
+from depth_lightning.reporting.tables import interval, number, print_rows, with_arrow
 
 
 class RankedRun(NamedTuple):
@@ -27,9 +27,11 @@ class RankedRun(NamedTuple):
     """The ranks of the runs that it cannot be told apart from, at 5 %, corrected for all pairs."""
 
 
-def print_ranking(title: str, metric: str, runs: Sequence[RankedRun], notes: Sequence[str]) -> None:
+def print_ranking(
+    title: str, metric: str, higher_is_better: bool, runs: Sequence[RankedRun], notes: Sequence[str]
+) -> None:
     """Print one row per run, the best first."""
-    header = {"rank": True, "run": False, with_arrow(metric): True, "95 % interval": True}
+    header = {"rank": True, "run": False, with_arrow(metric, higher_is_better): True, "95 % interval": True}
     header |= {"behind the first": True, "95 % interval ": True, "p (Holm)": True, "not told apart from": False}
     rows = [
         [
@@ -50,7 +52,7 @@ def p_value(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def draw_ranking(metric: str, runs: Sequence[RankedRun]) -> np.ndarray:
+def draw_ranking(metric: str, higher_is_better: bool, runs: Sequence[RankedRun]) -> np.ndarray:
     """A dot with its interval per run, the best on top; those not told apart from the first in ink, others in grey.
 
     Returns:
@@ -71,7 +73,7 @@ def draw_ranking(metric: str, runs: Sequence[RankedRun]) -> np.ndarray:
     def place(value: float) -> float:
         return left + 10 + (value - low) / (high - low) * (width - left - 40)
 
-    better = "more" if metric in HIGHER_IS_BETTER else "less"
+    better = "more" if higher_is_better else "less"
     draw.text((left + 10, 12), f"{metric} ({better} is better), mean and 95 % interval", INK, text)
     for tick in round_ticks(low, high, most=6):
         draw.line((place(tick), top, place(tick), height - 36), fill=FRAME)

@@ -16,6 +16,8 @@ class EvaluationResult:
 
     metrics: Mapping[str, float]
     """Name → average over the images scored."""
+    higher_is_better: Mapping[str, bool]
+    """Name → whether more is better, of the same metrics."""
     counts: ValidationCounts
     intervals: Intervals = field(default_factory=lambda: Intervals({}, "images", 0))
     """95 % bootstrap intervals of the metrics, from a fixed seed."""

@@ -17,20 +17,18 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf, read_write
 
+from depth_lightning.atomic import write_text
 from depth_lightning.runs.host_memory import keep_freed_memory
+from depth_lightning.runs.outcome import FAILED
 from depth_lightning.runs.overrides import typed
 from depth_lightning.settings import SettingError, text
-from depth_lightning.training.saving.checkpointing import EXIT_SAVED
+from depth_lightning.training.saving.signals import EXIT_SAVED
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 # Errors whose message is meant for the person at the terminal: a wrong value, a missing or broken file.
 EXPECTED_ERRORS = (ValueError, OSError, ModuleNotFoundError)
-
-
-FAILED = "failed.txt"
-"""In the folder of a sweep's job that failed: why."""
 
 
 def run_job(work: Callable[[DictConfig], Result], cfg: DictConfig) -> Result | None:
@@ -53,7 +51,7 @@ def run_job(work: Callable[[DictConfig], Result], cfg: DictConfig) -> Result | N
         if end.code != 1:  # a signal's, which is for the whole sweep
             raise
         reason = _in_words(end.__cause__)
-    mark.write_text(f"{reason}\n")
+    write_text(mark, f"{reason}\n")
     return None
 
 
@@ -158,6 +156,7 @@ def _must_share_folder() -> None:
 
 def quiet() -> None:
     """Silence what Lightning says about things that are as they should be; its warnings stay, once each."""
+    logging.raiseExceptions = False  # a log file on a full disk: what is logged is on the terminal, too
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).setLevel(logging.WARNING)

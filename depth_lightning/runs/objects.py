@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from depth_lightning.data import DepthDataModule, Mixture
+from depth_lightning.data.augmentation import augmentation_options
 from depth_lightning.data.da2k import DA2K
 from depth_lightning.data.photometric import ColourNoise
 from depth_lightning.data.transforms import EvaluationTransform, TrainTransform
@@ -25,11 +26,15 @@ from depth_lightning.metrics import ERRORS, DepthMetrics, ErrorFunction, Protoco
 from depth_lightning.models import DepthAnythingV2, LoadReport, load_weights, resolve_weights
 from depth_lightning.runs.checkpoint import describe
 from depth_lightning.runs.earlier import current
+from depth_lightning.runs.options import argument_names
 from depth_lightning.runs.overrides import typed_key
 from depth_lightning.settings import SettingError, one_of, several, within
 from depth_lightning.training import DepthModule, Objective
 
 log = logging.getLogger(__name__)
+
+LOADER = ("size", "crop", "augmentation", "batch_size", "eval_batch_size", "num_workers", "on_error")
+"""Keys of `data` that no data set is given unless its node says so."""
 
 
 def build(path: str, node: Any, **arguments: Any) -> Any:
@@ -69,11 +74,11 @@ def build_network(model: DictConfig) -> DepthAnythingV2:
 def start_weights(network: DepthAnythingV2, model: DictConfig) -> LoadReport | None:
     """Load `model.weights` as `model.init` says, and say what was loaded; say it loudly where nothing is."""
     if model.weights is None:
-        said = (
+        message = (
             f"NO PRETRAINED WEIGHTS: this {model.encoder} starts from random (model.weights=null). "
             "It takes far more data and time than fine-tuning."
         )
-        rank_zero_only(log.warning)(said)
+        rank_zero_only(log.warning)(message)
         return None
     report = load_weights(network, resolve_weights(model.weights), init=model.init, force=model.force)
     rank_zero_only(log.info)(str(report))
@@ -83,12 +88,12 @@ def start_weights(network: DepthAnythingV2, model: DictConfig) -> LoadReport | N
 def build_data(cfg: DictConfig) -> DepthDataModule:
     """The data module of `data`."""
     data = cfg.data
-    geometry, colour = _augmentation(data.augmentation)
+    geometry, colour = _augmentation(cfg)
     skip = data.get("on_error") == "skip"  # a checkpoint may be older than the option
     with within("data"):
         return DepthDataModule(
-            dataset=_mixture(data) if "parts" in data else partial(build, "data.dataset", data.dataset),
-            train_transform=TrainTransform(data.size, data.crop, geometry),
+            dataset=_mixture(data) if "parts" in data else dataset_of(data),
+            train_transform=TrainTransform(data.size, data.crop, **geometry),
             eval_transform=EvaluationTransform(data.size),
             batch_size=data.batch_size,
             eval_batch_size=data.eval_batch_size,
@@ -99,12 +104,54 @@ def build_data(cfg: DictConfig) -> DepthDataModule:
         )
 
 
-def _augmentation(chosen: str | Sequence[Any]) -> tuple[Any, ColourNoise | None]:
+def dataset_of(data: DictConfig, path: str = "data") -> Callable[..., Any]:
+    """What opens a split of a data set, called with `split`.
+
+    Args:
+        data: of one data set, no mixture.
+        path: of `data` in the configuration, for messages.
+    """
+    return partial(_open_split, data, path)
+
+
+def _open_split(data: DictConfig, path: str, **arguments: Any) -> Any:
+    try:
+        return build("", dataset_node(data), **arguments)
+    except SettingError as error:
+        name = error.name.lstrip(".")
+        if (own := name.rpartition(".")[2]) in data:
+            raise SettingError(f"{path}.{own}", error.problem) from None
+        raw = OmegaConf.to_container(data.dataset, resolve=False)
+        raise SettingError(typed_key(f"{path}.dataset", raw, name), error.problem) from None
+
+
+def dataset_node(data: DictConfig) -> dict[str, Any]:
+    """The node `data.dataset`, where every argument that it leaves out has the value of the key of that name in `data`.
+
+    So an option of a data set is written once, where a person types it: `data.root`, not `data.dataset.root`.
+    """
+    keys = plain(data)
+    node = keys.pop("dataset")
+    return _completed(node, {key: value for key, value in keys.items() if key not in LOADER})
+
+
+def _completed(node: dict[str, Any], keys: Mapping[str, Any]) -> dict[str, Any]:
+    taken = argument_names(get_object(current(node)["_target_"]))
+    own = {
+        key: _completed(value, keys) if isinstance(value, dict) and "_target_" in value else value
+        for key, value in node.items()
+    }
+    return {key: value for key, value in keys.items() if key in taken} | own
+
+
+def _augmentation(cfg: DictConfig) -> tuple[dict[str, Any], ColourNoise | None]:
     """What the transform does in the workers, and what is done on the device."""
-    recipes = {"article": ("flip", ColourNoise()), "authors": ("flip", None), "none": ("none", None)}
-    if OmegaConf.is_list(chosen):
-        return build("data.augmentation", chosen), None
-    return recipes[one_of("data.augmentation", chosen, recipes, " Or a list of albumentations transforms.")]
+    written = (cfg.data.augmentation, cfg.get("augmentation"))
+    options = augmentation_options(*(plain(node) if OmegaConf.is_config(node) else node for node in written))
+    transforms = build("augmentation.transforms", options.pop("transforms"))
+    geometry = {"flip_probability": options.pop("flip_probability"), "transforms": transforms}
+    colour = ColourNoise(**options)
+    return geometry, colour if colour.jitter_probability or colour.noise_probability else None
 
 
 def _mixture(data: DictConfig) -> Callable[[str], Mixture]:
@@ -114,7 +161,7 @@ def _mixture(data: DictConfig) -> Callable[[str], Mixture]:
 
     def open_split(split: str) -> Mixture:
         names = data.parts if split == "train" or data.validate_on is None else data.validate_on
-        parts = {name: build(f"data.parts.{name}.dataset", data.parts[name].dataset, split=split) for name in names}
+        parts = {name: dataset_of(data.parts[name], f"data.parts.{name}")(split=split) for name in names}
         with within("data"):
             return Mixture(parts, plain(data.weights), data.samples_per_epoch) if split == "train" else Mixture(parts)
 

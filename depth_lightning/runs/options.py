@@ -31,6 +31,7 @@ from depth_lightning.settings import (
     number,
     one_of,
     optional,
+    several,
     text,
     unknown,
     whole_number,
@@ -65,6 +66,7 @@ COMMON: Options = {
     "seed": partial(whole_number, least=0, most=2**32 - 1),
     "run_dir": PATH,
     "metrics": {"*": partial(text, what="the import path of a function")},
+    "trust": partial(several, count=None, what="a list of packages", check=partial(text, what="a package")),
 }
 NETWORK: Options = {**COMMON, "checkpoint": PATH_OR_NONE, "model": MODEL, "data": DATA}
 TRAIN: Options = {
@@ -72,6 +74,7 @@ TRAIN: Options = {
     **dict.fromkeys(("protocol", "optimizer", "scheduler", "trainer"), OBJECT),
     "loss": {**dict.fromkeys(("metres", "up_to_scale", "disparity"), OBJECT), "across_devices": None},
     **{group: {"*": OBJECT} for group in ("callbacks", "logger")},
+    "augmentation": None,
     **dict.fromkeys(("compile", "self_check", "baseline", "report"), boolean),
 }
 COMMANDS: Mapping[str, Options] = {
@@ -115,6 +118,7 @@ COMMANDS: Mapping[str, Options] = {
     "show": {
         **COMMON,
         "data": DATA,
+        "augmentation": None,
         "split": partial(one_of, choices=("train", "val")),
         **dict.fromkeys(("images", "draws"), whole_number),
     },
@@ -259,13 +263,15 @@ class _Checked(NamedTuple):
         if "_target_" in raw and any(self.is_typed(f"{path}.{key}") for key in raw):
             own = {name: rule for name, rule in options.items() if name != "*"}
             names = {**_arguments(path, raw), **own}
+        if isinstance(raw.get("dataset"), dict):  # its arguments are the keys beside it
+            names = {**dict.fromkeys(_names_below(f"{path}.dataset", raw["dataset"])), **names}
         for key, entry in raw.items():
             at = f"{path}.{key}" if path else str(key)
             if key in HYDRAS:
                 continue
             rule = names.get(key, names.get("*"))
             if self.is_typed(at):
-                if key not in names and "*" not in names and not self._is_read(at, key, raw):
+                if key not in names and "*" not in names and not self._is_read(at, raw):
                     raise unknown(at, [name for name in names if name != "*"])
                 self._entry(at, entry, value[key], rule, may_be_none="*" in names)
             self.node(at, entry, value[key], rule if isinstance(rule, Mapping) else ANYTHING)
@@ -283,29 +289,37 @@ class _Checked(NamedTuple):
             if rule is OBJECT and "_target_" not in value:
                 raise SettingError(path, "has no _target_, the class that it is to be. Is its name misspelt?")
 
-    def _is_read(self, path: str, key: str, node: Mapping[str, Any]) -> bool:
-        """Whether another key refers to this one; or would, were not that argument of the data set typed itself."""
-        if "_target_" in node:
-            return False
-        if any(f"{path}.".startswith(f"{each}.") or each.startswith(f"{path}.") for each in self.references):
-            return True
-        return key in _names_below(f"{path.rpartition('.')[0]}.dataset", node.get("dataset"))
+    def _is_read(self, path: str, node: Mapping[str, Any]) -> bool:
+        """Whether another key refers to this one."""
+        below = (f"{path}.".startswith(f"{each}.") or each.startswith(f"{path}.") for each in self.references)
+        return "_target_" not in node and any(below)
 
 
 def _names_below(path: str, node: Any) -> Iterator[str]:
-    """The arguments of an object and of those within it."""
+    """The arguments of a data set and of the objects within it, whose options are the keys beside it."""
     if isinstance(node, dict):
-        yield from _arguments(path, node) if "_target_" in node else ()
+        yield from argument_names(_called(path, node)) - {"split"} if "_target_" in node else ()
         for key, entry in node.items():
             yield from _names_below(f"{path}.{key}", entry)
 
 
-def _arguments(path: str, node: Mapping[str, Any]) -> Options:
-    """The arguments that a node's class or function takes, as options; without those that the command gives it."""
+def argument_names(called: Any) -> set[str]:
+    """The names of the arguments of a class or function; with those of its base, where a class takes any others."""
+    parameters = inspect.signature(called).parameters
+    passes_on = isinstance(called, type) and any(each.kind == each.VAR_KEYWORD for each in parameters.values())
+    return {*parameters, *(argument_names(called.__base__) if passes_on else ())}
+
+
+def _called(path: str, node: Mapping[str, Any]) -> Any:
     try:
-        called = get_object(current(node)["_target_"])
+        return get_object(current(node)["_target_"])
     except (ImportError, ValueError, AttributeError) as error:
         raise SettingError(f"{path}._target_", f"cannot be imported: {str(error).splitlines()[0]}") from error
+
+
+def _arguments(path: str, node: Mapping[str, Any]) -> Options:
+    """The arguments that a node's class or function takes, as options; without those that the command gives it."""
+    called = _called(path, node)
     checks = LIGHTNING.get(called, {})
     try:
         parameters = inspect.signature(called).parameters.values()

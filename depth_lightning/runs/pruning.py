@@ -10,17 +10,16 @@ import logging
 import math
 from pathlib import Path
 from statistics import median
-from typing import Final, Literal
+from typing import Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
+from depth_lightning.atomic import write_text
+from depth_lightning.runs.outcome import PRUNED
 from depth_lightning.settings import one_of, text, whole_number
 
 log = logging.getLogger(__name__)
-
-PRUNED: Final = "pruned.json"
-"""In the folder of a run that was ended: at which step, its best value, and the median of the others."""
 
 
 class MedianPruning(Callback):
@@ -91,7 +90,7 @@ class MedianPruning(Callback):
     def _record(self, step: int, others: float) -> None:
         best, middle = self.sign * self.best, self.sign * others
         content = {"step": step, self.monitor: best if math.isfinite(best) else None, "median": middle}
-        (self.run_dir / PRUNED).write_text(json.dumps(content))
+        write_text(self.run_dir / PRUNED, json.dumps(content))
         rank_zero_only(log.info)(
             f"Ended at step {step}: {self.monitor} is {best:.4f}, and the median of the runs before {middle:.4f}."
         )

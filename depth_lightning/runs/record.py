@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from depth_lightning.data.augmentation import augmentation_in_words, augmentation_options
 from depth_lightning.models import find_release
 from depth_lightning.models.provenance import metadata_path, read_json
 from depth_lightning.models.weight_files import read_weights
@@ -93,12 +94,14 @@ def recipe(run: DictConfig) -> dict[str, str]:
     batch = f"{data.get('batch_size')} per device"
     if (accumulated := trainer.get("accumulate_grad_batches", 1)) != 1:
         batch += f", accumulated over {accumulated}"
-    said = {
+    answers = {
         "training data": ", ".join(data["parts"]) if "parts" in data else without_paths(data_in_words(data)),
         "started from": start,
         "encoder": "frozen" if model.get("freeze_encoder") else "trained",
         "image size": f"shorter side {data.get('size')}, crop {data.get('crop') or 'none'}",
-        "augmentation": str(data.get("augmentation")),
+        "augmentation": augmentation_in_words(
+            augmentation_options(data["augmentation"], _values(run, "augmentation") or None)
+        ),
         "loss": "; ".join(f"{kind}: {_call(loss)}" for kind, loss in _values(run, "loss").items()),
         "optimiser": _call(_values(run, "optimizer")),
         "schedule": _call(_values(run, "scheduler")),
@@ -111,7 +114,7 @@ def recipe(run: DictConfig) -> dict[str, str]:
         "gradient clipping": str(trainer.get("gradient_clip_val") or "none"),
         "seed": str(run.get("seed")),
     }
-    return {what: how for what, how in said.items() if how}
+    return {what: how for what, how in answers.items() if how}
 
 
 def subject(cfg: DictConfig) -> dict[str, Any]:

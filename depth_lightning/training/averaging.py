@@ -6,6 +6,7 @@ from typing import Any
 import lightning
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.trainer.states import TrainerFn
 
 from depth_lightning.settings import number, optional, whole_number
 
@@ -28,6 +29,7 @@ class AveragedWeights(EMAWeightAveraging):
     """
 
     _swapped = False
+    """Whether the module holds the average, for a validation to score."""
 
     def __init__(
         self,
@@ -52,12 +54,20 @@ class AveragedWeights(EMAWeightAveraging):
         """
         if isinstance(trainer.strategy, ModelParallelStrategy):
             raise ValueError("callbacks=ema averages whole networks, and trainer=fsdp splits them: take trainer=ddp.")
-        self._device = trainer.strategy.root_device
+        pl_module.to(trainer.strategy.root_device)
         super().setup(trainer, pl_module, stage)
 
-    def _swap_models(self, pl_module: lightning.LightningModule) -> None:
-        super()._swap_models(pl_module)
-        self._swapped = not self._swapped
+    def on_validation_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Validate the average, while it is made."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            super().on_validation_epoch_start(trainer, pl_module)
+            self._swapped = True
+
+    def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Train on with the weights that are trained."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            super().on_validation_epoch_end(trainer, pl_module)
+            self._swapped = False
 
     def on_save_checkpoint(self, trainer: lightning.Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
         """Put the average in the place of the network, and the weights that are trained beside it."""
@@ -70,6 +80,5 @@ class AveragedWeights(EMAWeightAveraging):
         """Leave the network as it is until the end of the run is saved."""
 
     def on_fit_end(self, trainer: lightning.Trainer, module: Any) -> None:
-        """Give the network the average, and be done."""
+        """Give the network the average."""
         super().on_train_end(trainer, module)
-        self._average_model = None

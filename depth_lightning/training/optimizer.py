@@ -48,5 +48,6 @@ def adamw(
         fused=all(parameter.is_cuda for parameters in groups.values() for parameter in parameters) or None,
     )
     # A fused optimizer offers to unscale fp16 gradients itself, after clipping, so that Lightning refuses to clip them.
+    # torch 2.11 to 2.15 has it say so in this attribute alone.
     optimizer._step_supports_amp_scaling = False
     return optimizer

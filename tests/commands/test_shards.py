@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import resource
 import shutil
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from depth_lightning.commands.pack import pack, write_shards
+from depth_lightning import atomic
+from depth_lightning.commands.pack import pack, split_folder, write_shards
 from depth_lightning.data import NYUDepthV2, object_store
 from depth_lightning.data.bad_samples import BadSampleList, Samples
 from depth_lightning.data.object_store import ObjectStore, StorageError
@@ -28,7 +30,11 @@ from depth_lightning.sample import DepthKind, DepthSample
 if TYPE_CHECKING:
     from object_server import ObjectServer
 
-webdataset = pytest.importorskip("webdataset", reason="needs the extra shards")
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache of its own."""
+    monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
 
 
 def sample(number: int, kind: DepthKind = DepthKind.METRES) -> DepthSample:
@@ -49,7 +55,9 @@ def equal(one: DepthSample, other: DepthSample) -> bool:
 
 def packed(root: str, numbers: range, shard_mb: float = 0.015, endpoint_url: str | None = None) -> ObjectStore:
     store = ObjectStore(root, endpoint_url)
-    shards = list(write_shards((encode(sample(number)) for number in numbers), "train", store, shard_mb))
+    encoded = (encode(sample(number)) for number in numbers)
+    with split_folder(store, "train") as folder:
+        shards = list(write_shards(encoded, "train", folder, store, shard_mb))
     with tempfile.TemporaryDirectory() as folder:
         index = Path(folder) / "index.json"
         index.write_text(write_index({"train": shards}, {}))
@@ -83,14 +91,31 @@ def test_nothing_is_lost(compress: bool, kind: DepthKind) -> None:
     assert equal(decode(encode(sample(3, kind), compress), "here"), sample(3, kind))
 
 
-def test_every_sample_is_found_and_webdataset_finds_the_same(tmp_path: Path) -> None:
+def test_every_sample_is_found(tmp_path: Path) -> None:
     packed(str(tmp_path), range(23))
     shards = DepthShards(tmp_path, "train")
     assert len(shards.shards) >= 4
     assert all(equal(shards[number], sample(number)) for number in range(23))
     with pytest.raises(IndexError):
         shards[23]
-    files = [str(tmp_path / shard.file) for shard in shards.shards]
+
+
+def test_the_same_samples_make_the_same_bytes(tmp_path: Path) -> None:
+    for folder in ("one", "other"):
+        packed(str(tmp_path / folder), range(5))
+    one, other = (sorted((tmp_path / folder).rglob("*.tar")) for folder in ("one", "other"))
+    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in other] and one
+    with tarfile.open(one[0]) as archive:
+        members = archive.getmembers()
+    assert {(m.mtime, m.uid, m.gid, m.uname, m.gname, m.mode) for m in members} == {(0, 0, 0, "", "", 0o644)}
+    keys = [member.name.partition(".")[0] for member in members]
+    assert keys == sorted(keys) and keys[:3] == 3 * ["000000_000000"]  # of a sample side by side, as webdataset wants
+
+
+def test_webdataset_reads_the_same(tmp_path: Path) -> None:
+    webdataset = pytest.importorskip("webdataset")
+    packed(str(tmp_path), range(23))
+    files = [str(path) for path in sorted(tmp_path.rglob("*.tar"))]
     theirs = list(webdataset.WebDataset(files, shardshuffle=False))
     assert len(theirs) == 23
     for number, item in enumerate(theirs):
@@ -320,3 +345,52 @@ def test_the_order_is_elastic_and_goes_on(tmp_path: Path) -> None:
     assert len(one) == 7 and all(len(batch) == 8 for batch in one)
     assert batches(2) == batches(4) == one
     assert batches(2, resumed=24) == one[3:]
+
+
+def test_a_pack_that_ended_early_is_not_in_the_way_of_the_next(
+    compose_config: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, done = tmp_path / "packed", 0
+    overrides = ["data=rooms", f"data.root={tmp_path}", "data.train_images=5", "data.val_images=3"]
+    cfg = compose_config("pack", [*overrides, f"output={output}"], tmp_path)
+
+    def at_the_last(meanwhile: Callable[[], None]) -> None:
+        def counting(sample: DepthSample, compress: bool) -> dict[str, bytes]:
+            nonlocal done
+            done += 1
+            if done == 8:
+                meanwhile()
+            return encode(sample, compress)
+
+        monkeypatch.setattr("depth_lightning.commands.pack.encode", counting)
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    at_the_last(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        pack(cfg)
+    assert done == 8 and not list(output.iterdir())
+
+    killed = output / f".partial-{atomic._machine()}-999999999-000000-0-train"
+    killed.mkdir()
+    (killed / "000000.tar").write_bytes(b"half")
+    monkeypatch.undo()
+    atomic._remove_abandoned.cache_clear()  # as in a new process
+    pack(cfg)
+    assert sorted(path.name for path in output.iterdir()) == ["index.json", "train", "val"]
+    assert [len(DepthShards(output, split)) for split in ("train", "val")] == [5, 3]
+
+    shutil.rmtree(output)
+    done = 0
+
+    def another() -> None:
+        monkeypatch.undo()
+        pack(cfg)
+
+    at_the_last(another)
+    with pytest.raises(FileExistsError, match=rf"{output}/val exists: another process has written it meanwhile"):
+        pack(cfg)
+    assert sorted(path.name for path in output.iterdir()) == ["index.json", "train", "val"]
+    assert [len(DepthShards(output, split)) for split in ("train", "val")] == [5, 3]
+    assert len(DepthShards(output, "train")[0].image) == 84

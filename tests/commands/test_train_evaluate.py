@@ -87,9 +87,9 @@ def test_a_root_that_is_typed_reaches_the_data_set(trained, compose_config, tmp_
 
 def test_environment_variables_are_resolved_in_a_checkpoint(compose_config, monkeypatch):
     monkeypatch.setenv("NYU_ROOT", "/somewhere/nyu")
-    config = describe(compose_config("train", []))
-    assert config["data"]["root"] == "/somewhere/nyu"
-    assert config["data"]["dataset"]["root"] == "${..root}"
+    assert describe(compose_config("train", []))["data"]["root"] == "/somewhere/nyu"
+    rooms = describe(compose_config("train", ["data=rooms"]))
+    assert rooms["data"]["dataset"]["count"]["train"] == "${...train_images}"
 
 
 def _leaves(value):
@@ -143,7 +143,10 @@ def test_data_that_is_not_there_is_named_before_weights_are_fetched(name, data, 
     [
         ([], "Nothing to evaluate"),
         (["checkpoint=nowhere.ckpt"], "no such file"),
-        (["checkpoint=README.md"], "no checkpoint of train.py"),
+        (
+            ["checkpoint=README.md"],
+            r"checkpoint=README\.md is no checkpoint: it starts with .*model\.weights=",
+        ),
         (["checkpoint=tests"], "It is a folder"),
     ],
 )

@@ -19,7 +19,8 @@ from PIL import Image
 
 from depth_lightning.data import DepthDataModule, DepthEncoding, DepthPairs, Mixture, NYUDepthV2
 from depth_lightning.data.bad_samples import BadSampleList, Samples, TooManyBadSamplesError
-from depth_lightning.data.files import MAX_SIDE, read_image, read_map
+from depth_lightning.data.files import read_image, read_map
+from depth_lightning.data.reading import MAX_SIDE
 from depth_lightning.data.transforms import EvaluationTransform, TrainTransform
 from depth_lightning.sample import DepthDataset, DepthKind, DepthSample
 
@@ -229,7 +230,7 @@ def loaded(root: Path, listing: Path | None, num_workers: int = 0, world_size: i
     for rank in range(world_size):
         data = DepthDataModule(
             partial(NYUDepthV2, root),
-            TrainTransform(28, (28, 28), "none"),
+            TrainTransform(28, (28, 28), flip_probability=0),
             EvaluationTransform(28),
             batch_size=20 // world_size,
             eval_batch_size=10,
@@ -279,6 +280,91 @@ def test_replacements_are_the_same_for_any_workers_and_devices(
             (path.split("/")[0], str(broken / path)) for path in BROKEN
         ]
         assert all("expected an HDF5 file, found one that is cut short" in row["reason"] for row in rows)
+
+
+class Given(list[DepthSample]):
+    """A data set of these samples."""
+
+
+GOOD = DepthSample(
+    np.zeros((H, W, 3), np.uint8), np.ones((H, W), np.float32), np.ones((H, W), bool), DepthKind.METRES, "a"
+)
+NAN = np.where(np.eye(H, W) > 0, np.float32(np.nan), np.float32(1))
+IMAGE = "expected an image of (h, w, 3) uint8, found"
+TARGET = "expected a target of (h, w) float32, found"
+MASK = "expected a mask of (28, 42) bool, found"
+FINITE = "expected finite values, and 0 where unknown, found nan to nan."
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image": np.zeros((H, W), np.uint8)}, f"a: {IMAGE} (28, 42) uint8."),
+        ({"image": np.zeros((H, W, 4), np.uint8)}, f"a: {IMAGE} (28, 42, 4) uint8."),
+        ({"image": np.zeros((H, W, 3))}, f"a: {IMAGE} (28, 42, 3) float64."),
+        ({"image": np.zeros((0, W, 3), np.uint8)}, f"a: {IMAGE} (0, 42, 3) uint8."),
+        ({"target": np.ones((H, W))}, f"a: {TARGET} (28, 42) float64."),
+        ({"target": np.ones((H, W, 1), np.float32)}, f"a: {TARGET} (28, 42, 1) float32."),
+        ({"mask": np.ones((H, W))}, f"a: {MASK} (28, 42) float64."),
+        ({"mask": np.ones((W, H), bool)}, f"a: {MASK} (42, 28) bool."),
+        ({"target": NAN}, f"a: {FINITE}"),
+        ({"target": NAN, "mask": np.isfinite(NAN)}, f"a: {FINITE}"),
+        ({"target": NAN, "kind": DepthKind.DISPARITY}, f"a: {FINITE}"),
+        (
+            {"target": -np.eye(H, W, dtype=np.float32)},
+            "a: expected depth above 0 wherever the mask has it valid, found values from -1.",
+        ),
+        (
+            {"target": np.ones((W, H), np.float32), "mask": np.ones((W, H), bool)},
+            "a: expected a target of the aspect of its image, found 42×28 for 28×42 (h×w).",
+        ),
+    ],
+)
+def test_every_data_set_is_checked_by_the_same_function(change: dict, message: str) -> None:
+    for data in (Samples(Given([GOOD._replace(**change)])), Samples(Mixture({"x": Given([GOOD._replace(**change)])}))):
+        with pytest.raises(ValueError) as caught:
+            data[0]
+        assert str(caught.value) in (message, f"x/{message}")
+    holes = np.where(NAN == 1, NAN, 0)
+    assert Samples(Given([GOOD._replace(target=holes, mask=holes > 0)]))[0].mask.sum() == H * W - H
+    assert Samples(Given([GOOD._replace(target=-np.ones((H, W), np.float32), kind=DepthKind.DISPARITY)]))[0].mask.all()
+
+
+def test_evaluation_passes_over_an_image_that_costs_too_much(tmp_path: Path) -> None:
+    strip = GOOD._replace(
+        image=np.zeros((20, 2000, 3), np.uint8), target=np.ones((20, 2000), np.float32), mask=np.ones((20, 2000), bool)
+    )
+    source = Given([GOOD._replace(id=str(number)) for number in range(100)])
+    source[7] = strip._replace(id="strip")
+    data = DepthDataModule(
+        lambda split: source,
+        TrainTransform(28, (28, 28)),
+        EvaluationTransform(518),
+        2,
+        bad_samples=tmp_path / "bad.csv",
+    )
+    evaluated = [data.val_data[number] for number in range(100)]
+    assert sum(sample.mask.any() for sample in evaluated) == 99 and not evaluated[7].mask.any()
+    assert (
+        "strip: expected an image that takes the network at most 16,384 tokens, found 136,900"
+        in (tmp_path / "bad.csv").read_text()
+    )
+    whole = DepthDataModule(lambda split: source, TrainTransform(28, (28, 28)), EvaluationTransform(518), 2)
+    with pytest.raises(ValueError, match=r"^strip: expected an image that takes the network at most 16,384 tokens"):
+        whole.val_data[7]
+    # A crop of it costs what any crop does.
+    assert whole.train_data[7].image.shape == (28, 28, 3)
+
+
+def test_reasons_and_names_that_a_table_cannot_hold(tmp_path: Path) -> None:
+    bad = BadSampleList(tmp_path / "bad.csv", "train")
+    bad.add(3, "caf\udce9.png", "caf\udce9.png: broken")
+    assert bad.indices() == {3}
+    source = Given([GOOD] * 300)
+    data = Samples(source, bad)
+    source[5] = GOOD._replace(id="long" * 100_000, image=np.zeros(3))
+    assert data[5].mask.sum() == 0
+    assert bad.indices() == {3, 5} and (tmp_path / "bad.csv").stat().st_size < 2000
 
 
 def test_the_first_broken_sample_ends_the_run_by_default(broken: Path) -> None:

@@ -94,11 +94,11 @@ def test_a_point_outside_of_the_image_is_named(tmp_path, point):
 @pytest.mark.parametrize(
     "content, match",
     [
-        ("{", "damaged file .*line 1"),
+        ("{", "damaged .*line 1"),
         ("[1]", "expected a JSON object"),
         ('{"a.png": 1}', "expected a JSON object"),
         ("{}", "found none"),
-        (b"\xff{}", "damaged file"),
+        (b"\xff{}", "in UTF-8, found the byte 0xff in line 1"),
     ],
 )
 def test_a_wrong_annotation_file_is_named(tmp_path, content, match):

@@ -9,7 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from depth_lightning.data import DepthEncoding, DepthPairs
-from depth_lightning.runs import objects
+from depth_lightning.runs.objects import dataset_of
 from depth_lightning.sample import DepthKind
 from depth_lightning.settings import SettingError
 
@@ -27,8 +27,7 @@ def dataset(*overrides: str, split: str = "train") -> DepthPairs:
     """What a user gets who types the overrides."""
     with initialize_config_dir(str(CONF), version_base=None):
         cfg = compose("train", ["data=pairs", *overrides])
-    pairs: DepthPairs = objects.build("data.dataset", cfg.data.dataset, split=split)
-    return pairs
+    return dataset_of(cfg.data)(split=split)
 
 
 @pytest.fixture

@@ -2,14 +2,15 @@
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 
 from depth_lightning.data import DepthPairs
+from depth_lightning.runs.objects import dataset_of
 from depth_lightning.sample import DepthKind, DepthSample
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -21,12 +22,12 @@ def index(realdata: Path) -> list[dict]:
     return json.loads((realdata / "pairs" / "index.json").read_text())
 
 
-def everything(*overrides: str) -> list[DepthSample]:
-    """The samples of both splits."""
+def everything(*overrides: str, names: Sequence[str] = ("train", "val")) -> list[DepthSample]:
+    """The samples of both splits, or of those that are named."""
     with initialize_config_dir(str(CONF), version_base=None):
         cfg = compose("train", ["data=pairs", *overrides])
-    partial = instantiate(cfg.data.dataset, _partial_=True)
-    splits: list[DepthPairs] = [partial(split=split) for split in ("train", "val")]
+    partial = dataset_of(cfg.data)
+    splits: list[DepthPairs] = [partial(split=split) for split in names]
     return [sample for split in splits for sample in split]
 
 
@@ -49,12 +50,10 @@ def test_each_set_through_a_yaml(name: str, index: list[dict], realdata: Path, t
     if len(entries) > 1:
         overrides += [f"data.image='{name}/{{frame}}.rgb.{{ext}}'", f"data.depth='{name}/{{frame}}.depth.png'"]
         samples = everything(*overrides)
-    else:  # a single frame cannot be split: a table names it twice
+    else:  # a single frame cannot be split
         ((rgb, entry),) = entries.items()
-        (tmp_path / "a.csv").write_text(
-            f"image,depth,split\n{rgb},{entry['depth']},train\n{rgb},{entry['depth']},val\n"
-        )
-        samples = everything(*overrides, f"data.manifest={tmp_path / 'a.csv'}")
+        (tmp_path / "a.csv").write_text(f"image,depth,split\n{rgb},{entry['depth']},val\n")
+        samples = everything(*overrides, f"data.manifest={tmp_path / 'a.csv'}", names=["val"])
     assert {sample.id for sample in samples} == set(entries)
     for sample in samples:
         check(sample, entries[sample.id])
@@ -76,11 +75,9 @@ def test_one_manifest_of_all_metric_sets(index: list[dict], realdata: Path, tmp_
 def test_motorcycle_in_metres(realdata: Path, tmp_path: Path) -> None:
     """The one Middlebury frame whose calibration is known: its room is a few metres deep."""
     row = "middlebury/motorcycle.rgb.png,middlebury/motorcycle.depth.png,994.978,0.193001,31.086"
-    (tmp_path / "a.csv").write_text(
-        f"image,depth,focal_px,baseline_m,depth_offset,split\n{row},train\n{row},val\n",
-    )
+    (tmp_path / "a.csv").write_text(f"image,depth,focal_px,baseline_m,depth_offset,split\n{row},val\n")
     paths = (f"data.root={realdata / 'pairs'}", f"data.manifest={tmp_path / 'a.csv'}")
-    sample, _ = everything(*paths, "data.depth_scale=256")
+    (sample,) = everything(*paths, "data.depth_scale=256", names=["val"])
     valid = sample.target[sample.mask]
     assert sample.kind == DepthKind.METRES
     expected = [0.193001 * 994.978 / (disparity + 31.086) for disparity in (59.9102, 38.7344, 7.1914)]

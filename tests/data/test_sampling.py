@@ -1,7 +1,7 @@
 import pytest
 from torch.utils.data import DataLoader
 
-from depth_lightning.data.sampling import Draw, EvaluationSampler, TrainSampler, draw
+from depth_lightning.data.sampling import Draw, EvaluationSampler, TrainSampler, draw, evenly_spread
 from depth_lightning.sample import collate
 
 
@@ -72,3 +72,22 @@ def test_too_few_images() -> None:
         TrainSampler(7, 0, 8)
     with pytest.raises(ValueError, match="7 does not divide among 2"):
         TrainSampler(50, 0, 7, 0, 2)
+
+
+@pytest.mark.parametrize(
+    ("length", "most", "expected"),
+    [
+        (0, 3, []),
+        (7, 0, []),
+        (7, 1, [0]),
+        (7, 2, [0, 6]),
+        (7, 3, [0, 3, 6]),
+        (6, 3, [0, 2, 5]),
+        (654, 4, [0, 218, 435, 653]),
+        (5, None, [0, 1, 2, 3, 4]),
+        (3, 9, [0, 1, 2]),
+    ],
+)
+def test_items_are_evenly_spread_from_the_first_to_the_last(length: int, most: int | None, expected: list[int]) -> None:
+    assert evenly_spread(range(length), most) == expected
+    assert evenly_spread(range(100, 100 + length), most) == [100 + index for index in expected]

@@ -1,3 +1,7 @@
+import logging
+import os
+import sys
+
 import cv2
 import numpy as np
 import pytest
@@ -86,6 +90,69 @@ def test_photos_are_read_as_viewers_show_them(tmp_path):
     for name in ("text.png", "empty.png"):
         with pytest.raises(ValueError, match="damaged"):
             read_photo(tmp_path / name)
+
+
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
+
+
+def test_heic_is_an_image_and_names_the_extra_that_reads_it(photos, monkeypatch):
+    for name in ("IMG_0001.HEIC", "b.heif"):
+        (photos / name).write_bytes(HEIC)
+    assert _names(photos) == ["IMG_0001", "a.JPG", "a.png", "b.heif", "b.jpg", "inner/ü 1"]
+    assert _names(f"{photos}/*.HEIC") == ["IMG_0001"]
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    (photos / "renamed.jpg").write_bytes(HEIC)  # as some programs save it
+    for name in ("IMG_0001.HEIC", "renamed.jpg"):
+        with pytest.raises(
+            ValueError, match=rf"{name}: .*found HEIC, which needs pillow-heif: pip install 'depth-lig.*heif"
+        ):
+            read_photo(photos / name)
+
+
+def test_heic_is_read(tmp_path):
+    pillow_heif = pytest.importorskip("pillow_heif", reason="needs the optional package pillow-heif")
+    pixels = np.zeros((60, 80, 3), np.uint8)
+    pixels[:, :40] = 255, 0, 0
+    pillow_heif.from_pillow(Image.fromarray(pixels)).save(tmp_path / "a.heic", quality=95)
+    read = read_photo(tmp_path / "a.heic")
+    assert read.shape == (60, 80, 3) and read.dtype == np.uint8
+    assert abs(read.astype(int) - pixels).mean() < 2
+    (tmp_path / "a.heic").write_bytes((tmp_path / "a.heic").read_bytes()[:-20])
+    with pytest.raises(ValueError, match=r"a\.heic: expected an image, found one that is cut short or damaged"):
+        read_photo(tmp_path / "a.heic")
+
+
+def test_what_is_left_out_is_said(photos, caplog):
+    (photos / "clip.mov").touch()
+    with caplog.at_level(logging.INFO):
+        _names(photos)
+        _names(f"{photos}/*")
+    left_out = "2 files that are no images are left out (.mov 1, .md 1)."
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages == [f"input={photos}: {left_out}", f"input={photos}/*: {left_out}"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_lists_as_windows_saves_them(photos, encoding):
+    (photos / "list.txt").write_bytes("b.jpg\r\ninner/ü 1.webp\r\n".encode(encoding))
+    assert _names(photos / "list.txt") == ["b", "inner/ü 1"]
+    (photos / "list.txt").write_bytes("b.jpg\ninner/ü 1.webp\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"list\.txt: expected text in UTF-8, found the byte 0xfc in line 2"):
+        _names(photos / "list.txt")
+
+
+def test_what_is_no_file_is_an_input_that_cannot_be_read(photos):
+    os.mkfifo(photos / "c.png")
+    for source in (photos, f"{photos}/*.png", photos / "c.png"):
+        images = {image.path.name: image.path for image in find_images(str(source))[1]}
+        with pytest.raises(OSError, match=r"c\.png: expected a file, found a FIFO of that name"):
+            read_photo(images["c.png"])
+    os.mkfifo(photos / "list.txt")
+    os.mkfifo(photos / "clip.mp4")
+    with pytest.raises(OSError, match=r"list\.txt: expected a file, found a FIFO"):
+        find_images(str(photos / "list.txt"))
+    with pytest.raises(OSError, match=r"clip\.mp4: expected a file, found a FIFO"), open_video(photos / "clip.mp4"):
+        pass
 
 
 def test_video_frames(tmp_path):

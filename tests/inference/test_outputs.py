@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from depth_lightning.inference import CloudOptions, Intrinsics, Outputs, Prediction
-from depth_lightning.inference.outputs import aside_of, claim
+from depth_lightning.inference.outputs import claim
 
 DEPTH = np.random.default_rng(0).uniform(0.2, 9.5, (30, 40)).astype(np.float32)
 IMAGE = np.random.default_rng(1).integers(0, 256, (30, 40, 3), dtype=np.uint8)
@@ -69,13 +69,6 @@ def test_finished_files_are_left_alone(tmp_path):
     assert _outputs(tmp_path, ("png", "npy"), overwrite=True).unfinished("a", 0.0) == {"png", "npy"}
 
 
-def test_nothing_half_written_is_left(tmp_path):
-    with pytest.raises(KeyboardInterrupt), aside_of(tmp_path / "a.npy") as aside:
-        aside.write_bytes(b"half")
-        raise KeyboardInterrupt
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -122,7 +115,7 @@ def test_files_of_the_user_s_own_are_not_taken_for_finished(tmp_path):
     with pytest.raises(FileExistsError, match=r"a_depth\.png exists"):
         claim(tmp_path, {}, [tmp_path / "a_depth.png"])
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="cannot be written to"):
+    with pytest.raises(OSError, match=rf"output={tmp_path}/file/out cannot be written to: .*Not a directory"):
         claim(tmp_path / "file" / "out", {}, [])
 
 

@@ -111,3 +111,13 @@ def test_weights_with_their_metadata_load_with_nothing_else(layout, network, pre
     image = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
     np.testing.assert_array_equal(loaded.predict(image), predictor.predict(image))
     assert load(path, size=56, device="cpu").size == 56
+
+
+def test_a_picture_that_costs_too_much_is_named(predictor, tmp_path):
+    strip = np.zeros((2, 9000, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / "strip.png"), strip)
+    message = r"expected an image that takes the network at most 16,384 tokens, found \d+"
+    with pytest.raises(ValueError, match=rf"^{tmp_path}/strip\.png: {message}"):
+        predictor.predict(tmp_path / "strip.png")
+    with pytest.raises(ValueError, match=rf"^{message}"):
+        predictor.predict(strip)

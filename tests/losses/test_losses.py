@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from depth_lightning.affine import normalised
 from depth_lightning.losses import AffineInvariantLoss, SiLogLoss
-from depth_lightning.losses.affine_invariant import gradient_matching_per_image, l1_per_image, normalised
+from depth_lightning.losses.affine_invariant import gradient_matching_per_image, l1_per_image
 from depth_lightning.settings import SettingError
 
 

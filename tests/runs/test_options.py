@@ -52,7 +52,8 @@ RIGHT = {
     "data.depth_offset": [-7, -0.5],
     **{key: [-7, -0.5, math.inf, -math.inf, math.nan] for key in ("data.invalid", "data.sky_value")},
     "trainer.devices": [3],
-    "data.split_list": ["words", ["Scene20", "Scene20"]],
+    "data.split_list": ["words", ["Scene20", "Scene20"]],  # a file, and a list
+    "data.augmentation": [{"a": 1}],  # refused under the key in it
 }
 """Values that would be wrong elsewhere."""
 
@@ -69,7 +70,8 @@ def wrong_values(key, value):
         wrong = ["words", 3, True, [math.nan] * len(value), [*value, *value], {"a": 1}]
     else:
         wrong = [True, {"a": 1}, math.nan]
-    return [each for each in wrong if not any(each is right or each == right for right in RIGHT.get(key, []))]
+    rights = [value, *RIGHT.get(key, [])]
+    return [each for each in wrong if not any(each is right or each == right for right in rights)]
 
 
 def leaves(raw, path=""):
@@ -98,12 +100,12 @@ def build(cfg, command, key, tiny):
         predict.build_outputs(cfg, video=False, metric=True, max_depth=1.0)
         Predictor(tiny, cfg.data.size, cfg.device, cfg.precision)
     elif command == "export":
-        export._check_options(cfg)
+        export._chosen_layout(cfg)
     elif command == "pack":
         ObjectStore("/nowhere", cfg.endpoint_url)
     elif part == "data" and "parts" not in cfg.data and objects.is_point_pairs(cfg.data):
-        objects.build("data.dataset", cfg.data.dataset)
-    elif part == "data":
+        objects.dataset_of(cfg.data)()
+    elif part in ("data", "augmentation"):
         objects.build_data(cfg).dataset(split="train")
     elif part in ("protocol", "loss", "optimizer", "scheduler"):
         objects.build_module(cfg, tiny)
@@ -168,6 +170,7 @@ def test_every_option_of_a_group(group, compose_config, tiny, tmp_path):
         ("loss=affine_invariant +loss.disparity.trims=1", "loss.disparity.trims is no option. Did you mean "),
         ("+loss.variance_focus=0.7", "loss.variance_focus is no option. Options of loss: across_devices, disparity, "),
         ("+data.dataset.layot=h5", "data.dataset.layot is no option. Did you mean data.dataset.layout?"),
+        ("+data.layot=h5", "data.layot is no option. Did you mean data.layout?"),
         ("+reports=true", "reports is no option. Did you mean report?"),
         ("+data.depth_scale=1000", "data.depth_scale is no option. Options of data: "),
         ("+trainer.foo=1", "trainer.foo is no option. Options of trainer: accelerator, "),
@@ -185,7 +188,7 @@ def test_a_key_that_nothing_reads_is_refused_with_the_nearest(typed, message, co
 def test_what_something_reads_may_be_added(compose_config, tmp_path):
     typed = [
         *("trainer=cpu", "model=tiny", "+model.features=16", "+loss.metres.per_image=true", "callbacks.worst=null"),
-        *("+trainer.val_check_interval=0.5", "+callbacks.watch.window=50", "data.dataset.layout=h5"),
+        *("+trainer.val_check_interval=0.5", "+callbacks.watch.window=50", "data.layout=h5"),
         *("+callbacks.mine._target_=lightning.pytorch.callbacks.Timer", "+callbacks.mine.duration=00:00:01:00"),
         *("+logger.wandb._target_=depth_lightning.reporting.loggers.wandb_logger", "+logger.wandb.entity=mine"),
         *("+data.mine=/data", "data.root=${.mine}/nyu", "+rate=1e-5", "optimizer.lr=${rate}"),
@@ -194,7 +197,7 @@ def test_what_something_reads_may_be_added(compose_config, tmp_path):
     cfg = compose_config("train", typed, tmp_path)
     check(cfg, "train")
     assert objects.build_network(cfg.model).head.scratch.output_conv1.in_channels == 16
-    assert cfg.optimizer.lr == 1e-5 and cfg.data.dataset.root == "/data/nyu"
+    assert cfg.optimizer.lr == 1e-5 and objects.dataset_node(cfg.data)["root"] == "/data/nyu"
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ def test_what_was_deleted_is_deleted_from_what_the_run_says():
     rest = {"data": {"size": 84}, "protocol": {"clip": True}, "metrics": {}, "seed": 1}
     saved = OmegaConf.create({"model": model, **rest})
     composed = OmegaConf.create({"model": {}, "data": {"size": 518}, "protocol": {}, "metrics": {}, "seed": 0})
+    composed.update(checkpoint="a.ckpt", trust=[])
     merged = overlay(saved, composed, ["~model.features", "~protocol.clip", "data.size=518"])
     assert merged.model == {"encoder": "tiny"} and merged.protocol == {} and merged.data.size == 518
     assert merged.seed == 1 and saved.model == model

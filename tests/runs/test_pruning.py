@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from depth_lightning.runs.pruning import PRUNED, MedianPruning
+from depth_lightning.runs.outcome import PRUNED
+from depth_lightning.runs.pruning import MedianPruning
 
 STEPS_PER_EPOCH = 3
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from depth_lightning.metrics import Protocol
-from depth_lightning.runs.sweep import compare_sweep, read_jobs
+from depth_lightning.runs.jobs import compare_sweep, read_jobs
 
 ROOT = Path(__file__).resolve().parents[2]
 

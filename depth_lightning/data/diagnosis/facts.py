@@ -4,7 +4,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from depth_lightning.data.bad_samples import path_of
+from depth_lightning.data.bad_samples import check_arrays, path_of
 from depth_lightning.data.diagnosis.duplicates import Fingerprint, fingerprint
 from depth_lightning.data.diagnosis.edges import agreement
 from depth_lightning.data.diagnosis.planes import Plane, flat_windows
@@ -65,6 +65,7 @@ def examine(source: DepthDataset, index: int, detailed: bool, focal: float | Non
     refused = ""
     try:
         sample = source[index]
+        check_arrays(sample)
     except (OSError, ValueError) as error:
         refused = " ".join(str(error).split())
         read = getattr(source, "read", None)

@@ -1,6 +1,6 @@
-"""Maps of numbers as few bytes, which a browser decodes on its own: quantised, differences, deflated.
+"""Maps of numbers in few bytes, quantised, differenced and deflated, which a browser decodes without a library.
 
-decode.js reads them.
+`decodeMap` in data.js reads them.
 """
 
 import zlib

@@ -10,6 +10,8 @@ from lightning.pytorch.callbacks import Callback
 class LearningRates(Callback):
     """Logs every group's learning rate under lr/<group>."""
 
+    decisive = ()
+
     def on_train_batch_start(self, trainer: lightning.Trainer, module: Any, batch: Any, batch_index: int) -> None:
         """Log the rates that the coming step uses."""
         for group in trainer.optimizers[0].param_groups:

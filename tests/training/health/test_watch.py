@@ -285,6 +285,14 @@ def test_a_compiled_network_is_inspected_module_by_module():
     assert calls
 
 
+def test_the_layer_of_a_block_where_infinities_begin_is_named():
+    network = DepthAnythingV2("tiny")
+    network.encoder.blocks[1].mlp.fc1.bias.data[0] = torch.inf
+    objective = Objective(SiLogLoss(), SiLogLoss(), AffineInvariantLoss(), "metric", 10.0)
+    findings, _ = inspect_step(network, objective, [batch(0)])
+    assert findings.first_output.startswith("the output of encoder.blocks.1.mlp.fc1 (Linear)")
+
+
 def test_gradient_norms_are_those_of_a_plain_backward_pass():
     torch.manual_seed(0)
     network = DepthAnythingV2("tiny")

@@ -1,18 +1,44 @@
 """ONNX: a traced network as a file, and that file in onnxruntime."""
 
+import json
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from depth_lightning.inference.export import Runner, require
+from depth_lightning.inference.export.comparison import Runner
+from depth_lightning.inference.export.graph import Graph
 
 _LARGEST_FILE: Final = 1.9e9
 """Bytes; protobuf ends at 2 GiB, and the tensors of more go into a file beside it."""
+
+
+class Onnx(Graph):
+    """`model.onnx`, with the metadata in its metadata_props."""
+
+    name = "onnx"
+    packages = ("onnx", "onnxscript", "onnxruntime")
+    library = "onnx"
+    tags = ("onnx",)
+    file = "model.onnx"
+    example = """
+import onnxruntime
+
+session = onnxruntime.InferenceSession("model.onnx")
+({quantity},) = session.run(None, {{"image": image}})  # (b, 3, h, w) float32 RGB in [0, 1]; {size}
+"""
+
+    def save(self, program: ExportedProgram, path: Path, description: Mapping[str, Any]) -> Runner:
+        """Write the file; how to run it."""
+        output = "depth" if description["output"] == "metric" else "disparity"
+        texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in description.items()}
+        save_onnx(program, path, output, texts)
+        return onnx_runner(path)
 
 
 def save_onnx(program: ExportedProgram, path: Path, output: str, metadata: Mapping[str, str]) -> None:
@@ -23,11 +49,9 @@ def save_onnx(program: ExportedProgram, path: Path, output: str, metadata: Mappi
         path: to write to; beside it `<name>.data` where the weights exceed what one file can hold.
         output: name of the output.
         metadata: goes into the file's metadata_props.
-
-    Raises:
-        ModuleNotFoundError: onnx or onnxscript is not installed.
     """
-    require("layout=onnx", "onnx", "onnxscript")
+    for name in ("onnxscript", "onnx_ir"):  # they log every step
+        logging.getLogger(name).setLevel(logging.WARNING)
     converted = torch.onnx.export(
         program, dynamo=True, verbose=False, input_names=["image"], output_names=[output], external_data=False
     )
@@ -38,12 +62,7 @@ def save_onnx(program: ExportedProgram, path: Path, output: str, metadata: Mappi
 
 
 def onnx_runner(path: Path) -> Runner:
-    """The file in onnxruntime, on the CPU, with as many threads as torch has.
-
-    Raises:
-        ModuleNotFoundError: onnxruntime is not installed.
-    """
-    require("layout=onnx", "onnxruntime")
+    """The file in onnxruntime, on the CPU, with as many threads as torch has."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
