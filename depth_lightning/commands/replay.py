@@ -58,10 +58,11 @@ def replay(folder: Path, device: str | None = None, trust: Sequence[str] = ()) -
     from depth_lightning.training.health.inspection import inspect_step
 
     incident = read_incident(folder)
-    if not incident.config:
+    if not (isinstance(incident.config, dict) and incident.config):
         raise ValueError(f"{folder}/incident.json holds no configuration, so that the network cannot be built from it.")
-    refuse_resolvers({part: incident.config.get(part) for part in BUILT}, str(folder))
-    cfg = OmegaConf.create(incident.config)
+    recorded = {part: incident.config.get(part) for part in BUILT}
+    refuse_resolvers(recorded, str(folder))
+    cfg = OmegaConf.create(recorded)
     refuse_strangers(cfg, BUILT, str(folder), trust=trust)
     network = objects.build_network(cfg.model)
     load_run_state(network, incident.weights, folder / "weights.safetensors")

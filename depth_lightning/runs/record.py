@@ -24,8 +24,12 @@ class Origin:
     """None where it is not known."""
 
 
-def find_origin(weights: str | Path | None) -> Origin:
+def find_origin(weights: str | Path | None, passed: frozenset[Path] = frozenset()) -> Origin:
     """What `model.weights` goes back to: through this project's exports and checkpoints to where they started.
+
+    Args:
+        weights: a path or a hub id.
+        passed: files on the way to it, each of which names the next.
 
     Raises:
         ValueError: a file on the way cannot be read.
@@ -36,12 +40,15 @@ def find_origin(weights: str | Path | None) -> Origin:
     if release is not None:
         return Origin(release.repo, release.licence)
     path = Path(weights).expanduser()
+    if path.absolute() in passed:
+        return Origin(None, None)  # in a circle, which no run of ours makes
     metadata = metadata_path(path)
     if metadata.is_file() and "starting_weights" in (content := read_json(metadata)):
         return Origin(content["starting_weights"], content.get("licence"))
     if path.is_file() and (config := read_weights(path).run_config) is not None:
         model = config.get("model")
-        return find_origin(model.get("weights") if isinstance(model, Mapping) else None)
+        named = model.get("weights") if isinstance(model, Mapping) else None
+        return find_origin(named, passed | {path.absolute()})
     return Origin(path.name, None)
 
 

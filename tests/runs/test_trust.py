@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 
 from depth_lightning.commands.evaluate import evaluate
 from depth_lightning.runs.checkpoint import chosen_network, describe, overlay, read_run_checkpoint
+from depth_lightning.runs.record import Origin, find_origin
 from depth_lightning.runs.trust import UntrustedConfigError, refuse_strangers
 
 RUNS = "open('{proof}', 'w').close()"
@@ -178,3 +179,8 @@ def test_all_that_the_project_writes_itself_passes(compose_config, plain):
         saved = OmegaConf.create(describe(train))
         overlay(saved, plain, ["checkpoint=a.ckpt"])
         refuse_strangers(saved, ("model", "loss", "optimizer", "scheduler", "protocol", "metrics"), "incident")
+
+
+def test_weights_that_name_themselves_come_from_nowhere(checkpoint, tmp_path):
+    path = checkpoint(lambda c: c["model"].update(weights=str(tmp_path / "a.ckpt")))
+    assert find_origin(path) == Origin(None, None)
