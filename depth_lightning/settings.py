@@ -96,7 +96,7 @@ def text(name: str, value: Any, what: str) -> str:
 
 
 def several(name: str, value: Any, count: int | None, what: str, check: Check) -> tuple[Any, ...]:
-    """As many values as `count`, None for any number, that all pass the check; `what` is for the message, as before."""
+    """Values that all pass the check, `count` of them, None for any number; `what` they are is for the message."""
     if isinstance(value, Sequence) and not isinstance(value, str) and count in (None, len(value)):
         with suppress(SettingError):
             return tuple(check(name, item) for item in value)

@@ -55,7 +55,7 @@ def train(cfg: DictConfig) -> float:
         network.compile()
     module = objects.build_module(cfg, network)
     callbacks, loggers = (objects.build_all(cfg, group) for group in ("callbacks", "logger"))
-    objects.check_monitors(callbacks, module)
+    objects.check_monitors(cfg, module)
     trainer = objects.build_trainer(cfg, list(callbacks.values()), list(loggers.values()))
     data.setup("fit")  # before weights are fetched: what is wrong with the data is soon said
     recorded = {**objects.plain(cfg), "protocol_hash": module.metrics.protocol.hash}

@@ -14,7 +14,7 @@ from depth_lightning.data.pair_table import Pair, PairTable
 from depth_lightning.data.reading import naming
 from depth_lightning.data.splits import select
 from depth_lightning.sample import DepthSample
-from depth_lightning.settings import SettingError, number, one_of, optional, text
+from depth_lightning.settings import number, one_of, optional, several, text
 
 
 class DepthPairs:
@@ -62,8 +62,9 @@ class DepthPairs:
         named = {"root": root, "image": image, "depth": depth, "mask": mask, "manifest": manifest}
         for name, value in {**named, "depth_key": depth_key}.items():
             optional(name, value, partial(text, what="a name" if name == "depth_key" else "a path or a pattern"))
-        if split_list is not None and not isinstance(split_list, Sequence):
-            raise SettingError("split_list", f"is a file below root, or a list of scenes, found {split_list!r}.")
+        if not isinstance(split_list, str | None):
+            what = "a file below root, or a list of scenes, folders or images"
+            several("split_list", split_list, None, what, partial(text, what="a name"))
         self.depth_key = depth_key
         folder = None if root is None else Path(root).expanduser()
         if manifest is not None:

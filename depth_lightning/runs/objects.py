@@ -267,15 +267,15 @@ def build_all(cfg: DictConfig, group: str) -> dict[str, Any]:
     return {name: each for name, each in build(group, cfg.get(group) or {}).items() if each is not None}
 
 
-def check_monitors(callbacks: Mapping[str, Callback], module: DepthModule) -> None:
-    """Refuse callbacks that go by a number below val/ which is not validated; they would say so after an epoch.
+def check_monitors(cfg: DictConfig, module: DepthModule) -> None:
+    """Refuse callbacks that go by a metric below val/ that is not validated, which would show after an epoch.
 
     Raises:
         SettingError: one does.
     """
     validated = [f"val/{name}" for name in (*module.metrics.errors, *module.affine_metrics.errors)]
-    for name, callback in callbacks.items():
-        monitor = getattr(callback, "monitor", None)
+    for name, node in (plain(cfg).get("callbacks") or {}).items():
+        monitor = None if node is None else node.get("monitor")
         if isinstance(monitor, str) and (monitor.startswith("val/") or f"val/{monitor}" in validated):
             one_of(f"callbacks.{name}.monitor", monitor, validated)
 

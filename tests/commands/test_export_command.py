@@ -104,12 +104,13 @@ def test_nothing_is_overwritten_and_nothing_is_left_half_written(call, tmp_path)
 @pytest.mark.parametrize(
     "overrides, message",
     [
-        (["layout=tensorrt"], "layout is one of official, safetensors, transformers, onnx, pt2; found 'tensorrt'"),
+        (["layout=tensorrt"], r"^layout is one of official, safetensors, transformers, onnx, pt2, found 'tensorrt'\.$"),
         (["size=[42,56]"], "size is for layout=onnx and layout=pt2; layout=official holds the weights"),
         (["precision=float16"], "precision is for layout=onnx and layout=pt2"),
-        (["layout=pt2", "size=518"], r"size is \[height,width\]"),
-        (["layout=pt2", "size=[42,50]"], "multiples of 14"),
-        (["layout=pt2", "precision=bfloat16"], "precision is one of"),
+        (["layout=pt2", "size=518"], r"^size is \[height,width\] in multiples of 14, .* found 518\.$"),
+        (["layout=pt2", "size=[42,50]"], r"^size is .*multiples of 14.* found \[42, 50\]"),
+        (["layout=pt2", "precision=bfloat16"], r"^precision is float32 or float16, found 'bfloat16'\.$"),
+        (["score_images=0"], r"^score_images is a whole number, 1 or above, found 0\.$"),
         (["metrics_file=none.json"], "there is no such file"),
     ],
 )

@@ -12,6 +12,6 @@ def test_what_stands_beside_the_weights_holds_unless_typed(typed, max_depth, siz
     path = tmp_path / "mine.pth"
     save_weights(DepthAnythingV2("tiny", max_depth=42.0), path, metadata={"size": 140})
     overrides = ["model=tiny", f"model.weights={path}", *typed]
-    cfg, state = chosen_network(compose_config("predict", overrides), overrides, "predict with")
+    cfg, state = chosen_network(compose_config("predict", overrides), overrides, "predict")
     assert state is None
     assert (cfg.model.max_depth, cfg.data.size) == (max_depth, size)

@@ -72,7 +72,7 @@ def test_finished_files_are_left_alone(tmp_path):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"save": ("depth",)}, r"^save is png, npy, .* or video, found 'depth'\."),
+        ({"save": ("depth",)}, r"^save is one of png, npy, .*, video, found 'depth'\."),
         ({"save": ()}, "^save is a list of png, .*; found none"),
         ({"png_scale": 0}, r"^png_scale is a number above 0, found 0\."),
         ({"overwrite": "no"}, r"^overwrite is true or false, found 'no'\."),

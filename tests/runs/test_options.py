@@ -52,7 +52,7 @@ RIGHT = {
     "data.depth_offset": [-7, -0.5],
     **{key: [-7, -0.5, math.inf, -math.inf, math.nan] for key in ("data.invalid", "data.sky_value")},
     "trainer.devices": [3],
-    "data.split_list": ["words"],  # a file
+    "data.split_list": ["words", ["Scene20", "Scene20"]],  # a file, and a list
     "data.augmentation": [{"a": 1}],  # refused under the key in it
 }
 """Values that would be wrong elsewhere."""
@@ -257,9 +257,15 @@ def test_a_standard_error_is_not_replaced(compose_config, tmp_path):
 def test_what_is_not_validated_is_not_monitored(monitor, compose_config, tiny, tmp_path):
     typed = ["callbacks=early_stopping", f"callbacks.early_stopping.monitor={monitor}"]
     cfg = compose_config("train", typed, tmp_path)
-    callbacks = objects.build_all(cfg, "callbacks")
     with pytest.raises(SettingError, match=rf"^callbacks\.early_stopping\.monitor is one of val/abs_rel.*'{monitor}'"):
-        objects.check_monitors(callbacks, objects.build_module(cfg, tiny))
+        objects.check_monitors(cfg, objects.build_module(cfg, tiny))
+
+
+def test_a_group_may_be_left_out(compose_config, tiny, tmp_path):
+    cfg = compose_config("train", ["trainer=cpu", "~callbacks", "~logger"], tmp_path)
+    check(cfg, "train")
+    assert objects.build_all(cfg, "callbacks") == objects.build_all(cfg, "logger") == {}
+    objects.check_monitors(cfg, objects.build_module(cfg, tiny))
 
 
 def test_a_run_has_an_end(compose_config, tmp_path):
