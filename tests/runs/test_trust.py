@@ -51,7 +51,7 @@ def chosen(compose_config, checkpoint, plain):
     def choose(change, *typed):
         cfg = compose_config("evaluate", list(typed)) if typed else plain.copy()
         cfg.checkpoint = str(checkpoint(change))
-        return chosen_network(cfg, typed, "score")[0]
+        return chosen_network(cfg, typed, "evaluate")[0]
 
     return choose
 
