@@ -64,7 +64,7 @@ class BadSampleList:
                 if not size:
                     writer.writerow(COLUMNS)
                 writer.writerow((self.split, index, path, reason))
-                content = rows.getvalue().encode()
+                content = rows.getvalue().encode(errors="surrogateescape")
                 if os.write(file.fileno(), content) < len(content):  # whole rows only, also on a full disk
                     os.ftruncate(file.fileno(), size)
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -32,7 +32,7 @@ def checkpoint(recorded, tmp_path):
     def write(change):
         config = copy.deepcopy(recorded)
         change(config)
-        torch.save({"config": config, "state_dict": {}, "global_step": 1}, tmp_path / "a.ckpt")
+        torch.save({"config": config, "state_dict": {"a": torch.zeros(1)}, "global_step": 1}, tmp_path / "a.ckpt")
         return tmp_path / "a.ckpt"
 
     return write
@@ -149,9 +149,10 @@ def test_what_is_typed_is_the_users_own(chosen, tmp_path):
     strange = lambda c: c["data"]["dataset"].update(_target_="my_package.MyData")  # noqa: E731
     assert chosen(strange, "data=nyu").data.dataset._target_ == "depth_lightning.data.NYUDepthV2"
     typed = chosen(
-        lambda c: None, "+metrics.mine=builtins.len", "data.root=s3://bucket/x", "+data.endpoint_url=http://h"
+        lambda c: None, "data=shards", "data.root=s3://bucket/x", "data.endpoint_url=http://h"
     )
-    assert typed.metrics.mine == "builtins.len" and typed.data.endpoint_url == "http://h"
+    assert typed.data.endpoint_url == "http://h"
+    assert chosen(lambda c: None, "+metrics.mine=builtins.len").metrics.mine == "builtins.len"
     own = "data.dataset._target_=my_package.MyData"
     assert chosen(lambda c: None, own).data.dataset._target_ == "my_package.MyData"
 
