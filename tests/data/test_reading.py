@@ -140,7 +140,7 @@ def test_an_h5_file_with_a_filter_that_is_not_here(tmp_path: Path) -> None:
         size = h5py.h5s.create_simple((28, 42))
         h5py.h5d.create(file.id, b"depth", h5py.h5t.IEEE_F32LE, size, made).write_direct_chunk((0, 0), b"abc" * 100)
     with pytest.raises(
-        OSError, match=r"a\.h5: .* a filter compressed which HDF5 does not have here .*HDF5_PLUGIN_PATH"
+        OSError, match=r"a\.h5: .* compressed with a filter that HDF5 does not have here .*HDF5_PLUGIN_PATH"
     ):
         read_map(tmp_path / "a.h5")
 
