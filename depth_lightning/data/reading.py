@@ -65,7 +65,7 @@ def naming(where: Path | str, expected: str, advice: str = "Copy it again.") -> 
         if isinstance(error, OSError) and (elsewhere := _unreadable_here(where, error)):
             raise elsewhere from error
         if isinstance(error, MemoryError) or _TOO_LARGE.search(str(error)):
-            problem = f"one that does not fit into the free memory ({_detail(error)}). Make it smaller"
+            problem = f"one that does not fit into memory ({_detail(error)}). Make it smaller"
             raise ValueError(f"{where}: expected {expected}, found {problem}, or lower data.num_workers.") from error
         problem = f"one that is cut short or damaged ({_detail(error)}). {advice}"
         raise ValueError(f"{where}: expected {expected}, found {problem}") from error

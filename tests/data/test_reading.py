@@ -75,7 +75,7 @@ def test_own_words_stay_and_get_the_name_once() -> None:
 
 @pytest.mark.parametrize("error", [MemoryError("Unable to allocate 3 TiB"), MemoryError()])
 def test_what_memory_does_not_hold(error: Exception) -> None:
-    message = r"a\.png: expected an image, found one that does not fit into the memory"
+    message = r"a\.png: expected an image, found one that does not fit into memory"
     with pytest.raises(ValueError, match=message), naming("a.png", "an image"):
         raise error
 
