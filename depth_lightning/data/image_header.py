@@ -1,16 +1,16 @@
-"""The size that the header of a picture claims, before a decoder takes memory for it.
+"""The size that an image header claims, read before a decoder allocates memory for it.
 
-OpenCV refuses more than 2³⁰ pixels, which are 3 to 6 GB of memory; a PNG of one colour needs a thousandth of that.
+OpenCV refuses more than 2³⁰ pixels, which take 3 to 6 GB of memory; a PNG of one colour takes a thousandth on disk.
 """
 
 import struct
 
 SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-"""Markers of a JPEG's segments that begin with its size."""
+"""Markers of the JPEG segments that hold the image size."""
 
 
 def claimed_size(content: memoryview) -> tuple[int, int] | None:
-    """(h, w) of a PNG, JPEG, BMP or TIFF; None of anything else, and where the header is damaged."""
+    """(h, w) of a PNG, JPEG, BMP or TIFF; None for anything else or a damaged header."""
     start = bytes(content[:4])
     try:
         if start == b"\x89PNG":
@@ -29,7 +29,7 @@ def claimed_size(content: memoryview) -> tuple[int, int] | None:
 
 
 def _frame(content: memoryview) -> int:
-    """Where the segment of a JPEG begins that has its size."""
+    """Offset of the JPEG segment that holds the image size."""
     at = 2
     while content[at + 1] not in SOF:
         filled = content[at + 1] == 0xFF  # any number of these may come before a marker
@@ -38,7 +38,7 @@ def _frame(content: memoryview) -> int:
 
 
 def _tiff(content: memoryview, order: str) -> tuple[int, int]:
-    """Width and height of a TIFF's first picture."""
+    """Width and height of a TIFF's first image."""
     (at,) = struct.unpack_from(f"{order}I", content, 4)
     (count,) = struct.unpack_from(f"{order}H", content, at)
     tags = {}
