@@ -72,10 +72,8 @@ class DepthMetrics(PerImageMetrics):
             return super().bounds(values, pixels, units)
         powers = np.array([POOLED.get(name, 0) for name in self.errors])
         pooled = powers > 0
-        intervals = mean_intervals(values[:, pooled] ** powers[pooled], units, weights=pixels) ** (
-            1 / powers[pooled, None]
-        )
-        return dict(zip((name for name in self.errors if name in POOLED), map(tuple, intervals.tolist()), strict=True))
+        ends = mean_intervals(values[:, pooled] ** powers[pooled], units, weights=pixels) ** (1 / powers[pooled, None])
+        return dict(zip((name for name in self.errors if name in POOLED), map(tuple, ends.tolist()), strict=True))
 
 
 def prepare(prediction: Tensor, target: Tensor, mask: Tensor, protocol: Protocol) -> tuple[Tensor, Tensor, Aligned]:
