@@ -281,16 +281,16 @@ def claim(folder: Path, settings: Mapping[str, Any], files: Sequence[Path]) -> N
     """
     manifest = folder / MANIFEST
     wanted: dict[str, Any] = json.loads(json.dumps(settings))
-    found: dict[str, Any] = {}
+    recorded: dict[str, Any] = {}
     if manifest.is_file():
         try:
-            found = json.loads(manifest.read_text(encoding="utf-8"))
+            recorded = json.loads(manifest.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"{manifest} cannot be read ({error}). Give another output=…") from error
         differing = [
             f"{label} was {before!r} and is {after!r}"
-            for key in wanted.keys() & found.keys()
-            for label, before, after in _differences(key, found[key], wanted[key])
+            for key in wanted.keys() & recorded.keys()
+            for label, before, after in _differences(key, recorded[key], wanted[key])
         ]
         if differing:
             raise ValueError(
@@ -302,7 +302,7 @@ def claim(folder: Path, settings: Mapping[str, Any], files: Sequence[Path]) -> N
             f"{present} exists, but {MANIFEST}, which records its settings, is missing. Give another output=…"
         )
     try:
-        write_text(manifest, json.dumps({**found, **wanted}, indent=2, ensure_ascii=False) + "\n")
+        write_text(manifest, json.dumps({**recorded, **wanted}, indent=2, ensure_ascii=False) + "\n")
     except OSError as error:
         raise OSError(error.errno, f"output={folder} cannot be written to: {error.strerror}") from error
 
