@@ -35,7 +35,7 @@ def test_numbers_of_a_metric_of_ones_own_point_the_way_it_states():
     [
         ("depth-anything/Depth-Anything-V2-Small", "Apache-2.0", "apache-2.0", "licensed under Apache-2.0."),
         ("depth-anything/Depth-Anything-V2-Base", "CC-BY-NC-4.0", "cc-by-nc-4.0", "No commercial use."),
-        ("mine.pth", None, "unknown", "not on record"),
+        ("mine.pth", None, "unknown", "whose licence is unknown"),
         (None, None, "unknown", "random weights"),
     ],
 )
