@@ -349,9 +349,9 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path):
     def fill():
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
 
-    reason = r"new\.ckpt could not be written\. File too large: it takes \d+\.\d kB\. .* of step 4, is whole\. "
+    reason = r"new\.ckpt could not be written\. File too large: it takes \d+\.\d kB\. .* of step 4, is intact\. "
     try:
-        with pytest.raises(OSError, match=reason + ".* checkpoint=auto goes on") as error:
+        with pytest.raises(OSError, match=reason + ".* checkpoint=auto resumes") as error:
             fit(tmp_path, At("on_train_batch_end", 9, fill))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -384,7 +384,7 @@ def test_arguments_are_checked(name, value, expected, tmp_path):
 
 
 def test_a_monitor_that_is_not_validated_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"monitor=val/typo is none of what is validated: val/abs_rel"):
+    with pytest.raises(ValueError, match=r"monitor=val/typo is not a validation metric. Choose one of: val/abs_rel"):
         fit(tmp_path, checkpoints={"monitor": "val/typo"})
 
 
