@@ -292,7 +292,7 @@ def test_the_same_global_batches_go_on_in_other_shares(tmp_path):
 def test_other_global_batches_are_refused(tmp_path):
     with pytest.raises(End):
         fit(tmp_path, At("on_train_batch_end", 7, die))
-    with pytest.raises(ValueError, match=r"began with: 4 images, .* found 8 = 1 × 4 × 2"):
+    with pytest.raises(ValueError, match=r"began with: 4 images = .* found 8 = 1 × 4 × 2"):
         go_on(tmp_path, batch_size=4)
 
 
