@@ -120,7 +120,7 @@ def _check(path: str, node: Mapping[str, Any], source: str, typed: Sequence[str]
             unknown = own.keys() - special - parameters.keys() - BESIDE.get(path, set())
             if unknown:
                 raise UntrustedConfigError(
-                    f"{source}: {path}.{min(unknown)} in its configuration is no argument of {target}."
+                    f"{source}: {path}.{min(unknown)} in its configuration is not an argument of {target}."
                 )
 
 

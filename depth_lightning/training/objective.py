@@ -70,8 +70,8 @@ class Objective(nn.Module):
         if not self.across_devices or not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
             return prediction, target, mask, kinds
         numbers = _gather(torch.tensor(kinds, device=target.device)).tolist()
-        whole: Tensor = _OfAllDevices.apply(prediction)
-        return whole, _gather(target), _gather(mask.byte()).bool(), [DepthKind(number) for number in numbers]
+        gathered: Tensor = _OfAllDevices.apply(prediction)
+        return gathered, _gather(target), _gather(mask.byte()).bool(), [DepthKind(number) for number in numbers]
 
     def forward(self, prediction: Tensor, target: Tensor, mask: Tensor, kinds: Sequence[DepthKind]) -> Tensor:
         """Scalar loss of (b, h, w) predictions, targets and masks, and b kinds."""

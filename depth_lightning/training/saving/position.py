@@ -42,19 +42,19 @@ def position_of(trainer: lightning.Trainer) -> Position:
     """The run's position; to be called between two optimizer steps."""
     epochs = trainer.fit_loop.epoch_progress.state_dict()["current"]
     done = trainer.fit_loop.epoch_loop.batch_progress.state_dict()
-    epoch, batches, whole = epochs["processed"], done["current"]["processed"], int(trainer.num_training_batches)
+    epoch, batches, full = epochs["processed"], done["current"]["processed"], int(trainer.num_training_batches)
     if epochs["started"] == epochs["processed"]:  # the batch counter still has its value from the previous epoch
-        ended_early = 0 < batches < whole
+        ended_early = 0 < batches < full
         epoch, batches = (epoch - 1, batches) if ended_early else (epoch, 0)
     return Position(
         epoch=epoch,
         batches=batches,
         total_batches=done["total"]["processed"],
-        validated=not trainer.validating and batches < whole,
+        validated=not trainer.validating and batches < full,
         stopped=trainer.should_stop,
         accumulated=trainer.accumulate_grad_batches,
         global_batch_size=trainer.datamodule.global_batch_size,  # type: ignore[attr-defined]
-        steps_per_epoch=-(-whole // trainer.accumulate_grad_batches),
+        steps_per_epoch=-(-full // trainer.accumulate_grad_batches),
     )
 
 
