@@ -22,7 +22,7 @@ def test_the_newest_is_found_and_one_without_all_parts_passed_over(tmp_path):
     (last / "meta.pt").unlink()
     found = newest_whole(tmp_path)
     assert found.path == previous
-    assert found.passed_over == [f"{last} is a folder without all parts of a checkpoint."]
+    assert found.passed_over == [f"{last} is a folder that lacks parts of a checkpoint."]
 
 
 def test_folders_and_files_take_each_others_place(tmp_path):
