@@ -69,4 +69,4 @@ def test_a_wrong_folder_is_one_sentence(tmp_path, capsys):
     assert "holds no incident.json" in capsys.readouterr().err
     (tmp_path / "incident.json").write_text("{")
     assert replay.main([str(tmp_path)]) == 1
-    assert "torn" in capsys.readouterr().err
+    assert "truncated" in capsys.readouterr().err
