@@ -51,7 +51,7 @@ def chosen(compose_config, checkpoint, plain):
     def choose(change, *typed):
         cfg = compose_config("evaluate", list(typed)) if typed else plain.copy()
         cfg.checkpoint = str(checkpoint(change))
-        return chosen_network(cfg, typed, "score")[0]
+        return chosen_network(cfg, typed, "evaluate")[0]
 
     return choose
 
@@ -148,12 +148,11 @@ def test_an_environment_variable_reaches_no_file(checkpoint, compose_config, mon
 def test_what_is_typed_is_the_users_own(chosen, tmp_path):
     strange = lambda c: c["data"]["dataset"].update(_target_="my_package.MyData")  # noqa: E731
     assert chosen(strange, "data=nyu").data.dataset._target_ == "depth_lightning.data.NYUDepthV2"
-    typed = chosen(
-        lambda c: None, "+metrics.mine=builtins.len", "data.root=s3://bucket/x", "+data.endpoint_url=http://h"
-    )
+    shards = ("data=shards", "data.root=s3://bucket/x", "data.endpoint_url=http://h")
+    typed = chosen(lambda c: None, "+metrics.mine=builtins.len", *shards)
     assert typed.metrics.mine == "builtins.len" and typed.data.endpoint_url == "http://h"
-    own = "data.dataset._target_=my_package.MyData"
-    assert chosen(lambda c: None, own).data.dataset._target_ == "my_package.MyData"
+    own = "data.dataset._target_=collections.UserList"
+    assert chosen(lambda c: None, own).data.dataset._target_ == "collections.UserList"
 
 
 def test_trust_names_packages_whole(chosen):
