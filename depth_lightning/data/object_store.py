@@ -112,8 +112,8 @@ class ObjectStore:
             except OSError:  # of this machine's disk
                 raise
             except Exception as error:  # boto3 raises anything over an answer that is none
-                why = "it redirects to itself" if isinstance(error, RecursionError) else f"{error!r}"
-                raise StorageError(f"{place}: {why}. {advice}") from error
+                found = "it redirects to itself" if isinstance(error, RecursionError) else str(error)
+                raise StorageError(f"{place}: {found or type(error).__name__}. {advice}") from error
             log.warning(f"{why} Trying again in {wait_s:g} s.")
             time.sleep(wait_s)
             advice = "It was tried again and again: see that the storage answers."

@@ -6,7 +6,6 @@ from typing import Any
 from depth_lightning.data.augmentation import augmentation_options
 
 MOVED = {
-    "depth_lightning.commands.comparison": "depth_lightning.runs.sweep",
     "depth_lightning.training.callbacks.LearningRates": "depth_lightning.training.display.learning_rates.LearningRates",
     "depth_lightning.training.callbacks.StepSeed": "depth_lightning.training.saving.step_seed.StepSeed",
     "depth_lightning.training.callbacks": "depth_lightning.training.display.panels",

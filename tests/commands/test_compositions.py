@@ -2,10 +2,9 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from depth_lightning.data import DepthPairs
 from depth_lightning.data.augmentation import BY_NAME
@@ -13,7 +12,7 @@ from depth_lightning.data.photometric import ColourNoise
 from depth_lightning.runs import objects
 from depth_lightning.runs.earlier import comparable
 
-RECORDED: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("compositions.json").read_text())
+RECORDED = json.loads(Path(__file__).with_name("compositions.json").read_text())
 """By overrides of train.py: parts of the configuration, from when data.dataset held every option of data again."""
 OWN = "[{_target_: albumentations.Rotate, limit: 5}]"
 
@@ -27,14 +26,14 @@ def composed(compose_config, monkeypatch):
     return lambda *overrides: compose_config("train", list(overrides))
 
 
-def augmentation(cfg: DictConfig) -> tuple[float, int, ColourNoise | None]:
+def augmentation(cfg):
     """What is done: the probability of a flip, how many transforms of one's own, and the colours."""
     data = objects.build_data(cfg)
     transforms = data.train_transform.augment.transforms if data.train_transform.augment else []
     return data.train_transform.flip_probability, len(transforms), data.colour
 
 
-def dataset_nodes(data: dict[str, Any]) -> dict[str, Any]:
+def dataset_nodes(data):
     """What each data set was built from, by its part of the mixture."""
     return {name: part["dataset"] for name, part in data.get("parts", {"": data}).items()}
 
@@ -62,7 +61,7 @@ def test_what_is_typed_reaches_the_data_set_of_an_earlier_checkpoint():
 
 
 class OwnPairs(DepthPairs):
-    def __init__(self, split: str, **options: Any) -> None:
+    def __init__(self, split, **options):
         super().__init__(split, **options)
 
 
@@ -77,7 +76,7 @@ def test_a_class_of_ones_own_takes_what_it_has_arguments_for(composed, tmp_path)
         text = f"defaults: [pairs]\nsubfolder: here\nroot: data/${{.subfolder}}\ndataset: {dataset}\n"
         (tmp_path / "data" / f"{name}.yaml").write_text(text)
 
-    def built(name: str) -> dict[str, Any]:
+    def built(name):
         data = composed(f"hydra.searchpath=[file://{tmp_path}]", f"data={name}", "data.depth_scale=1000").data
         return objects.dataset_node(data)
 

@@ -1,7 +1,6 @@
 """Every form of data.augmentation and augmentation comes to the same options, and what cannot be right is named."""
 
 import math
-from typing import Any
 
 import pytest
 
@@ -31,7 +30,7 @@ OWN = [{"_target_": "albumentations.Rotate", "limit": 5}]
         ("article", {"transforms": OWN}, {**ARTICLE, "transforms": OWN}),
     ],
 )
-def test_forms(own: Any, chosen: Any, expected: dict[str, Any]) -> None:
+def test_forms(own, chosen, expected):
     assert augmentation_options(own, chosen) == expected
 
 
@@ -52,14 +51,14 @@ def test_forms(own: Any, chosen: Any, expected: dict[str, Any]) -> None:
         ({"flip": 0.5}, r"\.flip is no option\. Options of .*: brightness, contrast, flip_probability, "),
     ],
 )
-def test_what_cannot_be_right_is_named(value: Any, message: str) -> None:
+def test_what_cannot_be_right_is_named(value, message):
     with pytest.raises(ValueError, match=f"^data\\.augmentation{message}"):
         augmentation_options(value)
     with pytest.raises(ValueError, match=f"^augmentation{message}"):
         augmentation_options("none", value)
 
 
-def test_words() -> None:
+def test_words():
     for name, recipe in BY_NAME.items():
         assert augmentation_in_words(recipe) == name
     assert augmentation_in_words({**ARTICLE, "hue": 0, "noise_std": [0, 9]}) == "article with hue=0, noise_std=[0, 9]"

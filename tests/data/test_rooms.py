@@ -15,7 +15,7 @@ HEIGHT, WIDTH = 42, 56
 FORK = multiprocessing.get_context("fork")  # spares the children the import of torch
 
 
-def digest(folder: Path) -> dict[str, str]:
+def digest(folder):
     return {
         file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
         for file in sorted(folder.rglob("*.h5"))
@@ -177,7 +177,7 @@ def test_a_kill_leaves_no_half_cache(tmp_path):
     assert len(digest(write_rooms(tmp_path, "train", 4, 0, HEIGHT, WIDTH))) == 4
 
 
-def render(root: str) -> dict[str, str]:
+def render(root):
     return digest(write_rooms(Path(root), "train", 24, 0, HEIGHT, WIDTH))
 
 

@@ -1,7 +1,6 @@
-from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
-from typing import Any, cast
+from typing import cast
 
 import pytest
 import torch
@@ -13,7 +12,7 @@ from torch.nn.utils.parametrize import register_parametrization
 from depth_lightning.models.block import Block
 
 
-def timms(width: int = 48) -> vision_transformer.Block:
+def timms(width=48):
     torch.manual_seed(0)
     block = vision_transformer.Block(width, num_heads=3, qkv_bias=True, init_values=1e-5)
     for name, parameter in block.named_parameters():
@@ -21,7 +20,7 @@ def timms(width: int = 48) -> vision_transformer.Block:
     return block
 
 
-def gradients(block: nn.Module, tokens: Tensor, dtype: torch.dtype | None) -> tuple[Tensor, dict[str, Tensor]]:
+def gradients(block, tokens, dtype):
     block.zero_grad()
     tokens = tokens.clone().requires_grad_()
     with torch.autocast("cpu", dtype, enabled=dtype is not None):
@@ -35,7 +34,7 @@ def gradients(block: nn.Module, tokens: Tensor, dtype: torch.dtype | None) -> tu
 
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16, torch.float16])
-def test_output_and_every_gradient_are_as_near_to_the_truth_as_timms(dtype: torch.dtype | None) -> None:
+def test_output_and_every_gradient_are_as_near_to_the_truth_as_timms(dtype):
     peer, tokens = timms(), torch.randn(2, 21, 48)
     exact_output, exact = gradients(deepcopy(peer).double(), tokens.double(), None)
     peer_output, peers = gradients(peer, tokens, dtype)
@@ -48,21 +47,21 @@ def test_output_and_every_gradient_are_as_near_to_the_truth_as_timms(dtype: torc
         assert error(found[name], gradient) <= 1.5 * error(peers[name], gradient) + 5e-6, name
 
 
-def error(found: Tensor, exact: Tensor) -> float:
+def error(found, exact):
     return float((found - exact).norm() / exact.norm())
 
 
-def test_without_gradients_the_output_is_the_same() -> None:
+def test_without_gradients_the_output_is_the_same():
     block, tokens = Block(timms()), torch.randn(2, 21, 48)
     with torch.no_grad():
         torch.testing.assert_close(block(tokens), block(tokens.clone().requires_grad_()), rtol=0, atol=1e-6)
 
 
-def kept(block: nn.Module) -> int:
+def kept(block):
     """Bytes for the backward pass, without the weights."""
-    storages: dict[int, int] = {}
+    storages = {}
 
-    def pack(tensor: Tensor) -> Tensor:
+    def pack(tensor):
         storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
@@ -73,53 +72,53 @@ def kept(block: nn.Module) -> int:
     return sum(size for storage, size in storages.items() if storage not in weights)
 
 
-def test_less_is_kept_for_the_backward_pass_than_by_timm() -> None:
+def test_less_is_kept_for_the_backward_pass_than_by_timm():
     assert kept(Block(timms())) < 0.6 * kept(timms())
 
 
 class Doubled(nn.Module):
     """As an adapter wraps a layer."""
 
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self, layer):
         super().__init__()
         self.layer = layer
 
-    def forward(self, x: Tensor, **options: Any) -> Tensor:
+    def forward(self, x, **options):
         return 2 * cast(Tensor, self.layer(x, **options))
 
 
 class Shifted(nn.Linear):
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input):
         return super().forward(input) + 0.5
 
 
-def wrap(block: nn.Module, name: str) -> None:
+def wrap(block, name):
     block.set_submodule(name, Doubled(block.get_submodule(name)))
 
 
-def subclass(block: nn.Module, name: str) -> None:
+def subclass(block, name):
     linear = cast(nn.Linear, block.get_submodule(name))
     block.set_submodule(name, Shifted(linear.in_features, linear.out_features))
     block.get_submodule(name).load_state_dict(linear.state_dict())
 
 
-def parametrize(block: nn.Module, name: str) -> None:
+def parametrize(block, name):
     register_parametrization(block.get_submodule(name), "weight", nn.Tanh())
 
 
-def patch_forward(block: nn.Module, name: str) -> None:
+def patch_forward(block, name):
     module = block.get_submodule(name)
     original = module.forward
     module.forward = lambda x, **options: 2 * original(x, **options)
 
 
-def hook(block: nn.Module, name: str, kind: str, result: Callable[..., Any]) -> None:
+def hook(block, name, kind, result):
     getattr(block.get_submodule(name), f"register_{kind}")(result)
 
 
 LINEAR = ["attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"]
 ANY_PART = [*LINEAR, "norm1", "attn", "attn.q_norm", "attn.proj_drop", "ls1", "norm2", "mlp", "mlp.act", "ls2"]
-CHANGES: dict[str, tuple[list[str], Callable[[nn.Module, str], None]]] = {
+CHANGES = {
     "wrapper": (ANY_PART, wrap),
     "subclass": (LINEAR, subclass),
     "no bias": (LINEAR, lambda block, name: block.get_submodule(name).register_parameter("bias", None)),
@@ -136,9 +135,7 @@ CHANGES: dict[str, tuple[list[str], Callable[[nn.Module, str], None]]] = {
 
 
 @pytest.mark.parametrize("names, change", CHANGES.values(), ids=CHANGES)
-def test_a_part_that_was_replaced_or_hooked_counts_as_in_timm(
-    names: list[str], change: Callable[[nn.Module, str], Any]
-) -> None:
+def test_a_part_that_was_replaced_or_hooked_counts_as_in_timm(names, change):
     tokens = torch.randn(2, 21, 48)
     unchanged_output, unchanged = gradients(timms(), tokens, None)
     for name in names:
@@ -153,7 +150,7 @@ def test_a_part_that_was_replaced_or_hooked_counts_as_in_timm(
             torch.testing.assert_close(block.eval()(tokens), peer.eval()(tokens), rtol=0, atol=0)
 
 
-def test_dropout_that_is_turned_on_later_drops() -> None:
+def test_dropout_that_is_turned_on_later_drops():
     tokens = torch.randn(2, 21, 48)
     peer, block = timms(), Block(timms())
     outputs = []
@@ -165,8 +162,8 @@ def test_dropout_that_is_turned_on_later_drops() -> None:
     assert torch.equal(*outputs) and not torch.equal(outputs[0], gradients(timms(), tokens, None)[0])
 
 
-def test_a_hook_on_all_modules_sees_every_part_that_timm_calls() -> None:
-    def called(block: nn.Module) -> list[str]:
+def test_a_hook_on_all_modules_sees_every_part_that_timm_calls():
+    def called(block):
         seen, names = [], {module: name for name, module in block.named_modules()}
         with register_module_forward_hook(lambda module, inputs, output: seen.append(names[module])):
             block(torch.randn(2, 21, 48))
@@ -177,7 +174,7 @@ def test_a_hook_on_all_modules_sees_every_part_that_timm_calls() -> None:
     assert called(Block(timms())) == [name for name in called(timms()) if not name.startswith("drop_path")]
 
 
-def test_less_is_kept_again_once_the_hook_is_gone() -> None:
+def test_less_is_kept_again_once_the_hook_is_gone():
     block, tokens = Block(timms()), torch.randn(2, 21, 48)
     before = gradients(block, tokens, None)
     with block.get_submodule("attn.qkv").register_forward_hook(lambda *of: None):
@@ -188,7 +185,7 @@ def test_less_is_kept_again_once_the_hook_is_gone() -> None:
 
 @pytest.mark.parametrize("hooked", [False, True])
 @pytest.mark.parametrize("with_gradients", [False, True])
-def test_the_compiler_takes_a_block_in_one_graph(hooked: bool, with_gradients: bool) -> None:
+def test_the_compiler_takes_a_block_in_one_graph(hooked, with_gradients):
     block, tokens = Block(timms()), torch.randn(2, 21, 48)
     if hooked:
         block.get_submodule("attn.qkv").register_forward_hook(lambda *of: 2 * of[2])

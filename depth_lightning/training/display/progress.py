@@ -112,7 +112,8 @@ def _validation(trainer: lightning.Trainer) -> str:
 class TerminalProgress(ProgressBar):
     """A bar over the epoch with loss, last validation, speed and the time left of the run; messages scroll above it.
 
-    The numbers change when Lightning logs, so that the bar never waits for the device.
+    The numbers change when Lightning logs, so that the bar never waits for the device. Lightning's RichProgressBar does
+    at every step, knows the time left of an epoch alone, and has a thread, whose lock a forked worker may inherit.
     """
 
     decisive = ()
