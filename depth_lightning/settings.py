@@ -64,10 +64,17 @@ def number(
     """A finite number within the limits; `above` and `below` are exclusive, and `otherwise` ends the message."""
     is_number = isinstance(value, Real) and not isinstance(value, bool)
     if not (is_number and above < value < below and least <= value <= most):
-        limits = {"above": above, "of at least": least, "below": below, "at most": most}
-        words = " and ".join(f"{word} {limit:,.12g}" for word, limit in limits.items() if math.isfinite(limit))
-        raise SettingError(name, f"is a number{' ' if words else ''}{words}, found {value!r}.{otherwise}")
+        raise SettingError(name, f"is a number{_limits(above, least, below, most)}, found {value!r}.{otherwise}")
     return cast(float, value)
+
+
+def _limits(above: float, least: float, below: float, most: float) -> str:
+    """The limits that there are, in words."""
+    if math.isfinite(least):
+        upper = f"below {below:,.12g}" if math.isfinite(below) else f"{most:,.12g}"
+        return f" from {least:,.12g} to {upper}" if math.isfinite(min(below, most)) else f", {least:,.12g} or above"
+    limits = {"above": above, "below": below, "at most": most}
+    return " and".join(f" {word} {limit:,.12g}" for word, limit in limits.items() if math.isfinite(limit))
 
 
 def boolean(name: str, value: Any) -> bool:
@@ -110,9 +117,13 @@ def optional(name: str, value: Any, check: Check) -> Any:
 
 def unknown(name: str, known: Iterable[str]) -> SettingError:
     """The error for an unknown setting, with the known one of the most similar name, or else all of them."""
-    parent, _, own = name.rpartition(".")
-    names = sorted(known)
-    nearest = difflib.get_close_matches(own, names, n=1)
-    if nearest:
-        return SettingError(name, f"is no option. Did you mean {parent and f'{parent}.'}{nearest[0]}?")
-    return SettingError(name, f"is no option. Options{parent and f' of {parent}'}: {', '.join(names)}.")
+    parent, names = name.rpartition(".")[0], sorted(known)
+    hint = nearest(name, names) or f" Options{parent and f' of {parent}'}: {', '.join(names)}."
+    return SettingError(name, f"is no option.{hint}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint at the known setting of the most similar name beside this one; empty where there is none."""
+    parent, dot, own = name.rpartition(".")
+    matches = difflib.get_close_matches(own, list(known), n=1)
+    return f" Did you mean {parent}{dot}{matches[0]}?" if matches else ""

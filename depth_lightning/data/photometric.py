@@ -5,13 +5,19 @@ On the CPU they would cost more than reading, cropping and resizing the image to
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from depth_lightning.settings import SettingError, number, several
+
 GREY = (0.2989, 0.587, 0.114)
 """Weights of R, G and B in ITU-R 601 luma."""
+
+check_share = partial(number, least=0, most=1)
+"""Of the images, as in `settings`."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,9 @@ class ColourNoise:
         hue: rotated by up to ± this value, in full turns.
         noise_probability: share of the images that get noise.
         noise_std: (smallest, largest) standard deviation, in grey levels of 255; uniform between them.
+
+    Raises:
+        SettingError: an argument is out of range.
     """
 
     jitter_probability: float = 0.5
@@ -35,6 +44,15 @@ class ColourNoise:
     hue: float = 0.1
     noise_probability: float = 0.5
     noise_std: Sequence[float] = (0, 5)
+
+    def __post_init__(self) -> None:
+        for name in ("jitter_probability", "noise_probability", "brightness", "contrast", "saturation"):
+            check_share(name, getattr(self, name))
+        number("hue", self.hue, least=0, most=0.5)
+        what = "[smallest, largest] in grey levels of 255"
+        smallest, largest = several("noise_std", self.noise_std, 2, what, partial(number, least=0, most=255))
+        if smallest > largest:
+            raise SettingError("noise_std", f"is {what}, found {self.noise_std!r}.")
 
     def __call__(self, image: Tensor, seeds: Sequence[int]) -> Tensor:
         """The images as float32 in [0, 1].

@@ -14,6 +14,7 @@ from functools import partial
 import cv2
 import numpy as np
 
+from depth_lightning.data.photometric import check_share
 from depth_lightning.data.reading import BrokenError, naming
 from depth_lightning.sample import DepthKind, DepthSample
 from depth_lightning.settings import several, whole_number
@@ -121,7 +122,7 @@ class TrainTransform:
             what = f"[height, width] in multiples of {PATCH}, or null for the whole image"
             crop = several("crop", crop, 2, what, partial(whole_number, least=PATCH, multiple_of=PATCH))
         self.crop = crop
-        self.flip_probability = flip_probability
+        self.flip_probability = check_share("flip_probability", flip_probability)
         self.augment = _compose(transforms) if transforms else None
 
     def __call__(self, sample: DepthSample, seed: int) -> DepthSample:

@@ -16,6 +16,7 @@ from hydra.types import RunMode
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf, read_write
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from depth_lightning.atomic import write_text
 from depth_lightning.runs.host_memory import keep_freed_memory
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 # Errors whose message is meant for the user: a wrong value, a missing or damaged file, a missing package.
-EXPECTED_ERRORS = (ValueError, OSError, ModuleNotFoundError)
+EXPECTED_ERRORS = (ValueError, OSError, ModuleNotFoundError, ConfigAttributeError, ConfigKeyError)
 
 
 def run_job(work: Callable[[DictConfig], Result], cfg: DictConfig) -> Result | None:
@@ -175,6 +176,8 @@ def quiet() -> None:
 
 def _in_words(error: BaseException | None) -> str:
     """The error in words, without the traceback that a data loader's worker prepends."""
+    if isinstance(error, ConfigAttributeError | ConfigKeyError):
+        return f"{error.full_key} is missing: it cannot be left out."
     text = str(error)
     if "Traceback (most recent call last)" in text:
         text = text.strip().splitlines()[-1].rpartition(f"{type(error).__name__}: ")[2]  # its module stands before it

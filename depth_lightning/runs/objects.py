@@ -238,7 +238,7 @@ def build_trainer(cfg: DictConfig, callbacks: list[Callback], loggers: list[Logg
         SettingError: the run has no end.
         ValueError: Lightning rejects an option.
     """
-    if cfg.trainer.get("max_epochs") == -1 and cfg.trainer.get("max_steps", -1) == -1:
+    if cfg.trainer.get("max_epochs", -1) == -1 and cfg.trainer.get("max_steps", -1) == -1:
         raise SettingError(
             "trainer.max_epochs", "is -1, no limit. Then set trainer.max_steps, since a schedule needs an end."
         )

@@ -28,6 +28,7 @@ from depth_lightning.settings import (
     Check,
     SettingError,
     boolean,
+    nearest,
     number,
     one_of,
     optional,
@@ -92,7 +93,7 @@ COMMANDS: Mapping[str, Options] = {
     },
     "predict": {
         **NETWORK,
-        "data": {**DATA, "size": check_size},
+        "data": {"size": check_size},
         "input": partial(text, what="one path or pattern (several go into a .txt file, a line each)"),
         "output": PATH,
         "batch_size": whole_number,
@@ -161,6 +162,11 @@ def _overfit(name: str, value: Any) -> None:
         _batches(name, value)
 
 
+def _fast_dev_run(name: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        whole_number(name, value, otherwise=" Or true, for one batch of everything.")
+
+
 def _accelerator(name: str, value: Any) -> None:
     known = ("auto", "gpu", *sorted(AcceleratorRegistry.available_accelerators()))
     accelerators = ("cuda", "mps") if one_of(name, value, known) == "gpu" else (value,)
@@ -207,10 +213,11 @@ LIGHTNING: Mapping[Any, Mapping[str, Check]] = {
         "limit_val_batches": partial(_batches, otherwise=" Without validation there is no best checkpoint."),
         "val_check_interval": _interval,
         "overfit_batches": _overfit,
+        "fast_dev_run": _fast_dev_run,
         "num_sanity_val_steps": partial(whole_number, least=-1, otherwise=" -1: the full validation."),
         "reload_dataloaders_every_n_epochs": FROM_0,
         "deterministic": partial(optional, check=partial(one_of, choices=(True, False, "warn"))),
-        "benchmark": partial(optional, check=boolean),
+        **dict.fromkeys(("benchmark", "enable_checkpointing"), partial(optional, check=boolean)),
         **dict.fromkeys(("inference_mode", "detect_anomaly", "barebones", "sync_batchnorm"), boolean),
         **dict.fromkeys(("logger", "callbacks", "default_root_dir", "use_distributed_sampler"), _set_by_the_command),
         **dict.fromkeys(("enable_model_summary", "enable_progress_bar"), _set_by_the_command),
@@ -271,6 +278,11 @@ class _Checked(NamedTuple):
             names = {**_arguments(path, raw), **own}
         if isinstance(raw.get("dataset"), dict):  # its arguments are the keys beside it
             names = {**dict.fromkeys(_names_below(f"{path}.dataset", raw["dataset"])), **names}
+        for key, rule in options.items():
+            at = f"{path}.{key}" if path else key
+            # A mixture has parts in the place of a data set.
+            if rule is OBJECT and key not in raw and key != "*" and "parts" not in raw and self.is_typed(at):
+                raise SettingError(at, "is missing: it cannot be left out.")
         for key, entry in raw.items():
             at = f"{path}.{key}" if path else str(key)
             if key in HYDRAS:
@@ -279,6 +291,9 @@ class _Checked(NamedTuple):
             if self.is_typed(at):
                 if key not in names and "*" not in names and not self._is_read(at, raw):
                     raise unknown(at, [name for name in names if name != "*"])
+                if rule is OBJECT and isinstance(entry, dict) and "_target_" not in entry:
+                    beside = [name for name, other in raw.items() if isinstance(other, dict) and "_target_" in other]
+                    raise SettingError(at, f"has no _target_, the class that it is to be.{nearest(at, beside)}")
                 self._entry(at, entry, value[key], rule, may_be_none="*" in names)
             self.node(at, entry, value[key], rule if isinstance(rule, Mapping) else ANYTHING)
 
@@ -292,8 +307,6 @@ class _Checked(NamedTuple):
                 return
             if not isinstance(value, dict):
                 raise SettingError(path, f"is a group of settings, found {value!r}.")
-            if rule is OBJECT and "_target_" not in value:
-                raise SettingError(path, "has no _target_, the class to build. Is its name misspelt?")
 
     def _is_read(self, path: str, node: Mapping[str, Any]) -> bool:
         """Whether another key refers to this one."""

@@ -1,5 +1,7 @@
 """Every form of data.augmentation and augmentation comes to the same options, and what cannot be right is named."""
 
+import math
+
 import pytest
 
 from depth_lightning.data.augmentation import (
@@ -43,8 +45,10 @@ def test_forms(own, chosen, expected):
         ({"hue": 0.6}, r"\.hue is a number from 0 to 0\.5, found 0\.6\."),
         ({"noise_std": 5}, r"\.noise_std is \[smallest, largest\] in grey levels of 255, found 5\."),
         ({"noise_std": [5, 1]}, r"\.noise_std is \[smallest, largest\] .*, found \[5, 1\]\."),
-        ({"transforms": "flip"}, r"\.transforms is a list of transforms, found 'flip'\."),
-        ({"noise": 0.5}, r"\.noise is no option: there are flip_probability, transforms, .*, found 0\.5\."),
+        ({"noise_std": [0, math.nan]}, r"\.noise_std is \[smallest, largest\] .*, found \[0, nan\]\."),
+        ({"transforms": "flip"}, r"\.transforms is a list of transforms, each with its _target_, found 'flip'\."),
+        ({"transforms": [3]}, r"\.transforms is a list of transforms, each with its _target_, found \[3\]\."),
+        ({"flip": 0.5}, r"\.flip is no option\. Options of .*: brightness, contrast, flip_probability, "),
     ],
 )
 def test_what_cannot_be_right_is_named(value, message):

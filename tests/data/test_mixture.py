@@ -74,7 +74,7 @@ def test_a_sample_that_comes_twice_is_augmented_differently(parts):
     "weights, match",
     [
         ({"d": 1}, "^weights names d, which is none of the parts"),
-        ({"a": -1}, r"^weights\.a is a number of at least 0, found -1\.$"),
+        ({"a": -1}, r"^weights\.a is a number, 0 or above, found -1\.$"),
         (dict.fromkeys("abc", 0), "^weights needs a part that counts more than 0, found a: 0, b: 0, c: 0"),
     ],
 )

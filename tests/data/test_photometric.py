@@ -4,6 +4,7 @@ import torch
 from torchvision.transforms.v2 import functional as peer
 
 from depth_lightning.data.photometric import ColourNoise, adjust_colour
+from depth_lightning.settings import SettingError
 
 SEEDS = list(range(64))
 
@@ -103,3 +104,18 @@ def test_each_strength_and_probability_is_of_its_own():
     deviation = 255 * drawn[:, 4][drawn[:, 4] > 0]
     assert len(deviation) / 2000 == pytest.approx(0.75, abs=0.04)
     assert (deviation.min(), deviation.max()) == pytest.approx((3, 9), abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "expected"),
+    [
+        ("hue", 0.6, "a number from 0 to 0.5"),
+        ("brightness", float("nan"), "a number from 0 to 1"),
+        ("noise_probability", True, "a number from 0 to 1"),
+        ("noise_std", (0, 300), "[smallest, largest] in grey levels of 255"),
+    ],
+)
+def test_wrong_arguments_are_refused(argument, value, expected):
+    with pytest.raises(SettingError) as caught:
+        ColourNoise(**{argument: value})
+    assert str(caught.value) == f"{argument} is {expected}, found {value!r}."

@@ -322,3 +322,8 @@ def test_a_transform_names_the_image_that_costs_too_much():
             ValueError, match=rf"^a/strip\.png: expected an image that takes .* at most {MAX_TOKENS:,} tok"
         ):
             transform(strip)
+
+
+def test_the_share_of_mirrored_samples_is_one():
+    with pytest.raises(ValueError, match=r"^flip_probability is a number from 0 to 1, found 1\.5\.$"):
+        TrainTransform(flip_probability=1.5)

@@ -130,11 +130,11 @@ def test_float32_under_autocast(loss):
 
 
 def test_wrong_arguments_are_refused():
-    with pytest.raises(SettingError, match=r"^variance_focus is a number of at least 0 and at most 1, found 1\.5\.$"):
+    with pytest.raises(SettingError, match=r"^variance_focus is a number from 0 to 1, found 1\.5\.$"):
         SiLogLoss(1.5)
     with pytest.raises(SettingError, match=r"^per_image is true or false, found 'no'\.$"):
         SiLogLoss(per_image="no")
-    with pytest.raises(SettingError, match=r"^trim is a number of at least 0 and below 1, found 1\.0\.$"):
+    with pytest.raises(SettingError, match=r"^trim is a number from 0 to below 1, found 1\.0\.$"):
         AffineInvariantLoss(trim=1.0)
     with pytest.raises(SettingError, match=r"^scales is a whole number, 1 to 16, found True\.$"):
         AffineInvariantLoss(scales=True)

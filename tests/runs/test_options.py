@@ -174,7 +174,8 @@ def test_every_option_of_a_group(group, compose_config, tiny, tmp_path):
         ("+reports=true", "reports is no option. Did you mean report?"),
         ("+data.depth_scale=1000", "data.depth_scale is no option. Options of data: "),
         ("+trainer.foo=1", "trainer.foo is no option. Options of trainer: accelerator, "),
-        ("+callbacks.panel.images=3", "callbacks.panel has no _target_, "),
+        ("+callbacks.panel.images=3", "callbacks.panel has no _target_, the class that it is to be. Did you mean "),
+        ("+callbacks.own.images=3", "callbacks.own has no _target_, the class that it is to be."),
         ("+callbacks.mine._target_=nope.Mine", "callbacks.mine._target_ cannot be imported: "),
         ("+trainer.logger=false", "trainer.logger is set by the command"),
     ],
@@ -270,8 +271,15 @@ def test_a_group_may_be_left_out(compose_config, tiny, tmp_path):
     objects.check_monitors(cfg, objects.build_module(cfg, tiny))
 
 
-def test_a_run_has_an_end(compose_config, tmp_path):
-    cfg = compose_config("train", ["trainer=cpu", "trainer.max_epochs=-1"], tmp_path)
+@pytest.mark.parametrize("deleted", ["loss.metres", "protocol", "trainer", "data.dataset"])
+def test_an_object_cannot_be_left_out(deleted, compose_config, tmp_path):
+    with pytest.raises(SettingError, match=rf"^{deleted} is missing: it cannot be left out\.$"):
+        check(compose_config("train", [f"~{deleted}"], tmp_path), "train")
+
+
+@pytest.mark.parametrize("typed", ["trainer.max_epochs=-1", "~trainer.max_epochs"])
+def test_a_run_has_an_end(typed, compose_config, tmp_path):
+    cfg = compose_config("train", ["trainer=cpu", typed], tmp_path)
     with pytest.raises(SettingError, match=r"^trainer\.max_epochs is -1, no limit\. Then set trainer\.max_steps"):
         objects.build_trainer(cfg, [], [])
 

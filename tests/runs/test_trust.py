@@ -148,11 +148,11 @@ def test_an_environment_variable_reaches_no_file(checkpoint, compose_config, mon
 def test_what_is_typed_is_the_users_own(chosen, tmp_path):
     strange = lambda c: c["data"]["dataset"].update(_target_="my_package.MyData")  # noqa: E731
     assert chosen(strange, "data=nyu").data.dataset._target_ == "depth_lightning.data.NYUDepthV2"
-    typed = chosen(lambda c: None, "data=shards", "data.root=s3://bucket/x", "data.endpoint_url=http://h")
-    assert typed.data.endpoint_url == "http://h"
-    assert chosen(lambda c: None, "+metrics.mine=builtins.len").metrics.mine == "builtins.len"
-    own = "data.dataset._target_=my_package.MyData"
-    assert chosen(lambda c: None, own).data.dataset._target_ == "my_package.MyData"
+    shards = ("data=shards", "data.root=s3://bucket/x", "data.endpoint_url=http://h")
+    typed = chosen(lambda c: None, "+metrics.mine=builtins.len", *shards)
+    assert typed.metrics.mine == "builtins.len" and typed.data.endpoint_url == "http://h"
+    own = "data.dataset._target_=collections.UserList"
+    assert chosen(lambda c: None, own).data.dataset._target_ == "collections.UserList"
 
 
 def test_trust_names_packages_whole(chosen):

@@ -28,7 +28,7 @@ def test_a_frozen_encoder_has_no_group():
     [
         ("lr", [-1e-5, 0, float("nan"), float("inf"), 1e30, True, "fast", None], "a number above 0 and at most 1"),
         ("head_lr_scale", [-2, 0.0, None], "a number above 0 and at most 1,000,000"),
-        ("weight_decay", [-0.1, float("nan"), "some"], "a number of at least 0 and at most 1,000"),
+        ("weight_decay", [-0.1, float("nan"), "some"], "a number from 0 to 1,000"),
         ("betas", [(0.9,), (1.0, 0.999), (0.9, -0.1), 0.9, "ab"], r"\[β1, β2\], from 0 to below 1"),
     ],
 )
