@@ -68,7 +68,8 @@ class BadSampleList:
                 if os.write(file.fileno(), content) < len(content):  # complete rows only, even on a full disk
                     os.ftruncate(file.fileno(), size)
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                log.warning(f"Passed over ({self.split}, listed in {self.file}): {reason}")
+                printable = reason.encode(errors="backslashreplace").decode()  # of a name that is not UTF-8
+                log.warning(f"Passed over ({self.split}, listed in {self.file}): {printable}")
         return known | {index}
 
     def indices(self) -> set[int]:

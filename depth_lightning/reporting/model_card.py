@@ -3,6 +3,7 @@
 The front matter is for the Hugging Face hub. Every number comes from a metrics.json.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -47,7 +48,7 @@ class ModelCard:
     limits: Sequence[str] = ()
 
     def __str__(self) -> str:
-        title = f"Depth Anything V2 ({self.encoder}), {self.output} depth"
+        title = f"Depth Anything V2 ({quoted(self.encoder)}), {self.output} depth"
         sections = {
             "Use": f"```python\n{self.usage.strip()}\n```",
             "Results": self._results(),
@@ -68,7 +69,7 @@ class ModelCard:
             "tags:",
             *(f"- {tag}" for tag in tags),
         ]
-        if self.starting_weights and "/" in self.starting_weights:
+        if self.starting_weights and re.fullmatch(r"[\w.-]+/[\w.-]+", self.starting_weights):
             lines.append(f"base_model: {self.starting_weights}")
         return "\n".join(["---", *lines, "---", ""])
 
@@ -87,21 +88,21 @@ class ModelCard:
         if self.numbers is None:
             return "Not evaluated: there is no metrics.json."
         protocol = self.numbers["protocol"]
-        settings = ", ".join(f"{key} {value}" for key, value in protocol.items() if key != "hash")
+        settings = quoted(", ".join(f"{key} {value}" for key, value in protocol.items() if key != "hash"))
         higher = recorded_directions(self.numbers)
         metrics = self.numbers["metrics"].items()
         rows = {with_arrow(name, higher[name]): f"{value:.4f}" for name, value in metrics if value is not None}
         return (
-            f"{_table('metric', 'value', rows)}\n\n{self.numbers['images']} images of {self.numbers['data']}. "
-            f"Protocol {protocol['hash']}: {settings}. Numbers under another protocol are not comparable."
+            f"{_table('metric', 'value', rows)}\n\n{self.numbers['images']} images of {quoted(self.numbers['data'])}. "
+            f"Protocol {quoted(protocol['hash'])}: {settings}. Numbers under another protocol are not comparable."
         )
 
     def _licence(self) -> str:
         if self.starting_weights is None:
             return "The network started from random weights. The terms of its training data apply."
         if self.licence is None:
-            return f"Derived from {self.starting_weights}, whose licence is unknown: check it before sharing."
-        sentence = f"Derived from {self.starting_weights}, which is licensed under {self.licence}."
+            return f"Derived from {quoted(self.starting_weights)}, whose licence is unknown: check it before sharing."
+        sentence = f"Derived from {quoted(self.starting_weights)}, which is licensed under {quoted(self.licence)}."
         return f"{sentence} No commercial use." if "NC" in self.licence.split("-") else sentence
 
     def _limits(self) -> list[str]:
@@ -113,8 +114,18 @@ class ModelCard:
         ]
 
 
+def quoted(text: Any) -> str:
+    """Text from a file as Markdown shows it: on one line, and without links, HTML or table cells of its own."""
+    line = "".join(character if character.isprintable() else " " for character in str(text))
+    return re.sub(r"([\\`*<>\[\]|])", r"\\\1", line)
+
+
 def _table(first: str, second: str, rows: Mapping[str, str]) -> str:
-    lines = [f"| {first} | {second} |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items())]
+    lines = [
+        f"| {first} | {second} |",
+        "|---|---|",
+        *(f"| {quoted(key)} | {quoted(value)} |" for key, value in rows.items()),
+    ]
     return "\n".join(lines)
 
 
