@@ -6,45 +6,46 @@ INSTALLED := .venv/.installed
 .DEFAULT_GOAL := help
 
 .PHONY: help
-help:  ## this list
+help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 .PHONY: setup
-setup: $(INSTALLED)  ## .venv with everything, at the versions of constraints.txt (about 6 GB the first time)
+setup: $(INSTALLED)  ## install everything into .venv, at the versions of constraints.txt (about 6 GB the first time)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "Python 3.11 or newer is needed; name it with make PYTHON=python3.11"; exit 1; }
+		{ echo "Python 3.11 or newer is required. Choose one with make PYTHON=python3.11"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all]'
 	@touch $@
 
 .PHONY: train
-train: setup  ## a short fine-tune on rendered rooms, with table and pictures: no download but packages
+train: setup  ## train a tiny network on rendered rooms, with table and pictures; downloads only packages
 	$(BIN)/python train.py experiment=rooms
 
 .PHONY: test
-test: setup  ## the test suite (pytest arguments in ARGS)
-	$(BIN)/python -m pytest $(ARGS)
+test: setup  ## run the test suite (pytest arguments in ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not timed' $(ARGS)
+	$(if $(ARGS),,$(BIN)/python -m pytest -m timed)
 
 .PHONY: test-slow
-test-slow: setup  ## the tests that take longer
+test-slow: setup  ## run the slow tests
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 .PHONY: bench
-bench: setup  ## the benchmarks that need no GPU, with few repeats (half an hour)
+bench: setup  ## run the benchmarks that need no GPU, with few repeats (half an hour)
 	for name in sample forward training_step growth; do $(BIN)/python benchmarks/$$name.py --repeats 2 || exit 1; done
 
 .PHONY: lint
-lint: setup  ## ruff and mypy
+lint: setup  ## run ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 .PHONY: constraints
-constraints: setup  ## pin what is installed now into constraints.txt
+constraints: setup  ## pin the installed versions in constraints.txt
 	$(BIN)/python -m pip freeze --exclude-editable > constraints.txt
 
 .PHONY: clean
-clean:  ## remove the environment and caches; runs and data stay
+clean:  ## remove the environment and caches; keep runs and data
 	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -1,1 +1,1 @@
-"""Fine-tune Depth Anything V2 on depth data, and know how good the result is."""
+"""Fine-tune Depth Anything V2 on depth data, and measure how good the result is."""

@@ -1,6 +1,5 @@
 import importlib.util
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -9,7 +8,7 @@ CONF = Path(__file__).resolve().parents[1] / "conf"
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
-def _folder(name: str) -> Path:
+def _folder(name):
     folder = SHARED / name
     if not folder.is_dir():
         pytest.skip(f"needs ../shared/{name}, which is not beside this checkout")
@@ -17,19 +16,19 @@ def _folder(name: str) -> Path:
 
 
 @pytest.fixture(scope="session")
-def golden() -> Path:
-    """Outputs of the reference implementations."""
-    return _folder("golden")
+def golden():
+    """Outputs of the reference implementations; of the large maps every `stride`-th row and column."""
+    return Path(__file__).parent / "golden"
 
 
 @pytest.fixture(scope="session")
-def realdata() -> Path:
+def realdata():
     """Real RGB-D frames."""
     return _folder("realdata")
 
 
 @pytest.fixture(scope="session")
-def golden_weights(golden: Path) -> ModuleType:
+def golden_weights(golden):
     """The module that makes the golden weights and images: parameter(key, shape), image(height, width, seed)."""
     spec = importlib.util.spec_from_file_location("golden_weights", golden / "weights.py")
     assert spec is not None and spec.loader is not None

@@ -106,7 +106,7 @@ def kill(
     on_its_way = ", a shard on its way" if fetching and fetching() else ""
     process.wait()
     checkpoints = folder / "checkpoints"
-    partial = ", with a checkpoint half written" if list(checkpoints.glob("*.partial")) else ""
+    partial = ", with a checkpoint half written" if list(checkpoints.glob(".partial-*")) else ""
     saved = step(checkpoints / "last.ckpt") if (checkpoints / "last.ckpt").exists() else 0
     metrics = folder / "metrics.csv"
     rows = len(metrics.read_text().splitlines()) - 1 if metrics.exists() else 0

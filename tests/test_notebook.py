@@ -14,7 +14,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 ROOT = Path(__file__).resolve().parents[1]
-PROGRAM = re.compile(r"^!python (?:-m depth_lightning\.commands\.)?(\w+)(?:\.py)? (.*)$", re.MULTILINE)
+PROGRAM = re.compile(r"^!python (?:-m depth_lightning )?(\w+)(?:\.py)? (.*)$", re.MULTILINE)
 
 
 def read():

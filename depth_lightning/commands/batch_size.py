@@ -17,7 +17,6 @@ from typing import Any, NamedTuple, cast
 
 import lightning
 import torch
-from hydra.errors import InstantiationException
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.memory import is_oom_error
 from omegaconf import DictConfig, OmegaConf
@@ -25,7 +24,8 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from depth_lightning.runs import objects
 from depth_lightning.runs.host_memory import keep_freed_memory
-from depth_lightning.runs.job import EXPECTED_ERRORS, mendable, quiet, run_job
+from depth_lightning.runs.job import EXPECTED_ERRORS, quiet, run_job
+from depth_lightning.runs.options import check
 from depth_lightning.runs.program import program
 from depth_lightning.sample import DepthBatch, DepthSample, collate
 from depth_lightning.training.averaging import AveragedWeights
@@ -55,6 +55,7 @@ def search(cfg: DictConfig) -> int:
         OSError, ValueError: there is no first sample to repeat.
         ValueError: memory is not limited, the devices share one network, or not even one image fits.
     """
+    check(cfg, "batch_size")
     on_gpu = cfg.trainer.accelerator != "cpu" and torch.cuda.is_available()
     if not on_gpu and (cfg.memory_gib is None or sys.platform != "linux"):
         raise ValueError("Without a CUDA GPU, memory_gib must say how much training may take, and the system be Linux.")
@@ -118,10 +119,8 @@ def _send(sender: Connection, settings: dict[str, Any], sample: DepthSample, bat
     keep_freed_memory()
     try:
         sender.send(train_steps(OmegaConf.create(settings), sample, batch_size))
-    except (*EXPECTED_ERRORS, InstantiationException) as error:
-        if (cause := mendable(error)) is None:
-            raise
-        sender.send(cause)
+    except EXPECTED_ERRORS as error:
+        sender.send(error)
     except MemoryError:
         sender.send(None)
     except RuntimeError as error:
@@ -147,7 +146,7 @@ def train_steps(cfg: DictConfig, sample: DepthSample, batch_size: int) -> Fit:
         network.compile()
     batch = collate([sample] * batch_size)
     clock = _Clock()
-    averages = [each for each in objects.build_all(cfg, "callbacks") if isinstance(each, AveragedWeights)]
+    averages = [each for each in objects.build_all(cfg, "callbacks").values() if isinstance(each, AveragedWeights)]
     several = cfg.trainer.devices != 1 or cfg.trainer.num_nodes != 1
     cfg = cast(DictConfig, OmegaConf.merge(cfg, {"trainer": {**one_device, **no_validation, **steps}}))
     trainer = objects.build_trainer(cfg, [clock, *averages], [])

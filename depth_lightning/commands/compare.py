@@ -7,20 +7,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-
-from depth_lightning.evaluation.evaluated_run import (
-    EvaluatedRun,
-    check_comparable,
-    common_notes,
-    read_run,
-    scored_by_all,
-    units_of_run,
-)
-from depth_lightning.evaluation.ranking import report_ranking
-from depth_lightning.runs.sweep import compare_sweep, shortened
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -48,10 +34,15 @@ def compare(folders: Sequence[Path], metric: str | None = None, output: Path | N
         FileNotFoundError: a folder holds no evaluation.
         ValueError: there are fewer than two runs, or they were not measured alike on the same images.
     """
+    from depth_lightning.evaluation.compare import report_pair
+    from depth_lightning.evaluation.evaluated_run import check_comparable, read_run
+    from depth_lightning.evaluation.ranking import report_ranking
+    from depth_lightning.runs.jobs import compare_sweep, shortened
+
     if len(folders) == 1:
         compare_sweep(folders[0], metric, output)
         return
-    names = short_names(folders)
+    names = shortened([folder.resolve().as_posix() for folder in folders])
     runs = [read_run(folder, name) for folder, name in zip(folders, names, strict=True)]
     for other in runs[1:]:
         check_comparable(runs[0], other)
@@ -59,87 +50,6 @@ def compare(folders: Sequence[Path], metric: str | None = None, output: Path | N
         report_pair(runs[0], runs[1], output)
     else:
         report_ranking(runs, metric, output)
-
-
-def report_pair(first: EvaluatedRun, second: EvaluatedRun, output: Path | None) -> None:
-    """Print a row per metric: both means, their difference with interval and test, and on how many images each wins."""
-    from depth_lightning.metrics import mean_intervals
-    from depth_lightning.metrics.paired import sign_flip_test
-    from depth_lightning.reporting.ranking import p_value
-    from depth_lightning.reporting.tables import HIGHER_IS_BETTER, interval, number, print_rows, with_arrow, write_rows
-
-    metrics = [name for name in first.content["metrics"] if name in first.images and name in second.images]
-    groups: dict[bytes, list[str]] = {}  # metrics that the same images have: those of depth, those of disparity
-    for name in metrics:
-        groups.setdefault(scored_by_all([first, second], name).tobytes(), []).append(name)
-    rows: list[dict[str, Any]] = []
-    for names in groups.values():
-        scored = scored_by_all([first, second], names[0])
-        if not scored.any():
-            continue
-        ours, theirs = (np.stack([run.images[name][scored] for name in names], axis=1) for run in (first, second))
-        units = units_of_run(first, scored)
-        bounds = mean_intervals(theirs - ours, units)
-        p_values = sign_flip_test(theirs - ours, units)
-        for column, name in enumerate(names):
-            gain = (theirs - ours)[:, column] * (1 if name in HIGHER_IS_BETTER else -1)
-            rows.append(
-                {
-                    "metric": name,
-                    "first": float(ours[:, column].mean()),
-                    "second": float(theirs[:, column].mean()),
-                    "difference": float((theirs - ours)[:, column].mean()),
-                    "from": float(bounds[column, 0]),
-                    "to": float(bounds[column, 1]),
-                    "p": float(p_values[column]),
-                    "first_better": int((gain < 0).sum()),
-                    "second_better": int((gain > 0).sum()),
-                    "images": int(scored.sum()),
-                    "units": units.name,
-                }
-            )
-    if not rows:
-        raise ValueError(f"{first.name} and {second.name} have no image that both scored.")
-    header = {"metric": False, first.name: True, second.name: True, "difference": True, "95 % interval": True}
-    header |= {"p": True, f"{first.name} better on": True, f"{second.name} better on": True}
-    cells = [
-        [
-            with_arrow(row["metric"]),
-            number(row["first"]),
-            number(row["second"]),
-            f"{row['difference']:+.4f}",
-            interval((row["from"], row["to"])),
-            p_value(row["p"]),
-            str(row["first_better"]),
-            str(row["second_better"]),
-        ]
-        for row in rows
-    ]
-    notes = [_verdict(first, second, rows[0], better_is_less=rows[0]["metric"] not in HIGHER_IS_BETTER)]
-    notes.append(
-        f"{rows[0]['images']} images that both scored; intervals by a studentised bootstrap and p by flipping signs, "
-        f"over {rows[0]['units']}. The p values are not corrected for being {len(rows)}, of metrics that go together."
-    )
-    notes += common_notes([first, second], scored_by_all([first, second], rows[0]["metric"]))
-    if output:
-        output.mkdir(parents=True, exist_ok=True)
-        write_rows(output / "pair.csv", rows)
-        notes.append(f"Written: {output}/pair.csv")
-    print_rows(f"{second.name} against {first.name}", header, [cells], notes)
-
-
-def short_names(folders: Sequence[Path]) -> list[str]:
-    """The folders without what all have in common."""
-    return shortened([folder.resolve().as_posix() for folder in folders])
-
-
-def _verdict(first: EvaluatedRun, second: EvaluatedRun, row: dict[str, Any], better_is_less: bool) -> str:
-    if not row["p"] < 0.05:
-        return f"In {row['metric']}, the two cannot be told apart at 5 %."
-    won = (row["difference"] < 0) == better_is_less
-    winner = second if won else first
-    change = 100 * abs(row["difference"]) / row["first"] if row["first"] else float("nan")
-    return f"In {row['metric']}, {winner.name} is better (a difference of {change:.1f} %)."
 
 
 if __name__ == "__main__":

@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 from omegaconf import DictConfig
 from rich.progress import Progress
 from torch.utils.data import DataLoader, Dataset
 
 from depth_lightning.data.diagnosis import Facts, Unreadable, Verdict, examine, judge, judge_splits, summarise
+from depth_lightning.data.sampling import evenly_spread
 from depth_lightning.reporting.doctor_page import SIGNS, SplitPage, draw_sample, summary_rows, write_page
 from depth_lightning.reporting.tables import print_rows, write_json
 from depth_lightning.runs import objects
 from depth_lightning.runs.job import run_job
+from depth_lightning.runs.options import check
 from depth_lightning.runs.program import program
 from depth_lightning.sample import DepthDataset
 
@@ -43,25 +44,21 @@ def diagnose(cfg: DictConfig) -> int:
     Raises:
         ValueError: a data set without depth maps.
     """
+    check(cfg, "doctor")
     objects.require_depth_maps(cfg.data)
-    if "parts" in cfg.data:
-        configs = {name: part.dataset for name, part in cfg.data.parts.items()}
-    else:
-        configs = {"": cfg.data.dataset}
+    configs = dict(cfg.data.parts.items()) if "parts" in cfg.data else {"": cfg.data}
     run_dir = Path(cfg.run_dir)
     found = 0
     for name, config in configs.items():
-        sources = {
-            split: objects.build(f"data.parts.{name}" if name else "data", config, split=split)
-            for split in ("train", "val")
-        }
+        open_split = objects.dataset_of(config, f"data.parts.{name}" if name else "data")
+        sources = {split: open_split(split=split) for split in ("train", "val")}
         measured = {split: _measure(source, f"{name} {split}".strip(), cfg) for split, source in sources.items()}
         across = judge_splits(measured)
         pages = {
             split: _page(sources[split], facts, across if split == "val" else (), cfg.pictures)
             for split, facts in measured.items()
         }
-        title = f"{name or config._target_.rsplit('.', 1)[-1]} {cfg.data.get('root') or ''}".strip()
+        title = f"{name or config.dataset._target_.rsplit('.', 1)[-1]} {cfg.data.get('root') or ''}".strip()
         stem = f"doctor_{name}" if name else "doctor"
         write_page(run_dir / f"{stem}.html", title, pages, across)
         write_json(run_dir / f"{stem}.json", _report(pages, across))
@@ -83,9 +80,9 @@ class _Examination(Dataset[Facts | Unreadable]):
 
 def _measure(source: DepthDataset, name: str, cfg: DictConfig) -> list[Facts | Unreadable]:
     """Every sample that was asked for, in order, measured by `data.num_workers` processes."""
-    indices = _spread(range(len(source)), cfg.images)
+    indices = evenly_spread(range(len(source)), cfg.images)
     focal = 0.5 / math.tan(math.radians(cfg.fov_deg) / 2) if cfg.fov_deg else None
-    examination = _Examination(source, indices, set(_spread(indices, cfg.detailed)), focal)
+    examination = _Examination(source, indices, set(evenly_spread(indices, cfg.detailed)), focal)
     workers = min(8, os.cpu_count() or 1) if cfg.data.num_workers is None else cfg.data.num_workers
     if workers:
         cv2.setNumThreads(1)  # or each worker would have a thread for every core
@@ -99,18 +96,12 @@ def _as_it_is(examined: Any) -> Any:
     return examined
 
 
-def _spread(indices: Sequence[int], most: int | None) -> list[int]:
-    if most is None or most >= len(indices):
-        return list(indices)
-    return [indices[at] for at in np.linspace(0, len(indices) - 1, most).round().astype(int).tolist()]
-
-
 def _page(
     source: DepthDataset, measured: Sequence[Facts | Unreadable], across: Sequence[Verdict], pictures: int
 ) -> SplitPage:
     verdicts = judge(measured)
     readable = [one.number for one in measured if isinstance(one, Facts)]
-    captions = dict.fromkeys(_spread(readable, pictures), "")
+    captions = dict.fromkeys(evenly_spread(readable, pictures), "")
     for verdict in (*verdicts, *across):
         if verdict.state == "found":
             captions |= dict.fromkeys(verdict.pictures[:3], f"{verdict.check}: {verdict.evidence}")

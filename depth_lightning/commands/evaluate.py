@@ -27,7 +27,6 @@ from depth_lightning.runs import objects
 from depth_lightning.runs.checkpoint import chosen_network
 from depth_lightning.runs.job import run_job
 from depth_lightning.runs.record import subject
-from depth_lightning.settings import whole_number
 from depth_lightning.training import DepthModule
 from depth_lightning.training.display.panels import draw_panels
 from depth_lightning.training.display.progress import progress
@@ -51,7 +50,7 @@ def evaluate(cfg: DictConfig, overrides: Sequence[str]) -> EvaluationResult | Pa
         ValueError: neither a checkpoint nor weights were given, or the protocol does not go with the network.
     """
     cfg, state = chosen_network(cfg, overrides, "evaluate")
-    lightning.seed_everything(whole_number("seed", cfg.seed, least=0), verbose=False)
+    lightning.seed_everything(cfg.seed, verbose=False)
     data = _open_data(cfg)  # before weights are fetched: what is wrong with the data is soon said
     network = objects.build_network(cfg.model)
     if state is not None:
@@ -61,7 +60,7 @@ def evaluate(cfg: DictConfig, overrides: Sequence[str]) -> EvaluationResult | Pa
     if not cfg.compile:
         return _evaluate(cfg, network, data, overrides)
     # Weights are constants: packed, and cast, once. As an option of compile() this would reach the back end alone, and
-    # the front end would still hand them in as arguments.
+    # the front end would still hand them in as arguments: torch 2.11 to 2.15 has no other way, save in the environment.
     with torch._inductor.config.patch(freezing=True):
         network.compile()
         return _evaluate(cfg, network, data, overrides)
@@ -69,7 +68,7 @@ def evaluate(cfg: DictConfig, overrides: Sequence[str]) -> EvaluationResult | Pa
 
 def _open_data(cfg: DictConfig) -> DepthDataModule | DA2K:
     if objects.is_point_pairs(cfg.data):
-        pairs: DA2K = objects.build("data", cfg.data.dataset)
+        pairs: DA2K = objects.dataset_of(cfg.data)()
         return pairs
     data = objects.build_data(cfg)
     data.setup("validate")
@@ -84,7 +83,7 @@ def _evaluate(
     if isinstance(data, DA2K):
         return evaluate_point_pairs(cfg, network, data, title)
     module = DepthModule(network, objects.build_metrics(cfg))
-    explain = Explain(module.metrics.protocol, relative=network.output == "relative") if cfg.explain else None
+    explain = Explain(module.metrics, relative=network.output == "relative") if cfg.explain else None
     pictures = PageImages() if cfg.report else None
     trainer = objects.build_trainer(cfg, callbacks=[part for part in (explain, pictures) if part], loggers=[])
     result = score(trainer, module, data, cfg.breakdowns)

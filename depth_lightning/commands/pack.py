@@ -1,22 +1,25 @@
 """Write both splits of a data set into a few large files: `python -m depth_lightning pack data=… output=…`."""
 
-import importlib
+import io
 import logging
+import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig
 from rich.progress import track
 from torch.utils.data import DataLoader, Dataset
 
+from depth_lightning.atomic import PARTIAL, atomically, write_text
 from depth_lightning.data.bad_samples import BadSampleList, Samples, TooManyBadSamplesError, path_of
 from depth_lightning.data.object_store import ObjectStore
 from depth_lightning.data.shard_format import INDEX, Shard, Split, digest, encode, write_index
 from depth_lightning.runs import objects
 from depth_lightning.runs.job import run_job
+from depth_lightning.runs.options import check
 from depth_lightning.runs.program import program
 from depth_lightning.sample import DepthDataset
 
@@ -31,32 +34,39 @@ def run(cfg: DictConfig) -> None:
 def pack(cfg: DictConfig) -> None:
     """Write the splits of `cfg.data` to `cfg.output`; the training split in an order that `cfg.seed` decides.
 
-    In that order a shard shows many scenes. The index is written last: an output without one is not whole.
+    In that order a shard shows many scenes. In a folder, the splits appear when both are whole, and then the index; in
+    object storage the index is written last, and an output without one is not whole.
 
     Raises:
         FileExistsError: the output is there already.
         ValueError: a data set without depth maps.
     """
+    check(cfg, "pack")
     objects.require_depth_maps(cfg.data)
     store = ObjectStore(cfg.output, cfg.endpoint_url)
     folder = None if store.remote else Path(cfg.output).expanduser()
-    if store.has(INDEX) or (folder and folder.exists() and any(folder.iterdir())):
+    if store.has(INDEX) or (folder and folder.exists() and not _is_free(folder)):
         raise FileExistsError(f"{cfg.output} exists already. Choose another output=…, or delete it.")
     data = objects.build_data(cfg)
     splits: dict[Split, list[Shard]] = {}
-    for split in ("train", "val"):
-        source = data.dataset(split=split)
-        order = list(range(len(source)))
-        if split == "train":
-            order = np.random.default_rng(cfg.seed).permutation(len(source)).tolist()
-        bad = BadSampleList(data.bad_samples, split) if data.bad_samples else None
-        encoded = _read(source, order, cfg.compress, data.num_workers, bad)
-        splits[split] = list(write_shards(track(encoded, f"Packing {split}", len(order)), split, store, cfg.shard_mb))
+    with ExitStack() as stack:
+        for split in ("train", "val"):
+            source = data.dataset(split=split)
+            order = list(range(len(source)))
+            if split == "train":
+                order = np.random.default_rng(cfg.seed).permutation(len(source)).tolist()
+            bad = BadSampleList(data.bad_samples, split) if data.bad_samples else None
+            encoded = track(_read(source, order, cfg.compress, data.num_workers, bad), f"Packing {split}", len(order))
+            aside = stack.enter_context(split_folder(store, split))
+            splits[split] = list(write_shards(encoded, split, aside, store, cfg.shard_mb))
     index = write_index(splits, {"data": objects.plain(cfg.data), "seed": cfg.seed, "compress": cfg.compress})
-    with _aside(store) as aside:
-        path = Path(aside) / INDEX
-        path.write_text(index)
-        _deliver(path, INDEX, store)
+    if folder:
+        write_text(folder / INDEX, index)
+    else:
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / INDEX
+            path.write_text(index)
+            store.upload(path, INDEX)
     size = sum(shard.bytes for shards in splits.values() for shard in shards)
     counts = ", ".join(f"{split} {sum(shard.samples for shard in shards)}" for split, shards in splits.items())
     log.info(f"Packed into {cfg.output}: {counts} samples, {size / 1e9:.3g} GB")
@@ -107,50 +117,50 @@ def _read(
             )
 
 
-def write_shards(
-    samples: Iterable[dict[str, bytes]], split: Split, store: ObjectStore, shard_mb: float
-) -> Iterator[Shard]:
-    """Write the samples into tar files of about `shard_mb` MB.
+@contextmanager
+def split_folder(store: ObjectStore, split: Split) -> Iterator[Path]:
+    """A folder to write a split's shards into: on a disk, it becomes the split's when all went well."""
+    if store.remote:
+        with tempfile.TemporaryDirectory() as scratch:
+            yield Path(scratch)
+        return
+    with atomically(Path(store.root).expanduser() / split) as folder:
+        folder.mkdir()
+        yield folder
 
-    Raises:
-        ModuleNotFoundError: webdataset is not installed.
+
+def write_shards(
+    samples: Iterable[dict[str, bytes]], split: Split, folder: Path, store: ObjectStore, shard_mb: float
+) -> Iterator[Shard]:
+    """Write the samples into tar files of about `shard_mb` MB in `folder`, and on from there into object storage.
+
+    The same samples make the same bytes.
     """
-    try:
-        writer: Any = importlib.import_module("webdataset").TarWriter
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("Shards need webdataset: pip install 'depth-lightning[shards]'") from error
     remaining, number = iter(samples), 0
     following = next(remaining, None)
-    with _aside(store) as aside:
-        while following is not None:
-            path, file = Path(aside) / "shard.tar", f"{split}/{number:06d}.tar"
-            count = size = 0
-            with path.open("wb") as stream, writer(stream, encoder=False, mtime=0) as archive:
-                while following is not None and (not count or size < shard_mb * 1e6):
-                    size += archive.write({"__key__": f"{number:06d}_{count:06d}", **following})
-                    count += 1
-                    following = next(remaining, None)
-            shard = Shard(file, count, path.stat().st_size, digest(path))
-            _deliver(path, file, store)
-            yield shard
-            number += 1
+    while following is not None:
+        path = folder / f"{number:06d}.tar"
+        count = size = 0
+        with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as archive:
+            while following is not None and (not count or size < shard_mb * 1e6):
+                for extension, content in following.items():
+                    member = tarfile.TarInfo(f"{number:06d}_{count:06d}.{extension}")  # of user 0, at time 0
+                    member.size = len(content)
+                    archive.addfile(member, io.BytesIO(content))
+                    size += member.size
+                count += 1
+                following = next(remaining, None)
+        shard = Shard(f"{split}/{path.name}", count, path.stat().st_size, digest(path))
+        if store.remote:
+            store.upload(path, shard.file)
+            path.unlink()
+        yield shard
+        number += 1
 
 
-def _aside(store: ObjectStore) -> tempfile.TemporaryDirectory[str]:
-    """A folder to write in, on the disk where the files belong."""
-    if not store.remote:
-        Path(store.root).expanduser().mkdir(parents=True, exist_ok=True)
-    return tempfile.TemporaryDirectory(dir=None if store.remote else Path(store.root).expanduser(), prefix=".partial_")
-
-
-def _deliver(path: Path, file: str, store: ObjectStore) -> None:
-    """Put a file that is whole where it belongs."""
-    if store.remote:
-        store.upload(path, file)
-        return
-    target = Path(store.root).expanduser() / file
-    target.parent.mkdir(parents=True, exist_ok=True)
-    path.replace(target)
+def _is_free(folder: Path) -> bool:
+    """Whether nothing is in it but what a pack that was killed left, which goes when the next begins to write."""
+    return all(path.name.startswith(PARTIAL) for path in folder.iterdir())
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from depth_lightning.models.checkpoints import load_run_state
 from depth_lightning.runs import objects
 from depth_lightning.runs.checkpoint import chosen_network
 from depth_lightning.runs.job import run_job
+from depth_lightning.settings import within
 
 log = logging.getLogger(__name__)
 
@@ -60,11 +61,7 @@ def predict(cfg: DictConfig, overrides: Sequence[str]) -> Summary:
     """
     if cfg.input is None:
         raise ValueError("Nothing to predict: give input=… (an image, a folder, a glob, a list of paths, a video).")
-    if not isinstance(cfg.input, str):
-        raise ValueError(f"input is one path or pattern, found {cfg.input}. Several paths go into a .txt file.")
-    cfg, state = chosen_network(cfg, overrides, "predict with")
-    if not (isinstance(cfg.batch_size, int) and cfg.batch_size > 0):
-        raise ValueError(f"batch_size is a whole number above 0, found {cfg.batch_size!r}.")
+    cfg, state = chosen_network(cfg, overrides, "predict")
     network = objects.build_network(cfg.model)
     video = is_video(cfg.input)
     outputs = build_outputs(cfg, video, metric=network.output == "metric", max_depth=network.max_depth)
@@ -76,11 +73,11 @@ def predict(cfg: DictConfig, overrides: Sequence[str]) -> Summary:
     else:
         root, images = find_images(cfg.input, without=outputs.folder)
         total = len(images)
+    predictor = Predictor(network, cfg.data.size, cfg.device, cfg.precision)
     if state is not None:
         load_run_state(network, state, cfg.checkpoint)
     else:
         objects.start_weights(network, cfg.model)
-    predictor = Predictor(network, cfg.data.size, cfg.device, cfg.precision)
     claim(
         outputs.folder,
         {"input": str(root.resolve()), "network": _describe(predictor), **outputs.settings()},
@@ -129,31 +126,21 @@ def build_outputs(cfg: DictConfig, video: bool, metric: bool, max_depth: float) 
     Raises:
         ValueError: something that this input or network does not give, or that lacks an option.
     """
-    save: list[Any] = [cfg.save] if isinstance(cfg.save, str) else list(cfg.save or ())
-    if cfg.save is None:
+    typed = objects.plain(cfg)
+    cloud, save = typed["cloud"], typed["save"]
+    if save is None:
         save = ["video"] if video else ["png", "colour"]
+    if not isinstance(save, list):
+        save = [save]
     if "video" in save and not video:
         raise ValueError(f"save=[video] needs a video as input, found {cfg.input}.")
-    cloud = cfg.cloud
-    options = CloudOptions(
-        intrinsics=None if cloud.intrinsics is None else parse_intrinsics(list(cloud.intrinsics)),
-        calibrated_size=_pair(cloud.calibrated_size, "cloud.calibrated_size"),
-        fov_deg=cloud.fov_deg,
-        max_range_m=cloud.max_range_m,
-        remove_flying=cloud.remove_flying,
-    )
-    colour_range = _pair(cfg.range, "range")
+    with within("cloud"):
+        if cloud["intrinsics"] is not None:
+            cloud["intrinsics"] = parse_intrinsics(cloud["intrinsics"])
+        options = CloudOptions(**cloud)
     return Outputs(
-        Path(cfg.output).expanduser(), save, metric, max_depth, cfg.png_scale, colour_range, options, cfg.overwrite
+        Path(cfg.output).expanduser(), save, metric, max_depth, cfg.png_scale, typed["range"], options, cfg.overwrite
     )
-
-
-def _pair(values: Any, key: str) -> tuple[Any, Any] | None:
-    if values is None:
-        return None
-    if isinstance(values, str | float | int) or len(values) != 2:
-        raise ValueError(f"{key} is two numbers, {key}=[…,…]; found {values}.")
-    return values[0], values[1]
 
 
 def _describe(predictor: Predictor) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import argparse
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,8 @@ if TYPE_CHECKING:  # torch is imported when the work starts, not for --help
     from depth_lightning.training.health.incident import Incident
     from depth_lightning.training.health.inspection import Findings
 
+BUILT = ("model", "loss", "optimizer", "scheduler", "protocol", "metrics")
+"""The parts of the recorded configuration that the step is made of."""
 SHOWN = 8
 """Gradient norms in the table; all of them are in incident.json."""
 
@@ -22,23 +25,26 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("folder", type=Path, help="of the incident, such as outputs/train/…/incidents/step_000123")
     parser.add_argument("--device", default=None, help="cuda, cuda:1, cpu; by default the kind that it was recorded on")
+    parser.add_argument("--trust", nargs="*", default=[], help="packages that its configuration may name, as yours")
     given = parser.parse_args(arguments)
     try:
-        replay(given.folder, given.device)
+        replay(given.folder, given.device, given.trust)
     except (OSError, ValueError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def replay(folder: Path, device: str | None = None) -> "Findings":
+def replay(folder: Path, device: str | None = None, trust: Sequence[str] = ()) -> "Findings":
     """Go through the step that `folder` holds, and print what was recorded and what is found.
 
     Args:
         folder: what `training.watch` wrote.
         device: where; by default the kind of device that it was recorded on, if there is one.
+        trust: packages whose classes the recorded configuration may name.
 
     Raises:
+        UntrustedConfigError: the configuration names others.
         FileNotFoundError: it is no such folder.
         ValueError: it cannot be read, or there is no such device.
     """
@@ -47,13 +53,17 @@ def replay(folder: Path, device: str | None = None) -> "Findings":
 
     from depth_lightning.models.checkpoints import load_run_state
     from depth_lightning.runs import objects
+    from depth_lightning.runs.trust import refuse_resolvers, refuse_strangers
     from depth_lightning.training.health.incident import read_incident
     from depth_lightning.training.health.inspection import inspect_step
 
     incident = read_incident(folder)
-    if not incident.config:
+    if not (isinstance(incident.config, dict) and incident.config):
         raise ValueError(f"{folder}/incident.json holds no configuration, so that the network cannot be built from it.")
-    cfg = OmegaConf.create(incident.config)
+    recorded = {part: incident.config.get(part) for part in BUILT}
+    refuse_resolvers(recorded, str(folder))
+    cfg = OmegaConf.create(recorded)
+    refuse_strangers(cfg, BUILT, str(folder), trust=trust)
     network = objects.build_network(cfg.model)
     load_run_state(network, incident.weights, folder / "weights.safetensors")
     objective = objects.build_module(cfg, network).objective

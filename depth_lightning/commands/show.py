@@ -4,16 +4,16 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 from omegaconf import DictConfig
 
 from depth_lightning.data import DepthDataModule
 from depth_lightning.data.bad_samples import peers_of
-from depth_lightning.data.sampling import draw
+from depth_lightning.data.sampling import draw, evenly_spread
 from depth_lightning.reporting.panels import save_png, stack_panels
 from depth_lightning.reporting.sample_row import draw_sample_row
 from depth_lightning.runs import objects
 from depth_lightning.runs.job import run_job
+from depth_lightning.runs.options import check
 from depth_lightning.runs.program import program
 from depth_lightning.sample import DepthDataset, DepthSample, collate
 
@@ -29,10 +29,10 @@ def show(cfg: DictConfig) -> Path:
     """Draw `cfg.images` samples of `cfg.split`; the path of the picture, in `cfg.run_dir`.
 
     Raises:
-        ValueError: the split is neither train nor val, or the data set has no depth maps.
+        SettingError: an option that cannot be right, or that nothing reads.
+        ValueError: the data set has no depth maps.
     """
-    if cfg.split not in ("train", "val"):
-        raise ValueError(f"split is train or val, found {cfg.split!r}.")
+    check(cfg, "show")
     objects.require_depth_maps(cfg.data)
     data = objects.build_data(cfg)
     samples = data.train_data.dataset if cfg.split == "train" else data.val_data.dataset
@@ -63,11 +63,7 @@ def training_draws(data: DepthDataModule, index: int, epochs: int) -> list[Depth
 def spread(source: DepthDataset, images: int) -> list[int]:
     """Indices spread evenly over every part of a data set, at least one of each part."""
     parts = list(_parts(source))
-    chosen: list[int] = []
-    for part in parts:
-        count = min(max(1, round(images / len(parts))), len(part))
-        chosen += (part.start + np.linspace(0, len(part) - 1, count).round().astype(int)).tolist()
-    return chosen
+    return [index for part in parts for index in evenly_spread(part, max(1, round(images / len(parts))))]
 
 
 def _parts(source: DepthDataset) -> Iterator[range]:

@@ -18,11 +18,12 @@ from depth_lightning.models.checkpoints import load_run_state
 from depth_lightning.runs import objects
 from depth_lightning.runs.checkpoint import read_run_checkpoint
 from depth_lightning.runs.job import run_job
+from depth_lightning.runs.options import check
 from depth_lightning.runs.resume import checkpoint_to_resume, claim_folder
-from depth_lightning.settings import whole_number
 from depth_lightning.training.health.self_check import SelfCheck
-from depth_lightning.training.saving.checkpointing import Checkpoints, Stopped
-from depth_lightning.training.sharding import split_like
+from depth_lightning.training.saving.checkpointing import Checkpoints
+from depth_lightning.training.saving.signals import Stopped
+from depth_lightning.training.sharding import shard_like
 
 log = logging.getLogger(__name__)
 
@@ -40,19 +41,22 @@ def train(cfg: DictConfig) -> float:
     """Train as configured in `cfg.run_dir`.
 
     Raises:
+        SettingError: an option that cannot be right, or that nothing reads.
         ValueError: the folder holds another run, or the checkpoint does not fit.
         Stopped: by a signal; the run is saved.
     """
+    check(cfg, "train")
     run_dir, auto = Path(cfg.run_dir), cfg.checkpoint == "auto"
     checkpoint = checkpoint_to_resume(cfg)
-    lightning.seed_everything(whole_number("seed", cfg.seed, least=0), workers=True, verbose=False)
+    lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     data = objects.build_data(cfg)
     network = objects.build_network(cfg.model)
     if cfg.compile:
         network.compile()
     module = objects.build_module(cfg, network)
     callbacks, loggers = (objects.build_all(cfg, group) for group in ("callbacks", "logger"))
-    trainer = objects.build_trainer(cfg, callbacks, loggers)
+    objects.check_monitors(cfg, module)
+    trainer = objects.build_trainer(cfg, list(callbacks.values()), list(loggers.values()))
     data.setup("fit")  # before weights are fetched: what is wrong with the data is soon said
     recorded = {**objects.plain(cfg), "protocol_hash": module.metrics.protocol.hash}
     if trainer.is_global_zero:
@@ -84,7 +88,7 @@ def train(cfg: DictConfig) -> float:
 
     best = best_checkpoint(trainer)
     if best is not None:
-        load_run_state(network, split_like(network, read_run_checkpoint(best)[1]), best)
+        load_run_state(network, shard_like(network, read_run_checkpoint(best)[1]), best)
     trainer.loggers = []  # the best epoch's numbers are logged already
     pictures = PageImages() if cfg.report else None
     trainer.callbacks += [pictures] if pictures else []  # type: ignore[attr-defined]

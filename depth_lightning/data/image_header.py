@@ -1,6 +1,6 @@
-"""The size that the header of a picture claims, before a decoder takes memory for it.
+"""The size that an image header claims, read before a decoder allocates memory for it.
 
-OpenCV refuses more than 2³⁰ pixels, which are 3 to 6 GB of memory; a PNG of one colour needs a thousandth of that.
+OpenCV refuses more than 2³⁰ pixels, which take 3 to 6 GB of memory; a PNG of one colour takes a thousandth on disk.
 """
 
 import math
@@ -8,15 +8,15 @@ import re
 import struct
 
 BOXES = 2**14
-"""Bytes at the beginning of a file in which boxes are looked for."""
+"""Bytes at the start of a file that are searched for boxes."""
 SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-"""Markers of a JPEG's segments that begin with its size."""
+"""Markers of the JPEG segments that hold the image size."""
 
 
 def claimed_size(content: memoryview) -> tuple[int, int] | None:
-    """(h, w) of a PNG, JPEG, BMP, TIFF, GIF, JPEG 2000 or AVIF; None of others, and where the header is damaged.
+    """(h, w) of a PNG, JPEG, BMP, TIFF, GIF, JPEG 2000 or AVIF; None for anything else or a damaged header.
 
-    What else OpenCV decodes has sides of at most 16,383, as WebP, or is not much smaller than its pixels.
+    Of the other formats that OpenCV decodes, WebP has sides of at most 16,383, and the rest compress little.
     """
     start = bytes(content[:8])
     try:
@@ -44,7 +44,7 @@ def claimed_size(content: memoryview) -> tuple[int, int] | None:
 
 
 def _boxes(content: memoryview, kind: bytes, skipped: int) -> tuple[int, int]:
-    """The two numbers in the boxes of a kind; the largest, since thumbnails have boxes of their own."""
+    """The two numbers in the largest box of a kind: thumbnails have boxes of their own."""
     start = bytes(content[:BOXES])
     sizes = [struct.unpack_from(">II", start, box.end() + skipped) for box in re.finditer(kind, start)]
     first, second = max(sizes, key=math.prod)
@@ -52,7 +52,7 @@ def _boxes(content: memoryview, kind: bytes, skipped: int) -> tuple[int, int]:
 
 
 def _frame(content: memoryview) -> int:
-    """Where the segment of a JPEG begins that has its size."""
+    """Offset of the JPEG segment that holds the image size."""
     at = 2
     while content[at] == 0xFF and content[at + 1] not in SOF:
         filled = content[at + 1] == 0xFF  # any number of these may come before a marker
@@ -63,7 +63,7 @@ def _frame(content: memoryview) -> int:
 
 
 def _tiff(content: memoryview, order: str) -> tuple[int, int]:
-    """Width and height of a TIFF's first picture."""
+    """Width and height of a TIFF's first image."""
     (at,) = struct.unpack_from(f"{order}I", content, 4)
     (count,) = struct.unpack_from(f"{order}H", content, at)
     tags = {}

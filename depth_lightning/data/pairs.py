@@ -1,7 +1,8 @@
-"""Images with depth maps from anywhere: a folder with patterns, or a manifest."""
+"""Images with depth maps from any source: a folder with patterns, or a manifest."""
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,20 +14,21 @@ from depth_lightning.data.pair_table import Pair, PairTable
 from depth_lightning.data.reading import naming
 from depth_lightning.data.splits import select
 from depth_lightning.sample import DepthSample
+from depth_lightning.settings import number, one_of, optional, several, text
 
 
 class DepthPairs:
-    """Pairs of image and depth map; depth may be smaller than its image when the aspect is the same.
+    """Pairs of image and depth map; the map may be smaller than its image if the aspect is the same.
 
     Args:
         split: "train" or "val".
-        root: the folder of the patterns, or of a manifest's relative paths.
+        root: the folder that the patterns, or a manifest's relative paths, start from.
         image: pattern of the images below `root`, see `match_patterns`.
         depth: pattern of the depth maps.
-        mask: pattern of the masks, of their depth map's size; 0 means a hole.
-        manifest: a table of pairs, which takes the place of the patterns, see `read_manifest`.
+        mask: pattern of the masks, which have their depth map's size; 0 means a hole.
+        manifest: a table of pairs, used instead of the patterns, see `read_manifest`.
         depth_key: the array in files that hold several, see `read_map`.
-        unmatched: what becomes of files without a partner, see `match_patterns`.
+        unmatched: how files without a partner are handled, see `match_patterns`.
         split_list: see `select`.
         val_share: see `select`.
         encoding: what the stored numbers mean.
@@ -34,9 +36,10 @@ class DepthPairs:
     An image's id is its path below `root`.
 
     Raises:
-        OSError: a folder, manifest or file that is not there, or may not be read.
-        ValueError: see `match_patterns`, `read_manifest` and `select`; for a sample, the readers and `DepthEncoding`,
-            and sizes that do not go together.
+        SettingError: an argument is out of range.
+        OSError: a folder, manifest or file does not exist or cannot be read.
+        ValueError: see `match_patterns`, `read_manifest` and `select`; for a sample, see the readers and
+            `DepthEncoding`, or its sizes are inconsistent.
     """
 
     def __init__(
@@ -53,6 +56,15 @@ class DepthPairs:
         val_share: float = 0.1,
         encoding: DepthEncoding | None = None,
     ) -> None:
+        one_of("split", split, ("train", "val"))
+        one_of("unmatched", unmatched, ("error", "skip"))
+        number("val_share", val_share, above=0, below=1)
+        named = {"root": root, "image": image, "depth": depth, "mask": mask, "manifest": manifest}
+        for name, value in {**named, "depth_key": depth_key}.items():
+            optional(name, value, partial(text, what="a name" if name == "depth_key" else "a path or a pattern"))
+        if not isinstance(split_list, str | None):
+            what = "a file below root, or a list of scenes, folders or images"
+            several("split_list", split_list, None, what, partial(text, what="a name"))
         self.depth_key = depth_key
         folder = None if root is None else Path(root).expanduser()
         if manifest is not None:
@@ -91,7 +103,7 @@ class DepthPairs:
         return sample
 
     def read(self, index: int) -> DepthSample:
-        """Sample `index`, even where its numbers or its aspect cannot be meant: for looking at it."""
+        """Sample `index`, even with implausible values or a wrong aspect: for inspection."""
         pair = self.pairs[index]
         encoding = _of_row(self.encoding, pair)
         image = read_image(Path(pair.image))
@@ -112,7 +124,7 @@ class DepthPairs:
         return DepthSample(image, target, mask, encoding.depth_kind, pair.id, pair.scene)
 
     def path(self, index: int) -> Path:
-        """Where the image of sample `index` is."""
+        """Path of the image of sample `index`."""
         return Path(self.pairs[index].image)
 
 
@@ -123,4 +135,4 @@ def _of_row(encoding: DepthEncoding, pair: Pair) -> DepthEncoding:
         numbers: dict[str, Any] = dict(pair.numbers)
         return replace(encoding, **numbers)
     except ValueError as error:
-        raise ValueError(f"{pair.id}, as its row in the manifest says: {error}") from error
+        raise ValueError(f"{pair.id}, in its row of the manifest: {error}") from error

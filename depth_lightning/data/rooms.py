@@ -5,7 +5,7 @@ the world, and the fall-off of one lamp that is carried near the camera tell how
 """
 
 import hashlib
-import tempfile
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -15,11 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
+from depth_lightning.atomic import atomically
 from depth_lightning.data import patterns, raycast
 from depth_lightning.data.nyu import read_h5
 from depth_lightning.data.patterns import BRICKS, CHECKERS, MOTTLE, PANELS, PLAIN, PLANKS, STRIPES, TILES, Pattern
 from depth_lightning.data.raycast import Boxes, Camera, Floats, Hits, Indices
 from depth_lightning.sample import DepthKind, DepthSample
+from depth_lightning.settings import one_of, text, whole_number
 
 Split = Literal["train", "val"]
 
@@ -244,22 +246,20 @@ def write_rooms(root: Path, split: Split, count: int, seed: int = 0, height: int
     folder = root / split
     if folder.exists():
         return folder
-    root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root, prefix=f".{split}-") as scratch:
-        complete = Path(scratch) / split
-        for index in track(range(count), f"Rendering {split} rooms", transient=True, disable=count < 200):
-            room, view = divmod(index, VIEWS[split])
-            file = complete / f"{split}_{room:05d}" / f"{view:05d}.h5"
-            rgb, depth = render_room((seed, list(VIEWS).index(split), room), height, width, view)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with h5py.File(file, "w") as h5:
-                h5.create_dataset("rgb", data=rgb.transpose(2, 0, 1), track_times=False)
-                h5.create_dataset("depth", data=depth, track_times=False)
-        try:
-            complete.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # another process was not faster: the disk refused
-                raise
+    try:
+        with atomically(folder) as complete:
+            for index in track(range(count), f"Rendering {split} rooms", transient=True, disable=count < 200):
+                room, view = divmod(index, VIEWS[split])
+                file = complete / f"{split}_{room:05d}" / f"{view:05d}.h5"
+                rgb, depth = render_room((seed, list(VIEWS).index(split), room), height, width, view)
+                with h5py.File(content := io.BytesIO(), "w") as h5:
+                    h5.create_dataset("rgb", data=rgb.transpose(2, 0, 1), track_times=False)
+                    h5.create_dataset("depth", data=depth, track_times=False)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(content.getbuffer())
+    except FileExistsError:
+        if not folder.is_dir():  # another process was not faster: something is in the way
+            raise
     return folder
 
 
@@ -272,7 +272,7 @@ class RenderedRooms:
         count: images, of each split or of both.
 
     Raises:
-        ValueError: an unknown split; a count, height or width below 1; a negative seed.
+        SettingError: an unknown split; a count, height or width below 1; a negative seed.
     """
 
     def __init__(
@@ -284,19 +284,18 @@ class RenderedRooms:
         height: int = 84,
         width: int = 112,
     ) -> None:
-        if split not in VIEWS:
-            raise ValueError(f"split: expected one of {', '.join(VIEWS)}, found {split!r}.")
-        if not isinstance(count, int):
+        one_of("split", split, VIEWS)
+        if isinstance(count, Mapping):
+            for name, images in count.items():
+                whole_number(f"count.{name}", images)
             count = count[split]
-        if min(count, height, width) < 1 or seed < 0:
-            raise ValueError(
-                "Rendered rooms need a count, height and width of at least 1 and a seed of at least 0, "
-                f"found count={count}, height={height}, width={width}, seed={seed}."
-            )
+        for argument, value in {"count": count, "height": height, "width": width}.items():
+            whole_number(argument, value)
+        whole_number("seed", seed, least=0)
         recipe = hashlib.sha256(repr((split, count, seed, height, width)).encode())
         for module in (__file__, patterns.__file__, raycast.__file__):
             recipe.update(Path(module).read_bytes())
-        self.folder = Path(root) / f"rooms_{split}_{count}_{recipe.hexdigest()[:10]}"
+        self.folder = Path(text("root", root, "a path")) / f"rooms_{split}_{count}_{recipe.hexdigest()[:10]}"
         self.files = sorted(write_rooms(self.folder, split, count, seed, height, width).glob("*/*.h5"))
 
     def __len__(self) -> int:

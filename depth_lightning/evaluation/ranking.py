@@ -1,16 +1,18 @@
-"""Several evaluations in the order of a metric, with what cannot be told apart."""
+"""A ranking of several evaluations by a metric, with the runs that cannot be told apart."""
 
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from depth_lightning.evaluation.evaluated_run import EvaluatedRun, common_notes, scored_by_all, units_of_run
-
-if TYPE_CHECKING:
-    from depth_lightning.reporting.ranking import RankedRun
+from depth_lightning.metrics import mean_intervals
+from depth_lightning.metrics.paired import holm, sign_flip_pairs
+from depth_lightning.reporting.panels import save_png
+from depth_lightning.reporting.ranking import RankedRun, draw_ranking, print_ranking
+from depth_lightning.reporting.tables import recorded_directions, write_rows
 
 HEADLINE = ("abs_rel", "affine_error")
 
@@ -23,18 +25,15 @@ def report_ranking(
     Raises:
         ValueError: the runs do not all have the metric.
     """
-    from depth_lightning.reporting.panels import save_png
-    from depth_lightning.reporting.ranking import draw_ranking, print_ranking
-    from depth_lightning.reporting.tables import write_rows
-
     usable = [name for name in runs[0].content["metrics"] if all(name in run.images for run in runs)]
     metric = metric or next((name for name in HEADLINE if name in usable), "")
     if metric not in usable:
-        raise ValueError(f"A ranking goes by a metric that all runs have: {', '.join(usable)}; found {metric!r}.")
+        raise ValueError(f"A ranking needs a metric that all runs have: {', '.join(usable)}; found {metric!r}.")
     scored = scored_by_all(runs, metric)
     if not scored.any():
         raise ValueError(f"No image has {metric} in all {len(runs)} runs.")
-    ranked = rank(runs, metric)
+    higher_is_better = recorded_directions(*(run.content for run in runs))[metric]
+    ranked = rank(runs, metric, higher_is_better)
     units = units_of_run(runs[0], scored)
     pairs = len(runs) * (len(runs) - 1) // 2
     alike = ", ".join(f"{run.rank} ({run.name})" for run in ranked if run.rank in ranked[0].alike)
@@ -47,33 +46,28 @@ def report_ranking(
     ]
     notes += common_notes(runs, scored)
     if output:
-        output.mkdir(parents=True, exist_ok=True)
         write_rows(output / f"{file}.csv", [_flat(run) for run in ranked])
-        save_png(output / f"{file}.png", draw_ranking(metric, ranked))
+        save_png(output / f"{file}.png", draw_ranking(metric, higher_is_better, ranked))
         notes.append(f"Written: {output}/{file}.csv, {file}.png")
-    print_ranking(f"Ranking by {metric}, protocol {runs[0].content['protocol']['hash']}", metric, ranked, notes)
+    title = f"Ranking by {metric}, protocol {runs[0].content['protocol']['hash']}"
+    print_ranking(title, metric, higher_is_better, ranked, notes)
 
 
-def rank(runs: Sequence[EvaluatedRun], metric: str) -> "list[RankedRun]":
-    """The runs in the order of a metric over the images that all of them scored, the best first."""
-    from depth_lightning.metrics import mean_intervals
-    from depth_lightning.metrics.paired import holm, sign_flip_pairs
-    from depth_lightning.reporting.ranking import RankedRun
-    from depth_lightning.reporting.tables import HIGHER_IS_BETTER
-
+def rank(runs: Sequence[EvaluatedRun], metric: str, higher_is_better: bool) -> list[RankedRun]:
+    """The runs ranked by a metric over the images that all of them scored, the best first."""
     scored = scored_by_all(runs, metric)
     values = np.stack([run.images[metric][scored] for run in runs], axis=1)
     means = values.mean(axis=0)
-    order = np.argsort(-means if metric in HIGHER_IS_BETTER else means, kind="stable")
+    order = np.argsort(-means if higher_is_better else means, kind="stable")
     values, means = values[:, order], means[order]
     units = units_of_run(runs[0], scored)
     bounds = mean_intervals(values, units).tolist()
     behind = mean_intervals(values - values[:, :1], units).tolist()
     pairs = list(combinations(range(len(runs)), 2))
-    found = sign_flip_pairs(values, units)
-    corrected = np.ones(found.shape)
-    for (one, other), p in zip(pairs, holm(np.array([found[pair] for pair in pairs])), strict=True):
-        corrected[one, other] = corrected[other, one] = p
+    p_values = sign_flip_pairs(values, units)
+    corrected = np.ones(p_values.shape)
+    for (first, second), p in zip(pairs, holm(np.array([p_values[pair] for pair in pairs])), strict=True):
+        corrected[first, second] = corrected[second, first] = p
     return [
         RankedRun(
             rank=place + 1,
@@ -89,7 +83,7 @@ def rank(runs: Sequence[EvaluatedRun], metric: str) -> "list[RankedRun]":
     ]
 
 
-def _flat(run: "RankedRun") -> dict[str, Any]:
+def _flat(run: RankedRun) -> dict[str, Any]:
     return {
         "rank": run.rank,
         "run": run.name,

@@ -1,4 +1,4 @@
-"""What an evaluation leaves: the tables on the terminal, and the files in its folder."""
+"""The output of an evaluation: tables on the terminal, and files in its folder."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,11 +20,11 @@ def report(
         title: above the table.
         summary: of `result`.
         result: the numbers.
-        variants: the same predictions under other protocols, if they were asked for.
+        variants: the same predictions under other protocols, if requested.
     """
     columns, notes, content = summary
     if variants:
-        content = {**content, "explain": as_rows(variants)}
+        content = {**content, "explain": as_rows(variants, result.higher_is_better)}
     write_json(run_dir / "metrics.json", content)
     bounds: Mapping[str, Mapping[str, float]] = {
         f"95 % {side}": {name: interval[end] for name, interval in result.intervals.bounds.items()}
@@ -35,8 +35,8 @@ def report(
         write_parquet(run_dir / "per_image.parquet", result.per_image())
     written = f"Written: {run_dir}/metrics.json, table.csv, per_image.parquet"
     images = dict.fromkeys(columns, content["images"])
-    print_table(title, columns, [*notes, written], result.intervals.bounds, images)
+    print_table(title, columns, result.higher_is_better, [*notes, written], result.intervals.bounds, images)
     if result.breakdowns is not None:
         report_breakdowns(result.breakdowns, run_dir)
     if variants is not None:
-        report_variants(variants, run_dir)
+        report_variants(variants, result.higher_is_better, run_dir)

@@ -3,23 +3,26 @@
 import torch
 from torch import Tensor, nn
 
+from depth_lightning.affine import normalised
+from depth_lightning.settings import number, whole_number
+
 
 class AffineInvariantLoss(nn.Module):
-    """L1 between two disparity maps that are each brought to median 0 and mean absolute deviation 1, per image.
+    """L1 between two disparity maps, each normalised per image to median 0 and mean absolute deviation 1.
 
-    Gradient matching is added: the L1 norm of the gradient of their difference at several scales. Nothing
-    changes when the prediction is replaced by a·prediction + b with a > 0. Images without a valid pixel do not
-    count; an image of which one pixel is valid, or which is constant, gives finite numbers. Computed in float32
+    Gradient matching is added: the L1 norm of the gradient of their difference at several scales. The loss is
+    unchanged if the prediction is replaced by a·prediction + b with a > 0. Images without a valid pixel do not
+    count; an image with a single valid pixel, or a constant one, gives finite values. Computed in float32
     under any autocast, since sums over 518² pixels overflow in float16.
 
     Args:
-        gradient_weight: of the gradient matching term; Depth Anything V2 weighs it 2 : 1. 0 leaves it out.
-        scales: of gradient matching, with strides 1, 2, 4, …
-        trim: share of the largest residuals of each image that the L1 term leaves out, in [0, 1). Depth Anything V2
-            drops 0.1 on pseudo-labels; measured truth is better kept.
+        gradient_weight: weight of the gradient matching term; Depth Anything V2 weighs it 2 : 1. 0 disables it.
+        scales: number of scales in gradient matching, with strides 1, 2, 4, …
+        trim: share of each image's largest residuals that the L1 term leaves out, in [0, 1). Depth Anything V2 drops
+            0.1 on pseudo-labels; measured ground truth is better kept in full.
 
     Raises:
-        ValueError: an argument is out of range.
+        SettingError: an argument is out of range.
 
     >>> disparity = torch.rand(2, 8, 8)
     >>> loss = AffineInvariantLoss()
@@ -29,14 +32,9 @@ class AffineInvariantLoss(nn.Module):
 
     def __init__(self, gradient_weight: float = 2.0, scales: int = 4, trim: float = 0.0) -> None:
         super().__init__()
-        if gradient_weight < 0 or scales < 1 or not 0 <= trim < 1:
-            raise ValueError(
-                "AffineInvariantLoss takes gradient_weight ≥ 0, scales ≥ 1 and 0 ≤ trim < 1, "
-                f"found {gradient_weight}, {scales} and {trim}."
-            )
-        self.gradient_weight = gradient_weight
-        self.scales = scales
-        self.trim = trim
+        self.gradient_weight = number("gradient_weight", gradient_weight, least=0, most=1e6)
+        self.scales = whole_number("scales", scales, most=16)
+        self.trim = number("trim", trim, least=0, below=1)
 
     def forward(self, disparity: Tensor, target_disparity: Tensor, mask: Tensor) -> Tensor:
         """Mean over the images that have a valid pixel, of (b, h, w) disparities; larger is nearer."""
@@ -48,17 +46,6 @@ class AffineInvariantLoss(nn.Module):
                 per_image = per_image + self.gradient_weight * gradient_matching_per_image(residual, mask, self.scales)
             images = mask.flatten(1).any(dim=1)
             return torch.where(images, per_image, 0).sum() / images.sum().clamp(min=1)
-
-
-def normalised(values: Tensor, mask: Tensor) -> Tensor:
-    """(b, h, w) maps less their median, over their mean absolute deviation; both over an image's valid pixels only."""
-    flat, valid = values.flatten(1), mask.flatten(1)
-    # NaN at the holes, so that nanmedian sees valid values alone; median(mask · values) would count the zeros.
-    shift = flat.masked_fill(~valid, torch.nan).nanmedian(dim=1, keepdim=True).values
-    shift = shift.nan_to_num(0.0)
-    centred = torch.where(valid, flat - shift, 0)
-    scale = centred.abs().sum(dim=1, keepdim=True) / valid.sum(dim=1, keepdim=True).clamp(min=1)
-    return (centred / scale.clamp(min=1e-6)).view_as(values)
 
 
 def l1_per_image(residual: Tensor, mask: Tensor, trim: float = 0.0) -> Tensor:

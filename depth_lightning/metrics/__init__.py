@@ -5,7 +5,7 @@ from depth_lightning.metrics.alignment import align
 from depth_lightning.metrics.baseline import best_constant
 from depth_lightning.metrics.breakdowns import Breakdowns, PartMetrics, group_rows
 from depth_lightning.metrics.depth_metrics import POOLED, DepthMetrics
-from depth_lightning.metrics.errors import ERRORS, ErrorFunction
+from depth_lightning.metrics.errors import ERRORS, ErrorFunction, directions
 from depth_lightning.metrics.intervals import Intervals, mean_intervals, units_of
 from depth_lightning.metrics.per_image import FACTS, ImageCounts, ImageTable, PerImageMetrics
 from depth_lightning.metrics.protocol import Protocol, crop_mask, usual_crops
@@ -27,6 +27,7 @@ __all__ = [
     "align",
     "best_constant",
     "crop_mask",
+    "directions",
     "group_rows",
     "mean_intervals",
     "units_of",

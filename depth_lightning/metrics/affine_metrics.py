@@ -1,12 +1,13 @@
-"""Metrics where the truth itself is known up to scale and shift only, as uncalibrated stereo gives it."""
+"""Metrics for ground truth that is known only up to scale and shift, such as from uncalibrated stereo."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from depth_lightning.affine import normalised
 from depth_lightning.metrics.errors import ErrorFunction
-from depth_lightning.metrics.per_image import PerImageMetrics
+from depth_lightning.metrics.per_image import ImageFacts, ImageRows, PerImageMetrics
 from depth_lightning.metrics.pixels import random_valid_pixels
 
 PAIRS = 10_000
@@ -14,11 +15,11 @@ MARGIN = 0.05
 
 
 def affine_error(disparity: Tensor, target_disparity: Tensor, mask: Tensor) -> Tensor:
-    """(b,) mean |p̂ − t̂| of disparities less their median, over their mean absolute deviation (MiDaS, 2020).
+    """(b,) mean |p̂ − t̂| of disparities minus their median, divided by their mean absolute deviation (MiDaS, 2020).
 
     0 for a perfect ordering with perfect proportions, about 1 for a constant prediction.
     """
-    residual = _normalised(disparity, mask) - _normalised(target_disparity, mask)
+    residual = normalised(disparity, mask) - normalised(target_disparity, mask)
     return torch.where(mask, residual, 0).abs().sum(dim=(1, 2)) / mask.sum(dim=(1, 2))
 
 
@@ -26,9 +27,9 @@ def ordinal_error(disparity: Tensor, target_disparity: Tensor, mask: Tensor) -> 
     """(b,) share of point pairs that the prediction puts in the wrong order; ½ for a random guess.
 
     10,000 pairs of valid pixels, the same for the same mask. Pairs whose truth differs by less than 5 % of its mean
-    absolute deviation have no order to speak of and are left out; a tie of the prediction is wrong.
+    absolute deviation have no clear order and are left out; a tie in the prediction counts as wrong.
     """
-    truth = _normalised(target_disparity, mask).flatten(1)
+    truth = normalised(target_disparity, mask).flatten(1)
     flat = disparity.flatten(1)
     pixels = random_valid_pixels(mask, 2 * PAIRS)
     first, second = pixels.chunk(2, dim=1)
@@ -41,20 +42,13 @@ def ordinal_error(disparity: Tensor, target_disparity: Tensor, mask: Tensor) -> 
 class AffineMetrics(PerImageMetrics):
     """`affine_error` and `ordinal_error` of disparities, averaged over images."""
 
+    higher_is_better = False
+
     def __init__(self, **kwargs: Any) -> None:
         errors: dict[str, ErrorFunction] = {"affine_error": affine_error, "ordinal_error": ordinal_error}
         super().__init__(errors, **kwargs)
 
-    def image_rows(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        """One row an image. A constant truth orders no pair, so it is counted as not determined."""
-        rows = torch.stack([function(prediction, target, mask) for function in self.errors.values()], dim=1)
-        unfitted = rows.new_full((len(rows),), torch.nan)
-        return self.with_facts(rows, target, mask, rows.isfinite().all(dim=1), unfitted, unfitted)
-
-
-def _normalised(values: Tensor, mask: Tensor) -> Tensor:
-    flat, valid = values.flatten(1), mask.flatten(1)
-    median = flat.masked_fill(~valid, torch.nan).nanmedian(dim=1, keepdim=True).values.nan_to_num(0.0)
-    centred = torch.where(valid, flat - median, 0)
-    scale = centred.abs().sum(dim=1, keepdim=True) / valid.sum(dim=1, keepdim=True).clamp(min=1)
-    return (centred / scale.clamp(min=1e-6)).view_as(values)
+    def image_rows(self, prediction: Tensor, target: Tensor, mask: Tensor, scale_known: bool) -> ImageRows:
+        """One row per image. A constant truth orders no pair, so it counts as not determined."""
+        errors = self.image_errors(prediction, target, mask)
+        return ImageRows(errors, ImageFacts.of(target, mask), errors.isfinite().all(dim=1))

@@ -1,32 +1,31 @@
 """The depth metrics as a torchmetrics class: per-image errors under a protocol, averaged over images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from depth_lightning.metrics.alignment import Aligned, align
 from depth_lightning.metrics.errors import ERRORS, ErrorFunction
 from depth_lightning.metrics.intervals import Units, mean_intervals
-from depth_lightning.metrics.per_image import PerImageMetrics
+from depth_lightning.metrics.per_image import ImageFacts, ImageRows, PerImageMetrics
 from depth_lightning.metrics.protocol import Protocol
 
 POOLED: Mapping[str, int] = {
     "abs_rel": 1, "sq_rel": 1, "rmse": 2, "rmse_log": 2, "log10": 1, "mae": 1, "delta1": 1, "delta2": 1, "delta3": 1,
 }  # fmt: skip
-"""The errors that have a value over the pixels of all images together: (Σ pixels · errorᵖ / Σ pixels)^(1/p), with p."""
+"""The errors that are defined over the pixels of all images together: (Σ pixels · errorᵖ / Σ pixels)^(1/p), with p."""
 
 
 class DepthMetrics(PerImageMetrics):
-    """Errors of depth maps against truth in metres (or depth up to scale, with an alignment that finds it).
+    """Errors of depth maps against truth in metres (or depth up to scale, with an alignment that fits the scale).
 
     `update` takes depth in the target's unit, and disparity for the alignment `scale_shift_disparity`.
 
     Args:
-        protocol: what counts and how it is aligned.
-        errors: names and functions to report; the standard eleven by default.
+        protocol: which pixels count and how predictions are aligned.
+        errors: name → function; by default the eleven of `ERRORS`.
 
     >>> metrics = DepthMetrics(Protocol(max_depth=10.0))
     >>> target = torch.rand(2, 4, 4) + 1
@@ -39,51 +38,28 @@ class DepthMetrics(PerImageMetrics):
         super().__init__(errors, **kwargs)
         self.protocol = protocol
 
-    def update(
-        self,
-        prediction: Tensor,
-        target: Tensor,
-        mask: Tensor,
-        ids: Sequence[str] = (),
-        scenes: Sequence[str] = (),
-        scale_known: bool = True,
-    ) -> None:
-        """Add images, as `PerImageMetrics.update`.
-
-        Args:
-            prediction: (b, h, w), at the target's resolution.
-            target: (b, h, w) depth.
-            mask: (b, h, w) bool, True where the target is valid.
-            ids: names of the images.
-            scenes: of the images, where known.
-            scale_known: whether the target is in a unit. Where it is up to scale, an alignment alone can score an
-                image; under alignment "none" it is counted as not aligned.
-        """
-        super().update(prediction, target, mask, ids, scenes)
-        if not scale_known and self.protocol.alignment == "none":
-            self.rows[-1][:, -1] = 0
-
-    def image_rows(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        """One row an image: aligned, bounded and scored as the protocol says."""
+    def image_rows(self, prediction: Tensor, target: Tensor, mask: Tensor, scale_known: bool) -> ImageRows:
+        """One row per image: aligned, bounded and scored according to the protocol."""
         depth, valid, aligned = prepare(prediction, target, mask, self.protocol)
-        errors = torch.stack([function(depth, target, valid) for function in self.errors.values()], dim=1)
-        unfitted = torch.full_like(aligned.scale, torch.nan)
         fits_scale, fits_shift = self.protocol.alignment != "none", "shift" in self.protocol.alignment
-        return self.with_facts(
-            errors,
-            target,
-            valid,
-            aligned.determined,
-            scale=aligned.scale if fits_scale else unfitted,
-            shift=aligned.shift if fits_shift else unfitted,
+        return ImageRows(
+            self.image_errors(depth, target, valid),
+            ImageFacts.of(
+                target,
+                valid,
+                scale=aligned.scale if fits_scale else None,
+                shift=aligned.shift if fits_shift else None,
+            ),
+            aligned.determined & (scale_known or fits_scale),
         )
 
     def compute(self) -> dict[str, Tensor]:
-        """Every error by its name, over images or, for those in `POOLED`, pixels, as the protocol's reduction says."""
+        """Name → error, averaged over images, or with the reduction `pixel`, over pixels for those in `POOLED`."""
         if self.protocol.reduction == "image":
             return super().compute()
-        errors, scored, facts = self.table()
-        columns, weights = dict(zip(self.errors, errors[scored].T, strict=True)), facts[scored, 0]
+        rows = self.table()
+        columns = dict(zip(self.errors, rows.errors[rows.scored].T, strict=True))
+        weights = rows.facts.valid_pixels[rows.scored]
         return {
             name: ((columns[name] ** p * weights).sum() / weights.sum()).float() ** (1 / p)
             for name, p in POOLED.items()
@@ -91,17 +67,17 @@ class DepthMetrics(PerImageMetrics):
         }
 
     def bounds(self, values: np.ndarray, pixels: np.ndarray, units: Units) -> dict[str, tuple[float, float]]:
-        """Bounds of what `compute` reports."""
+        """Interval bounds of the values that `compute` reports."""
         if self.protocol.reduction == "image":
             return super().bounds(values, pixels, units)
         powers = np.array([POOLED.get(name, 0) for name in self.errors])
         pooled = powers > 0
-        found = mean_intervals(values[:, pooled] ** powers[pooled], units, weights=pixels) ** (1 / powers[pooled, None])
-        return dict(zip((name for name in self.errors if name in POOLED), map(tuple, found.tolist()), strict=True))
+        ends = mean_intervals(values[:, pooled] ** powers[pooled], units, weights=pixels) ** (1 / powers[pooled, None])
+        return dict(zip((name for name in self.errors if name in POOLED), map(tuple, ends.tolist()), strict=True))
 
 
 def prepare(prediction: Tensor, target: Tensor, mask: Tensor, protocol: Protocol) -> tuple[Tensor, Tensor, Aligned]:
-    """What is compared: (b, h, w) depth after alignment and bounds, (b, h, w) pixels that count, and the alignment."""
+    """(b, h, w) depth after alignment and bounds, the (b, h, w) pixels that count, and the alignment."""
     valid = protocol.valid(target, mask)
     aligned = align(prediction, target, valid, protocol.alignment)
     return protocol.bound(aligned.depth), valid, aligned

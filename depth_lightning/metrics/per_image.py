@@ -1,4 +1,4 @@
-"""Metrics that are averages over images, as state that batches and processes add to."""
+"""Metrics that are averages over images, accumulated over batches and processes."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,12 +13,73 @@ from torchmetrics.utilities import dim_zero_cat
 from depth_lightning.metrics.errors import ErrorFunction
 from depth_lightning.metrics.intervals import Intervals, Units, mean_intervals, units_of
 
-FACTS = ("valid_pixels", "valid_share", "target_min", "target_max", "scale", "shift")
-"""What is known of an image beside its errors: `ImageTable.facts`."""
+
+class ImageFacts(NamedTuple):
+    """Facts about images besides their errors, each (n,)."""
+
+    valid_pixels: Tensor
+    valid_share: Tensor
+    target_min: Tensor
+    """Of the valid pixels, like `target_max`; infinite without one."""
+    target_max: Tensor
+    scale: Tensor
+    """Of the alignment, like `shift`; NaN if it is not fitted."""
+    shift: Tensor
+
+    @classmethod
+    def of(
+        cls, target: Tensor, valid: Tensor, scale: Tensor | None = None, shift: Tensor | None = None
+    ) -> "ImageFacts":
+        """The facts of (b, h, w) targets and the pixels that count; a coefficient that is not fitted is None."""
+        pixels = valid.sum(dim=(1, 2))
+        unfitted = target.new_full(pixels.shape, torch.nan)
+        return cls(
+            valid_pixels=pixels,
+            valid_share=pixels / (valid.shape[1] * valid.shape[2]),
+            target_min=target.masked_fill(~valid, torch.inf).amin(dim=(1, 2)),
+            target_max=target.masked_fill(~valid, -torch.inf).amax(dim=(1, 2)),
+            scale=unfitted if scale is None else scale,
+            shift=unfitted if shift is None else shift,
+        )
+
+
+FACTS = ImageFacts._fields
+"""The columns of `ImageTable.facts`."""
+
+
+class ImageRows(NamedTuple):
+    """One row per image: added by `update`, and the basis of all averages."""
+
+    errors: Tensor
+    """(n, errors), in the order of `PerImageMetrics.errors`."""
+    facts: ImageFacts
+    determined: Tensor
+    """(n,) bool: whether an image with a valid pixel can be scored."""
+
+    @property
+    def valid(self) -> Tensor:
+        """(n,) bool: the images with a valid pixel."""
+        return self.facts.valid_pixels > 0
+
+    @property
+    def scored(self) -> Tensor:
+        """(n,) bool: the images included in the averages."""
+        return self.valid & self.determined
+
+    def packed(self) -> Tensor:
+        """(n, errors + facts + 1), the one tensor that processes exchange."""
+        columns = [column.to(self.errors) for column in (*self.facts, self.determined)]
+        return torch.cat([self.errors, torch.stack(columns, dim=1)], dim=1)
+
+    @classmethod
+    def unpacked(cls, packed: Tensor, errors: int) -> "ImageRows":
+        """The rows from `packed`, with the given number of errors."""
+        of_errors, facts, determined = torch.split(packed, [errors, len(FACTS), 1], dim=1)
+        return cls(of_errors, ImageFacts(*facts.unbind(dim=1)), determined.squeeze(1).bool())
 
 
 class ImageCounts(NamedTuple):
-    """How many images the averages stand for."""
+    """How many images the averages are over."""
 
     scored: int
     without_valid_pixel: int
@@ -28,18 +89,18 @@ class ImageCounts(NamedTuple):
 
 
 class ImageTable(NamedTuple):
-    """What was found for each image, sorted by id: the same on any number of processes."""
+    """The results of each image, sorted by id: the same on any number of processes."""
 
     id: list[str]
     scene: list[str]
-    """Empty where scenes are not known."""
+    """Empty strings where scenes are unknown."""
     status: list[str]
-    """Of `ImageCounts`' fields, the one that counts this image."""
+    """The field of `ImageCounts` that counts this image."""
     errors: dict[str, np.ndarray]
     """Name → (n,) float64; NaN where the image is not scored."""
     facts: dict[str, np.ndarray]
     """(n,) float64: number and share of valid pixels, the range of their targets, the alignment's coefficients (NaN
-    where nothing is fitted)."""
+    if not fitted)."""
 
     @property
     def scored(self) -> np.ndarray:
@@ -48,7 +109,7 @@ class ImageTable(NamedTuple):
 
 
 class ValidationCounts(NamedTuple):
-    """The images of a validation, by what their truth allows to measure."""
+    """The images of a validation, by the metrics that their truth supports."""
 
     depth: ImageCounts
     """Truth in metres or up to scale: the depth metrics."""
@@ -66,12 +127,12 @@ class ValidationTables(NamedTuple):
 class PerImageMetrics(Metric):
     """Averages over images of errors that a subclass computes for each.
 
-    Nothing is read back to the host in `update`; `compute` averages in float64, so that neither the batch size nor
-    the number of processes moves the result.
+    Nothing is read back to the host in `update`. `compute` averages in float64, so that neither the batch size nor the
+    number of processes changes the result.
     """
 
     is_differentiable = False
-    higher_is_better = None
+    higher_is_better: bool | None = None  # differs between the values; see `directions(metrics.errors)`
     full_state_update = False
     rows: list[Tensor]
     names: list[Tensor]
@@ -83,7 +144,13 @@ class PerImageMetrics(Metric):
         self.add_state("names", default=[], dist_reduce_fx="cat")
 
     def update(
-        self, prediction: Tensor, target: Tensor, mask: Tensor, ids: Sequence[str] = (), scenes: Sequence[str] = ()
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        mask: Tensor,
+        ids: Sequence[str] = (),
+        scenes: Sequence[str] = (),
+        scale_known: bool = True,
     ) -> None:
         """Add images.
 
@@ -93,6 +160,8 @@ class PerImageMetrics(Metric):
             mask: (b, h, w) bool, True where the target is valid.
             ids: names of the images, for `images`.
             scenes: of the images, where known.
+            scale_known: whether the target has a unit. `DepthMetrics` scores an image whose target is up to scale
+                only after an alignment; under the alignment "none" it counts as not aligned.
 
         Raises:
             ValueError: the shapes differ.
@@ -101,67 +170,56 @@ class PerImageMetrics(Metric):
             raise ValueError(
                 f"{type(self).__name__} takes (b, h, w) prediction, target and mask of one shape, found "
                 f"{tuple(prediction.shape)}, {tuple(target.shape)} and {tuple(mask.shape)}. "
-                "Predictions are upsampled to the ground truth, never the other way round."
+                "Upsample predictions to the ground truth, never resize the ground truth."
             )
-        self.rows.append(self.image_rows(prediction.float(), target.float(), mask))
+        self.rows.append(self.image_rows(prediction.float(), target.float(), mask, scale_known).packed())
         unknown = [""] * len(mask)
         self.names.append(encode_names(ids or unknown, scenes or unknown).to(self.device, non_blocking=True))
 
-    def image_rows(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        """One row an image, as `with_facts` makes it."""
+    def image_rows(self, prediction: Tensor, target: Tensor, mask: Tensor, scale_known: bool) -> ImageRows:
+        """The rows of a batch; the arguments are those of `update`, in float32."""
         raise NotImplementedError
 
-    @staticmethod
-    def with_facts(
-        errors: Tensor, target: Tensor, valid: Tensor, determined: Tensor, scale: Tensor, shift: Tensor
-    ) -> Tensor:
-        """(b, errors + 7): (b, errors) errors, then `FACTS`, then whether the image could be scored."""
-        pixels = valid.sum(dim=(1, 2))
-        facts = [
-            pixels,
-            pixels / (valid.shape[1] * valid.shape[2]),
-            target.masked_fill(~valid, torch.inf).amin(dim=(1, 2)),
-            target.masked_fill(~valid, -torch.inf).amax(dim=(1, 2)),
-            scale,
-            shift,
-            determined,
-        ]
-        return torch.cat([errors, torch.stack([fact.to(errors) for fact in facts], dim=1)], dim=1)
+    def image_errors(self, prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        """(b, errors) errors over the valid pixels."""
+        return torch.stack([function(prediction, target, valid) for function in self.errors.values()], dim=1)
 
     def compute(self) -> dict[str, Tensor]:
-        """Every error by its name, averaged over the images scored; NaN where none was."""
-        errors, scored, _ = self.table()
-        means = errors[scored].mean(dim=0).float()
+        """Name → error averaged over the scored images; NaN if there are none."""
+        rows = self.table()
+        means = rows.errors[rows.scored].mean(dim=0).float()
         return dict(zip(self.errors, means, strict=True))
 
     def counts(self) -> ImageCounts:
-        """The images behind `compute`, of all processes: a collective call, to be made by every process."""
+        """The image counts behind `compute`, over all processes: a collective call that every process must make."""
         with self.sync_context(should_sync=self._to_sync):
-            _, scored, facts = self.table()
-        valid = facts[:, 0] > 0
+            rows = self.table()
+        scored, valid = rows.scored, rows.valid
         return ImageCounts(int(scored.sum()), int((~valid).sum()), int((valid & ~scored).sum()))
 
     def images(self) -> ImageTable:
-        """Every image of all processes: a collective call, to be made by every process."""
+        """The images of all processes: a collective call that every process must make."""
         with self.sync_context(should_sync=self._to_sync):
-            errors, scored, facts = (part.numpy() for part in self.table())
+            rows = self.table()
             names = decode_names([dim_zero_cat(self.names)] if len(self.names) else [])
         order = sorted(range(len(names)), key=names.__getitem__)
-        valid = facts[:, 0] > 0
-        errors, facts = np.where(scored[:, None], errors, np.nan), np.where(valid[:, None], facts, np.nan)
-        facts[~valid, :2] = 0
+        valid, scored = rows.valid[order].numpy(), rows.scored[order].numpy()
+        errors = np.where(scored[:, None], rows.errors[order].numpy(), np.nan)
+        facts = {name: column[order].numpy() for name, column in rows.facts._asdict().items()}
+        without = {"valid_pixels": 0.0, "valid_share": 0.0}
         return ImageTable(
             id=[names[row][0] for row in order],
             scene=[names[row][1] for row in order],
             status=[
-                "scored" if scored[row] else "not_aligned" if valid[row] else "without_valid_pixel" for row in order
+                "scored" if of_scored else "not_aligned" if of_valid else "without_valid_pixel"
+                for of_scored, of_valid in zip(scored, valid, strict=True)
             ],
-            errors={name: errors[order, column] for column, name in enumerate(self.errors)},
-            facts={name: facts[order, column] for column, name in enumerate(FACTS)},
+            errors=dict(zip(self.errors, errors.T, strict=True)),
+            facts={name: np.where(valid, column, without.get(name, np.nan)) for name, column in facts.items()},
         )
 
     def intervals(self, images: ImageTable) -> Intervals:
-        """95 % confidence intervals of `compute`, over what `images` gives or a part of it."""
+        """95 % confidence intervals of `compute`, over the result of `images` or a part of it."""
         values = np.stack(list(images.errors.values()), axis=1)[images.scored]
         units = units_of([scene for scene, scored in zip(images.scene, images.scored, strict=True) if scored])
         bounds = self.bounds(values, images.facts["valid_pixels"][images.scored], units)
@@ -172,23 +230,23 @@ class PerImageMetrics(Metric):
         return dict(zip(self.errors, map(tuple, mean_intervals(values, units).tolist()), strict=True))
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
-        """Gather the rows of all processes; one that saw no image takes part with none."""
+        """Gather the rows of all processes; one without images contributes none."""
         if not len(self.rows):  # torchmetrics would gather a placeholder of another shape, and fail
-            self.rows.append(torch.empty(0, len(self.errors) + len(FACTS) + 1, device=self.device))
+            self.rows.append(self._no_rows())
             self.names.append(torch.empty(0, dtype=torch.uint8, device=self.device))
         super().sync(*args, **kwargs)
 
-    def table(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Of this process, in float64: errors (n, errors), whether each image is scored (n,), `FACTS` (n, facts)."""
-        columns = len(self.errors) + len(FACTS) + 1
-        table = dim_zero_cat(self.rows) if len(self.rows) else torch.empty(0, columns)
-        rows = table.cpu().double()
-        facts, determined = rows[:, len(self.errors) : -1], rows[:, -1].bool()
-        return rows[:, : len(self.errors)], (facts[:, 0] > 0) & determined, facts
+    def table(self) -> ImageRows:
+        """The rows of this process, in float64 on the CPU."""
+        packed = dim_zero_cat(self.rows) if len(self.rows) else self._no_rows()
+        return ImageRows.unpacked(packed.cpu().double(), len(self.errors))
+
+    def _no_rows(self) -> Tensor:
+        return torch.empty(0, len(self.errors) + len(FACTS) + 1, device=self.device)
 
 
 def encode_names(ids: Sequence[str], scenes: Sequence[str]) -> Tensor:
-    """Ids and scenes as bytes of text, since processes exchange tensors: a line of JSON per image, (bytes,) uint8."""
+    """Ids and scenes as a (bytes,) uint8 tensor, which processes can exchange: one line of JSON per image."""
     lines = "".join(f"{json.dumps(name)}\n" for name in zip(ids, scenes, strict=True))
     return torch.from_numpy(np.frombuffer(lines.encode(), np.uint8).copy())
 

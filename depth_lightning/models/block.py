@@ -1,5 +1,6 @@
-"""A transformer block of DINOv2, which keeps for the backward pass only what is costly to compute again."""
+"""A transformer block of DINOv2 that keeps only what is costly to recompute for the backward pass."""
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -8,31 +9,58 @@ from timm.layers import Attention, LayerScale, Mlp
 from timm.models import vision_transformer
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.modules.module import _has_any_global_hook
 
 
 class Block(nn.Module):
-    """timm's pre-normalised block with layer scale: its parameters, under the same names.
+    """timm's pre-normalised block with layer scale, with the same parameters under the same names.
 
-    Plain autograd keeps both sides of the activation, of the layer scales and of the norms, two fifths of the encoder's
-    memory.
+    Plain autograd keeps input and output of the activation, the layer scales and the norms, two fifths of the encoder's
+    memory. The code that saves it reads the parts' weights instead of calling the parts. If one was replaced (by an
+    adapter, a quantised layer) or has a hook, the block calls its parts instead, as timm's does.
     """
 
     def __init__(self, source: vision_transformer.Block) -> None:
         super().__init__()
         self.norm1, self.attn, self.ls1 = source.norm1, cast(Attention, source.attn), cast(LayerScale, source.ls1)
         self.norm2, self.mlp, self.ls2 = source.norm2, source.mlp, cast(LayerScale, source.ls2)
+        self._types = [type(part) for part in self._parts()]
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Tokens (b, n, width) of the same shape."""
-        projected = _normed_linear(tokens, self.norm1, self.attn.qkv)
-        by_head = projected.view(*tokens.shape[:2], 3, self.attn.num_heads, -1)
+        attn, mlp = self.attn, self.mlp
+        parts = self._parts()
+        if [type(part) for part in parts] != self._types or not _only_apply_weights(parts):
+            tokens = tokens + self.ls1(attn(self.norm1(tokens)))
+            return cast(Tensor, tokens + self.ls2(mlp(self.norm2(tokens))))
+        projected = _normed_linear(tokens, self.norm1, attn.qkv)
+        by_head = projected.view(*tokens.shape[:2], 3, attn.num_heads, -1)
         queries, keys, values = by_head.transpose(1, 3).unbind(2)
         mixed = F.scaled_dot_product_attention(queries, keys, values)
-        tokens = _add_scaled_linear(tokens, mixed.transpose(1, 2).flatten(2), self.attn.proj, self.ls1.gamma)
-        if not isinstance(self.mlp, Mlp):  # vitg's SwiGLU
-            return torch.addcmul(tokens, self.mlp(self.norm2(tokens)), self.ls2.gamma)
-        hidden = _normed_linear(tokens, self.norm2, self.mlp.fc1)
-        return _add_scaled_linear(tokens, hidden, cast(nn.Linear, self.mlp.fc2), self.ls2.gamma, gelu=True)
+        tokens = _add_scaled_linear(tokens, mixed.transpose(1, 2).flatten(2), attn.proj, self.ls1.gamma)
+        if not isinstance(mlp, Mlp):  # vitg's SwiGLU
+            return torch.addcmul(tokens, mlp(self.norm2(tokens)), self.ls2.gamma)
+        hidden = _normed_linear(tokens, self.norm2, mlp.fc1)
+        return _add_scaled_linear(tokens, hidden, cast(nn.Linear, mlp.fc2), self.ls2.gamma, gelu=True)
+
+    def _parts(self) -> list[nn.Module]:
+        return [part for owner in (self, self.attn, self.mlp) for part in owner._modules.values() if part is not None]
+
+
+def _only_apply_weights(parts: Sequence[nn.Module]) -> bool:
+    """Whether calling the parts only applies their weights: biases, but no hooks, dropout or replaced forward."""
+    for own in map(vars, parts):  # vars, since this runs for every block and module attributes are slow to look up
+        if (
+            own["_forward_pre_hooks"]
+            or own["_forward_hooks"]
+            or own["_backward_pre_hooks"]
+            or own["_backward_hooks"]
+            or "forward" in own
+            or own.get("p")
+            or own["_parameters"].get("bias", own) is None
+        ):
+            return False
+    return not _has_any_global_hook()  # type: ignore[no-untyped-call]
 
 
 def _normed_linear(x: Tensor, norm: nn.Module, linear: nn.Module) -> Tensor:
@@ -45,12 +73,12 @@ def _normed_linear(x: Tensor, norm: nn.Module, linear: nn.Module) -> Tensor:
 
 
 def _add_scaled_linear(residual: Tensor, x: Tensor, linear: nn.Linear, gamma: Tensor, gelu: bool = False) -> Tensor:
-    """`residual + gamma · linear(x)`, or of gelu(x), which then may overwrite x."""
+    """`residual + gamma · linear(x)`, with gelu(x) in place of x if `gelu`, which may overwrite x."""
     if not torch.is_grad_enabled():
-        # In place: the largest tensor of a block is not written, and on a CPU its memory not asked for, twice.
+        # In place: the largest tensor of a block is not written twice, nor allocated twice on a CPU.
         return torch.addcmul(residual, linear(torch.ops.aten.gelu_(x) if gelu else x), gamma)
     dtype = _product_dtype(x)
-    if dtype == torch.float16:  # which has not the range for the gradient before gamma, which may be 1e-5
+    if dtype == torch.float16:  # lacks the range for the gradient before gamma, which may be 1e-5
         return torch.addcmul(residual, linear(F.gelu(x) if gelu else x), gamma)
     arguments = x.to(dtype), linear.weight.to(dtype), linear.bias.to(dtype)
     return cast(Tensor, _AddScaledLinear.apply(residual, *arguments, gamma, gelu))
@@ -62,7 +90,7 @@ def _product_dtype(x: Tensor) -> torch.dtype:
 
 
 class _NormedLinear(torch.autograd.Function):
-    """Keeps `x`, which the residual keeps anyway, and makes norm(x) again."""
+    """Keeps `x`, which the residual keeps anyway, and recomputes norm(x)."""
 
     @staticmethod
     def forward(
@@ -88,7 +116,7 @@ class _NormedLinear(torch.autograd.Function):
 
 
 class _AddScaledLinear(torch.autograd.Function):
-    """Keeps `x`, and neither gelu(x) nor the product that gamma scales: gamma's gradient follows from the weight's."""
+    """Keeps `x`, but not gelu(x) or the product that gamma scales: gamma's gradient follows from the weight's."""
 
     @staticmethod
     def forward(

@@ -1,6 +1,5 @@
-"""Depth Anything V2 (Yang et al., 2024, arXiv:2406.09414): DINOv2 tokens of four blocks, read by a DPT head."""
+"""Depth Anything V2 (Yang et al., 2024, arXiv:2406.09414): DINOv2 tokens of four blocks feed a DPT head."""
 
-import math
 from collections.abc import Sequence
 from typing import Literal, get_args
 
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from depth_lightning.models.dpt import DPTHead
 from depth_lightning.models.encoder import PATCH, Encoder
 from depth_lightning.models.sizes import find_size
+from depth_lightning.settings import boolean, number, one_of, several, whole_number
 
 Output = Literal["metric", "relative"]
 
@@ -18,17 +18,20 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class DepthAnythingV2(nn.Module):
-    """Depth from one image, in metres or as disparity.
+    """Depth from a single image, in metres or as disparity.
 
     Args:
         encoder: vits, vitb, vitl, vitg or tiny.
         output: "metric" (a sigmoid times `max_depth`) or "relative" (disparity up to scale and shift).
-        max_depth: in metres; the largest depth that a metric network can give. No published file holds it.
+        max_depth: largest depth that a metric network can predict, in metres, above 0.001. No published file stores it.
         features: channels of the head's fusion blocks; the encoder's own by default.
         out_channels: channels of the head's four projections; the encoder's own by default.
         freeze_encoder: train the head alone; no graph is built for the encoder.
-        recompute_blocks: in training, keep each block's input alone and run it again in the backward pass: less memory,
-            more time.
+        recompute_blocks: activation checkpointing: in training, keep only each block's input and recompute the rest in
+            the backward pass. Less memory, more time.
+
+    Raises:
+        SettingError: an argument is out of range.
     """
 
     def __init__(
@@ -42,25 +45,21 @@ class DepthAnythingV2(nn.Module):
         recompute_blocks: bool = False,
     ) -> None:
         super().__init__()
-        if output not in get_args(Output):
-            raise ValueError(f"output is one of {', '.join(get_args(Output))}, found {output!r}.")
-        if not (isinstance(max_depth, int | float) and 0 < max_depth < math.inf):
-            raise ValueError(f"model.max_depth is a number of metres above 0, found {max_depth!r}.")
         size = find_size(encoder)
-        out_channels = size.out_channels if out_channels is None else tuple(out_channels)
-        if len(out_channels) != 4:
-            raise ValueError(f"out_channels has one entry per tapped block, four; found {out_channels}.")
         self.encoder_name = encoder
-        self.output: Output = output
-        self.max_depth = max_depth
-        self.encoder = Encoder(size).requires_grad_(not freeze_encoder)
-        self.encoder.recompute_blocks = recompute_blocks
-        head = DPTHead(size.width, size.features if features is None else features, out_channels)
+        self.output: Output = one_of("output", output, get_args(Output))
+        self.max_depth = number("max_depth", max_depth, above=1e-3, most=1e6)
+        features = size.features if features is None else whole_number("features", features, least=2)
+        if out_channels is not None:
+            out_channels = several("out_channels", out_channels, 4, "four whole numbers above 0", whole_number)
+        self.encoder = Encoder(size).requires_grad_(not boolean("freeze_encoder", freeze_encoder))
+        self.encoder.recompute_blocks = boolean("recompute_blocks", recompute_blocks)
+        head = DPTHead(size.width, features, out_channels or size.out_channels)
         if output == "relative":
             # A random head's logits are all near 0: where they are negative, the last ReLU lets no gradient through,
-            # and nothing is ever learnt. Weights that are loaded replace this.
+            # and the network never learns. Loaded weights replace this.
             nn.init.ones_(head.get_parameter("scratch.output_conv2.2.bias"))
-        # Tokens (b, n, c) seen as maps (b, c, rows, columns) are already channels-last.
+        # Tokens (b, n, c) viewed as maps (b, c, rows, columns) are already channels-last.
         self.head = head.to(memory_format=torch.channels_last)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -74,7 +73,8 @@ class DepthAnythingV2(nn.Module):
         """
         if image.ndim != 4 or image.shape[1] != 3 or image.shape[2] % PATCH or image.shape[3] % PATCH:
             raise ValueError(
-                f"The network takes images (b, 3, h, w) with h and w multiples of {PATCH}, found {tuple(image.shape)}."
+                f"The network expects images (b, 3, h, w) with h and w multiples of {PATCH}, found "
+                f"{tuple(image.shape)}."
             )
         height, width = image.shape[-2:]
         maps = [
@@ -94,8 +94,8 @@ class DepthAnythingV2(nn.Module):
 def logits_to_depth(logits: Tensor, max_depth: float) -> Tensor:
     """Depth in metres, in (0, max_depth], from float32 logits of any size.
 
-    A plain sigmoid is 0 in float32 below −103, and its logarithm infinite; at −40 it is still a normal number, 1e-17
-    of max_depth.
+    A plain sigmoid is 0 in float32 below −103, and its logarithm infinite; at −40 the depth is still a normal number,
+    1e-17 of max_depth.
     """
     return max_depth * logits.clamp(min=-40.0).sigmoid()
 
@@ -107,7 +107,7 @@ def normalize(image: Tensor) -> Tensor:
         image: (b, 3, h, w) RGB: uint8, or floating point in [0, 1].
 
     Raises:
-        TypeError: the image is of another type.
+        TypeError: the image has another dtype.
     """
     if image.dtype != torch.uint8 and not image.is_floating_point():
         raise TypeError(f"An image is uint8, or floating point in [0, 1]; found {image.dtype}.")

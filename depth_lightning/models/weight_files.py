@@ -1,21 +1,19 @@
-"""Tensors out of files of torch and of safetensors. Nothing that a file brings is executed."""
+"""Reading tensors from torch and safetensors files. No code in a file is executed."""
 
-import pickle
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from depth_lightning.models.provenance import FOLDER_FILES
+from depth_lightning.models.torch_files import read_torch, refuse_parts
 
 
 class WeightFile(NamedTuple):
-    """What was read."""
+    """The content of a weights file."""
 
     state: dict[str, Tensor]
     run_config: Mapping[str, Any] | None
@@ -23,19 +21,20 @@ class WeightFile(NamedTuple):
 
 
 def read_weights(path: Path) -> WeightFile:
-    """The tensors of a file of torch or of safetensors, told apart by content, or of a transformers folder.
+    """The tensors of a torch or safetensors file, detected from its contents, or of a transformers folder.
 
-    In a file of torch they may lie under "model" or "state_dict".
+    In a torch file they may be stored under "model" or "state_dict".
 
     Raises:
-        FileNotFoundError: there is no such file, or the folder holds no weights.
-        ValueError: the file is damaged, holds anything but a state dict, or needs more than plain values.
+        FileNotFoundError: the file does not exist, or the folder holds no weights.
+        ValueError: the file is damaged, is not a state dict, or holds more than tensors and plain values.
     """
+    refuse_parts(path)
     if path.is_dir():
-        found = next((path / name for name in FOLDER_FILES if (path / name).is_file()), None)
-        if found is None:
+        inside = next((path / name for name in FOLDER_FILES if (path / name).is_file()), None)
+        if inside is None:
             raise FileNotFoundError(f"{path} is a folder without {' or '.join(FOLDER_FILES)}; expected a weights file.")
-        path = found
+        path = inside
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; expected a weights file or a transformers folder.")
     with path.open("rb") as file:
@@ -45,23 +44,11 @@ def read_weights(path: Path) -> WeightFile:
             return WeightFile(load_file(path), None)
         except SafetensorError as error:
             raise ValueError(f"{path} cannot be read: {error}; download or copy it again.") from error
-    return _read_torch(path, start)
+    return _read_torch(path)
 
 
-def _read_torch(path: Path, start: bytes) -> WeightFile:
-    zipped = zipfile.is_zipfile(path)
-    if not zipped and not start.startswith(b"\x80"):  # torch wrote pickles before it wrote zip files
-        torn = "it is torn: download or copy it again" if start.startswith(b"PK") else f"it starts with {start!r}"
-        raise ValueError(f"{path} is not a checkpoint of torch or of safetensors; {torn}.")
-    try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path} was refused: it holds more than tensors and plain values, or is damaged, and to read it would be "
-            "to run code that it brings. Ask its author for a plain state dict."
-        ) from error
-    except (RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} cannot be read; it is damaged, or not a checkpoint of torch: {error}") from error
+def _read_torch(path: Path) -> WeightFile:
+    content = read_torch(path)
     config = content.get("config") if isinstance(content, Mapping) else None
     for name in ("model", "state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):

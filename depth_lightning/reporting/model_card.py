@@ -1,72 +1,44 @@
-"""A model card: what a network is, how it came about, and how good it was found, as README.md of its folder.
+"""A model card: what a network is, how it was trained, and how it scores, as README.md of its folder.
 
-The front matter is what the Hugging Face hub reads. Every number comes from a metrics.json; none is made up here.
+The front matter is for the Hugging Face hub. Every number comes from a metrics.json.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from depth_lightning.reporting.tables import recorded_directions, with_arrow
+
 _KNOWN_LICENCES: Final = {"Apache-2.0": "apache-2.0", "CC-BY-NC-4.0": "cc-by-nc-4.0"}
-
-_OURS = """
-from depth_lightning.inference import load
-
-model = load("{file}")  # {file}.json beside it says the rest
-{{quantity}} = model.predict("photo.jpg")  # (h, w) float32 at the photo's resolution
-"""
-_USAGE: Mapping[str, str] = {
-    "official": _OURS.format(file="model.pth")
-    + """
-# In the authors' code, whose metric class is given max_depth:
-# network.load_state_dict(torch.load("model.pth", weights_only=True))
-""",
-    "safetensors": _OURS.format(file="model.safetensors"),
-    "transformers": """
-from transformers import pipeline
-
-{quantity} = pipeline("depth-estimation", "path/to/this/folder")("photo.jpg")["predicted_depth"]
-""",
-    "onnx": """
-import onnxruntime
-
-session = onnxruntime.InferenceSession("model.onnx")
-({quantity},) = session.run(None, {{"image": image}})  # (b, 3, h, w) float32 RGB in [0, 1]; {size}
-""",
-    "pt2": """
-import torch
-
-model = torch.export.load("model.pt2").module()
-{quantity} = model(image)  # (b, 3, h, w) float32 RGB in [0, 1]; {size}
-""",
-}
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What is said of an export.
+    """The content of a model card.
 
     Args:
         encoder: vits, …
         output: metric or relative.
         max_depth: in metres, of a metric network.
         size: the shorter side of images in training.
-        layout: of the export.
-        graph_size: (h, w) of a graph that takes no other.
-        recipe: what → how; empty where the network was not trained by this project.
-        numbers: of metrics.json.
-        starting_weights: a hub id or a name; None for a random start.
-        licence: of the starting weights; None where it is not known.
-        checks: sentences about the export against the network.
-        limits: sentences beyond those that go for every such network.
+        usage: Python code that predicts depth with the export.
+        library: hub name of the library that loads it.
+        tags: hub tags in addition to those of every such network.
+        recipe: what → how; empty if the network was not trained by this project.
+        numbers: content of metrics.json.
+        starting_weights: a hub id or a name; None for random initialisation.
+        licence: of the starting weights; None if unknown.
+        checks: sentences that compare the export with the network.
+        limits: sentences in addition to those for every such network.
     """
 
     encoder: str
     output: str
     max_depth: float | None
     size: int
-    layout: str
-    graph_size: tuple[int, int] | None = None
+    usage: str
+    library: str = "depth-lightning"
+    tags: Sequence[str] = ()
     recipe: Mapping[str, str] = field(default_factory=dict)
     numbers: Mapping[str, Any] | None = None
     starting_weights: str | None = None
@@ -77,7 +49,7 @@ class ModelCard:
     def __str__(self) -> str:
         title = f"Depth Anything V2 ({self.encoder}), {self.output} depth"
         sections = {
-            "Use": f"```python\n{self._usage()}\n```",
+            "Use": f"```python\n{self.usage.strip()}\n```",
             "Results": self._results(),
             "Recipe": _table("what", "how", self.recipe) if self.recipe else "Not trained by this project.",
             "Licence": self._licence(),
@@ -88,12 +60,10 @@ class ModelCard:
         return f"{self._front_matter()}\n# {title}\n\n{self._what()}\n\n{body}\n"
 
     def _front_matter(self) -> str:
-        tags = ["depth-anything-v2", "monocular-depth-estimation", f"{self.output}-depth"]
-        if self.layout in ("onnx", "safetensors"):
-            tags.append(self.layout)
+        tags = ["depth-anything-v2", "monocular-depth-estimation", f"{self.output}-depth", *self.tags]
         lines = [
             f"license: {_KNOWN_LICENCES.get(self.licence or '', 'unknown')}",
-            f"library_name: {self.layout if self.layout in ('transformers', 'onnx') else 'depth-lightning'}",
+            f"library_name: {self.library}",
             "pipeline_tag: depth-estimation",
             "tags:",
             *(f"- {tag}" for tag in tags),
@@ -109,42 +79,37 @@ class ModelCard:
             else "disparity from one image, up to scale and shift: larger is nearer"
         )
         return (
-            f"Gives {gives}. The network is that of Depth Anything V2 (Yang et al., 2024, arXiv:2406.09414). "
+            f"Predicts {gives}. The network is that of Depth Anything V2 (Yang et al., 2024, arXiv:2406.09414). "
             f"Images were seen with their shorter side at {self.size} pixels."
         )
 
-    def _usage(self) -> str:
-        quantity = "disparity" if self.max_depth is None else "depth_m"
-        size = "h and w multiples of 14" if self.graph_size is None else "h×w {}×{}".format(*self.graph_size)
-        return _USAGE[self.layout].format(quantity=quantity, size=size).strip()
-
     def _results(self) -> str:
         if self.numbers is None:
-            return "Not evaluated: no metrics.json says how good it is."
+            return "Not evaluated: there is no metrics.json."
         protocol = self.numbers["protocol"]
         settings = ", ".join(f"{key} {value}" for key, value in protocol.items() if key != "hash")
-        rows = {name: f"{value:.4f}" for name, value in self.numbers["metrics"].items() if value is not None}
+        higher = recorded_directions(self.numbers)
+        metrics = self.numbers["metrics"].items()
+        rows = {with_arrow(name, higher[name]): f"{value:.4f}" for name, value in metrics if value is not None}
         return (
             f"{_table('metric', 'value', rows)}\n\n{self.numbers['images']} images of {self.numbers['data']}. "
-            f"Protocol {protocol['hash']}: {settings}. Numbers under another protocol are another measurement."
+            f"Protocol {protocol['hash']}: {settings}. Numbers under another protocol are not comparable."
         )
 
     def _licence(self) -> str:
         if self.starting_weights is None:
             return "The network started from random weights. The terms of its training data apply."
         if self.licence is None:
-            return (
-                f"It goes back to {self.starting_weights}, whose licence is not on record: find it out before sharing."
-            )
-        sentence = f"It goes back to {self.starting_weights}, which is licensed under {self.licence}."
+            return f"Derived from {self.starting_weights}, whose licence is unknown: check it before sharing."
+        sentence = f"Derived from {self.starting_weights}, which is licensed under {self.licence}."
         return f"{sentence} No commercial use." if "NC" in self.licence.split("-") else sentence
 
     def _limits(self) -> list[str]:
         if self.max_depth is None:
-            return ["Disparity has neither unit nor zero: it says what is nearer, not how near."]
+            return ["Disparity has neither unit nor zero: it tells what is nearer, not how near."]
         return [
-            f"No depth exceeds {self.max_depth:g} m; what is farther, such as sky, comes out nearer than it is.",
-            "Metres hold for cameras and scenes like those of the training data. Another field of view changes them.",
+            f"No depth exceeds {self.max_depth:g} m; anything farther, such as sky, is predicted too near.",
+            "Metres are valid for cameras and scenes like the training data's. Another field of view changes them.",
         ]
 
 

@@ -1,4 +1,4 @@
-"""Runs in the order of a metric, and which of them cannot be told apart: as a table and as a plot."""
+"""A ranking of runs by a metric, with those that cannot be told apart, as a table and as a plot."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,11 +7,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from depth_lightning.reporting.colour import BACKGROUND, FRAME, INK, MUTED_INK, font, round_ticks
-from depth_lightning.reporting.tables import HIGHER_IS_BETTER, interval, number, print_rows, with_arrow
+from depth_lightning.reporting.tables import interval, number, print_rows, with_arrow
 
 
 class RankedRun(NamedTuple):
-    """A run and its place."""
+    """A run and its rank."""
 
     rank: int
     name: str
@@ -19,17 +19,19 @@ class RankedRun(NamedTuple):
     bounds: tuple[float, float]
     """95 % interval of the mean."""
     behind: float
-    """How far its mean is from the first one's; 0 for the first."""
+    """Difference of its mean from that of the first; 0 for the first."""
     behind_bounds: tuple[float, float]
     p: float
-    """Of being as good as the first, corrected for all pairs of the ranking; 1 for the first."""
+    """p value for being as good as the first, corrected for all pairs of the ranking; 1 for the first."""
     alike: tuple[int, ...]
     """The ranks of the runs that it cannot be told apart from, at 5 %, corrected for all pairs."""
 
 
-def print_ranking(title: str, metric: str, runs: Sequence[RankedRun], notes: Sequence[str]) -> None:
+def print_ranking(
+    title: str, metric: str, higher_is_better: bool, runs: Sequence[RankedRun], notes: Sequence[str]
+) -> None:
     """Print one row per run, the best first."""
-    header = {"rank": True, "run": False, with_arrow(metric): True, "95 % interval": True}
+    header = {"rank": True, "run": False, with_arrow(metric, higher_is_better): True, "95 % interval": True}
     header |= {"behind the first": True, "95 % interval ": True, "p (Holm)": True, "not told apart from": False}
     rows = [
         [
@@ -46,11 +48,11 @@ def print_ranking(title: str, metric: str, runs: Sequence[RankedRun], notes: Seq
 
 
 def p_value(p: float) -> str:
-    """As tables show it."""
+    """A p value as tables show it."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def draw_ranking(metric: str, runs: Sequence[RankedRun]) -> np.ndarray:
+def draw_ranking(metric: str, higher_is_better: bool, runs: Sequence[RankedRun]) -> np.ndarray:
     """A dot with its interval per run, the best on top; those not told apart from the first in ink, others in grey.
 
     Returns:
@@ -71,7 +73,7 @@ def draw_ranking(metric: str, runs: Sequence[RankedRun]) -> np.ndarray:
     def place(value: float) -> float:
         return left + 10 + (value - low) / (high - low) * (width - left - 40)
 
-    better = "more" if metric in HIGHER_IS_BETTER else "less"
+    better = "more" if higher_is_better else "less"
     draw.text((left + 10, 12), f"{metric} ({better} is better), mean and 95 % interval", INK, text)
     for tick in round_ticks(low, high, most=6):
         draw.line((place(tick), top, place(tick), height - 36), fill=FRAME)

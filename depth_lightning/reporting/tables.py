@@ -1,4 +1,4 @@
-"""The table of results: on the terminal, as JSON, as CSV."""
+"""Tables of results on the terminal, and as JSON, CSV and Parquet."""
 
 import csv
 import json
@@ -10,12 +10,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-HIGHER_IS_BETTER = {"delta1", "delta2", "delta3", "accuracy"}
+from depth_lightning.atomic import atomically, write_text
+from depth_lightning.metrics import ERRORS, directions
+from depth_lightning.metrics.point_pairs import PointPairAccuracy
 
 
 def print_table(
     title: str,
     columns: Mapping[str, Mapping[str, float]],
+    higher_is_better: Mapping[str, bool],
     notes: Sequence[str] = (),
     intervals: Mapping[str, tuple[float, float]] | None = None,
     images: Mapping[str, int] | None = None,
@@ -25,9 +28,10 @@ def print_table(
     Args:
         title: above the table.
         columns: name of the result → metric → value; the first result has all metrics.
-        notes: what the reader must know beside the numbers.
-        intervals: of the first result's metrics, in a column of their own.
-        images: name of the result → how many images it is of, in a last row.
+        higher_is_better: metric → whether higher is better.
+        notes: lines below the table that explain the numbers.
+        intervals: of the first result's metrics, shown in a separate column.
+        images: name of the result → its number of images, shown in a last row.
     """
     known = any(low == low for low, _ in (intervals or {}).values())
     table = Table()
@@ -40,7 +44,7 @@ def print_table(
         cells = [number(values.get(metric)) for values in columns.values()]
         if intervals and known:
             cells.insert(1, interval(intervals.get(metric)))
-        table.add_row(with_arrow(metric), *cells)
+        table.add_row(with_arrow(metric, higher_is_better[metric]), *cells)
     if images:
         table.add_section()
         cells = [str(images.get(name, "")) for name in columns]
@@ -54,13 +58,13 @@ def print_rows(
     groups: Sequence[Sequence[Sequence[str]]],
     notes: Sequence[str] = (),
 ) -> None:
-    """Print rows of text, with a line between one group of them and the next.
+    """Print groups of text rows, separated by lines.
 
     Args:
         title: above the table.
-        header: name of each column → whether it holds numbers, which stand on the right.
+        header: name of each column → whether it holds numbers, which are right-aligned.
         groups: rows, each with one text per column.
-        notes: what the reader must know beside the numbers.
+        notes: lines below the table that explain the numbers.
     """
     table = Table()
     for name, numbers in header.items():
@@ -72,9 +76,20 @@ def print_rows(
     _print(title, table, notes)
 
 
-def with_arrow(metric: str) -> str:
-    """The metric's name, and which way is better."""
-    return f"{metric} {'↑' if metric in HIGHER_IS_BETTER else '↓'}"
+def with_arrow(metric: str, higher_is_better: bool) -> str:
+    """The metric's name, and an arrow for the better direction."""
+    return f"{metric} {'↑' if higher_is_better else '↓'}"
+
+
+def recorded_directions(*contents: Mapping[str, Any]) -> dict[str, bool]:
+    """Metric → whether higher is better, for all metrics in the contents of one or several metrics.json.
+
+    Evaluations record it as `higher_is_better`. If an older one did not, a custom metric counts as an error.
+    """
+    known = directions(ERRORS) | {"accuracy": bool(PointPairAccuracy.higher_is_better)}
+    for content in contents:
+        known |= content.get("higher_is_better", {})
+    return {metric: known.get(metric, False) for content in contents for metric in content["metrics"]}
 
 
 def number(value: float | None) -> str:
@@ -88,9 +103,8 @@ def interval(bounds: tuple[float, float] | None) -> str:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write plain values, indented. NaN becomes null, which every JSON reader takes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(_without_nan(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write plain values, indented. NaN becomes null, which every JSON reader accepts."""
+    write_text(path, json.dumps(_without_nan(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_csv(path: Path, columns: Mapping[str, Mapping[str, float]]) -> None:
@@ -99,25 +113,26 @@ def write_csv(path: Path, columns: Mapping[str, Mapping[str, float]]) -> None:
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as CSV; the columns are all of the names in them, as they first come up."""
-    with path.open("w", newline="") as file:
+    """Write rows as CSV; the columns are all names in them, in order of first appearance."""
+    with atomically(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)), restval="")
         writer.writeheader()
         writer.writerows(rows)
 
 
 def write_parquet(path: Path, columns: Mapping[str, Any]) -> None:
-    """Write columns of one length; NaN becomes null."""
+    """Write columns of equal length as Parquet; NaN becomes null."""
     import pyarrow as pa
     import pyarrow.parquet
 
     arrays = {name: pa.array(values, from_pandas=True) for name, values in columns.items()}
-    pyarrow.parquet.write_table(pa.table(arrays), path)
+    with atomically(path) as aside:
+        pyarrow.parquet.write_table(pa.table(arrays), aside)
 
 
 def _print(title: str, table: Table, notes: Sequence[str]) -> None:
     console = Console()
-    if not console.is_terminal:  # a file has no width that a table must fit
+    if not console.is_terminal:  # a file has no width limit
         console = Console(width=200)
     for line in (f"\n{title}", table, *notes):
         console.print(line, highlight=False, markup=False, soft_wrap=isinstance(line, str))

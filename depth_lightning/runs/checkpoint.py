@@ -1,17 +1,18 @@
 """A run's checkpoint and the configuration that it carries."""
 
 import logging
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import torch
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
 from depth_lightning.models import find_provenance
-from depth_lightning.training.saving.checkpoint_files import BEST, END_OF_PARTS
+from depth_lightning.models.torch_files import END_OF_PARTS, CheckpointError, NotARunError, read_run
+from depth_lightning.runs.options import PATH, check
+from depth_lightning.runs.overrides import typed
+from depth_lightning.runs.trust import refuse_resolvers, refuse_strangers
 
 log = logging.getLogger(__name__)
 
@@ -19,60 +20,73 @@ FROM_RUN = ("model", "data", "protocol", "metrics", "seed")
 """The parts of the configuration that decide what a checkpoint predicts and how that is scored."""
 
 
+NOT_BUILT = ("callbacks", "logger")
+"""The parts that nothing reads from a checkpoint; those of a sweep name its folder by a resolver."""
+
+
 def read_run_checkpoint(path: str | Path) -> tuple[DictConfig, dict[str, Any]]:
     """The configuration of the run that wrote the checkpoint, and the module's state dict, for `load_run_state`.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is torn, or no checkpoint of train.py.
+        CheckpointError: it is torn, in parts, or no checkpoint of train.py.
     """
     path = Path(path).expanduser()
-    if (path / END_OF_PARTS).is_file():
-        raise ValueError(
-            f"checkpoint={path} is in parts, one of each process of trainer=fsdp, which alone goes on from it. "
-            f"For anything else, take {path.with_name(BEST)}, which is whole."
-        )
-    if not path.is_file():
-        hint = f" It is a folder; did you mean {path / 'checkpoints' / 'best.ckpt'}?" if path.is_dir() else ""
-        raise FileNotFoundError(f"checkpoint={path}: there is no such file.{hint}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
-        raise ValueError(
-            f"checkpoint={path} cannot be read: it is torn, or no checkpoint of train.py ({_first_sentence(error)})."
-        ) from error
-    if not isinstance(content, dict) or "config" not in content:
-        raise ValueError(
-            f"checkpoint={path} does not say which run it is from. "
-            f"For released weights, use model=… model.weights={path}."
-        )
-    return cast(DictConfig, OmegaConf.create(content["config"])), content["state_dict"]
+        content = read_run(path)
+    except FileNotFoundError as error:
+        hint = f" It is a folder; did you mean {path / 'checkpoints' / 'best.ckpt'}?" if path.is_dir() else ""
+        raise FileNotFoundError(f"checkpoint={error}{hint}") from error
+    except CheckpointError as error:
+        other = isinstance(error, NotARunError)
+        hint = f" For released weights, use model=… model.weights={path}." if other else ""
+        raise CheckpointError(f"checkpoint={error}{hint}") from error
+    return _recorded_config(content["config"], path), content["state_dict"]
 
 
 def run_config(path: Path) -> DictConfig:
     """The configuration of the run that wrote a checkpoint, also of one in parts; see `read_run_checkpoint`."""
     if not path.is_dir():
         return read_run_checkpoint(path)[0]
-    return cast(DictConfig, OmegaConf.create(torch.load(path / END_OF_PARTS, weights_only=True)["config"]))
+    return _recorded_config(read_run(path / END_OF_PARTS, ("config",))["config"], path)
 
 
-def chosen_network(cfg: DictConfig, overrides: Sequence[str], purpose: str) -> tuple[DictConfig, dict[str, Any] | None]:
+def _recorded_config(config: Any, path: Path) -> DictConfig:
+    """A checkpoint's configuration, which refers to nothing but itself."""
+    try:
+        parts = {part: value for part, value in config.items() if part not in NOT_BUILT}
+        refuse_resolvers(parts, f"checkpoint={path}")
+        return OmegaConf.create(parts)
+    except (AttributeError, RecursionError, OmegaConfBaseException) as error:
+        raise ValueError(f"checkpoint={path}: its configuration is not one of train.py ({error!r}).") from error
+
+
+def chosen_network(cfg: DictConfig, overrides: Sequence[str], command: str) -> tuple[DictConfig, dict[str, Any] | None]:
     """What `cfg.checkpoint` says with what was typed on top, and its state dict; or `cfg` itself and None.
 
     Args:
         cfg: composed from the command's file.
         overrides: as typed.
-        purpose: what the network is for, for the message.
+        command: what the network is for.
 
     Raises:
+        SettingError: see `options.check`.
         ValueError: neither a checkpoint nor weights were typed.
     """
     if cfg.checkpoint is not None:
+        PATH("checkpoint", cfg.checkpoint)
         saved, state = read_run_checkpoint(cfg.checkpoint)
-        return overlay(saved, cfg, overrides), state
-    if not any(override.lstrip("+").startswith("model.weights=") for override in overrides):
+        chosen, keys = overlay(saved, cfg, overrides), typed(overrides)
+
+        def is_typed(key: str) -> bool:
+            return key.split(".")[0] not in FROM_RUN or any(f"{key}.".startswith(f"{own}.") for own in keys)
+
+        check(chosen, command, is_typed)
+        return chosen, state
+    check(cfg, command)
+    if typed(overrides).get("model.weights") is None:
         raise ValueError(
-            f"Nothing to {purpose}: give checkpoint=…/best.ckpt of a run, "
+            f"Nothing to {command}: give checkpoint=…/best.ckpt of a run, "
             "or released weights with model=vits model.weights=…"
         )
     return _as_the_file_says(cfg, overrides), None
@@ -84,10 +98,10 @@ def _as_the_file_says(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     known = find_provenance(path) if path.exists() else None
     if known is None:
         return cfg
-    typed = {override.lstrip("+").partition("=")[0] for override in overrides}
+    keys = typed(overrides)
     cfg = cfg.copy()
     for key, value in {"model.max_depth": known.max_depth, "data.size": known.size}.items():
-        if value is not None and key not in typed and OmegaConf.select(cfg, key) not in (None, value):
+        if value is not None and key not in keys and OmegaConf.select(cfg, key) not in (None, value):
             OmegaConf.update(cfg, key, value)
             log.info(f"{key}={value}, as {known.source} says.")
     return cfg
@@ -117,30 +131,34 @@ def overlay(saved: DictConfig, composed: DictConfig, overrides: Sequence[str]) -
     data set that is typed keeps the run's size, which belongs to the network.
 
     Raises:
+        UntrustedConfigError: the checkpoint's configuration names what it may not choose.
         ValueError: the encoder that was typed is not the checkpoint's.
     """
     merged = composed.copy()
-    typed = cast(Mapping[str, Any], OmegaConf.to_container(composed, resolve=False))
+    raw = cast(Mapping[str, Any], OmegaConf.to_container(composed, resolve=False))
+    keys: list[str] = []
     with open_dict(merged):
         for part in FROM_RUN:
             merged[part] = saved[part]
-        for override in OverridesParser.create().parse_overrides(list(overrides)):
-            part, *path = (override.key_or_group if override.key_or_group != "encoder" else "model.encoder").split(".")
+        for key, written in typed(overrides).items():
+            part, *path = (key if key != "encoder" else "model.encoder").split(".")
             if part not in FROM_RUN:
                 continue
-            value: Any = typed[part]
-            for key in path:
-                value = value[key]
+            keys.append(".".join([part, *path]))
+            if written is None:  # deleted, like `~data.on_error`; without a whole part there is nothing to score
+                if path:
+                    OmegaConf.select(merged, ".".join([part, *path[:-1]])).pop(path[-1], None)
+                continue
+            value: Any = raw[part]
+            for name in path:
+                value = value[name]
             if part == "data" and not path:
                 value = {**value, "size": saved.data.size}
             OmegaConf.update(merged, ".".join([part, *path]), value, merge=False, force_add=True)
+    refuse_strangers(merged, FROM_RUN, f"checkpoint={composed.checkpoint}", keys, composed.trust)
     if merged.model.encoder != saved.model.encoder:
         raise ValueError(
             f"The checkpoint holds a {saved.model.encoder}, but {merged.model.encoder} was asked for. "
             "Leave model= and encoder= out: the checkpoint knows its network."
         )
     return merged
-
-
-def _first_sentence(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0].split(". ")[0]

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from depth_lightning.data.augmentation import augmentation_options
+
 MOVED = {
-    "depth_lightning.commands.comparison": "depth_lightning.runs.sweep",
-    "depth_lightning.commands.study": "depth_lightning.runs.study",
     "depth_lightning.training.callbacks.LearningRates": "depth_lightning.training.display.learning_rates.LearningRates",
     "depth_lightning.training.callbacks.StepSeed": "depth_lightning.training.saving.step_seed.StepSeed",
     "depth_lightning.training.callbacks": "depth_lightning.training.display.panels",
@@ -24,6 +24,38 @@ def current(node: Any) -> Any:
     if isinstance(node, Mapping):
         return {key: _present_path(value) if key == "_target_" else current(value) for key, value in node.items()}
     return [current(value) for value in node] if isinstance(node, list) else node
+
+
+def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's resolved configuration in the form in which two of the same meaning are equal.
+
+    The augmentation, which may be chosen by `augmentation`, `data.augmentation` or both, is `data.augmentation` with
+    all its options. A data set's node holds no argument that is a key of `data`, too.
+    """
+    values: dict[str, Any] = current(config)
+    chosen = values.pop("augmentation", None)
+    if "data" in values:
+        data = _without_repetition(values["data"])
+        data["augmentation"] = augmentation_options(data["augmentation"], chosen)
+        values["data"] = data
+    return values
+
+
+def _without_repetition(data: Mapping[str, Any]) -> dict[str, Any]:
+    values = {**data}
+    if "dataset" in data:
+        values["dataset"] = _own_arguments(data["dataset"], data)
+    if "parts" in data:
+        values["parts"] = {name: _without_repetition(part) for name, part in data["parts"].items()}
+    return values
+
+
+def _own_arguments(node: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _own_arguments(value, data) if isinstance(value, Mapping) and "_target_" in value else value
+        for key, value in node.items()
+        if key not in data or value != data[key]
+    }
 
 
 def _present_path(target: Any) -> Any:

@@ -12,24 +12,23 @@ from typing import NoReturn, TypeVar
 
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf, read_write
 
+from depth_lightning.atomic import write_text
 from depth_lightning.runs.host_memory import keep_freed_memory
-from depth_lightning.training.saving.checkpointing import EXIT_SAVED
+from depth_lightning.runs.outcome import FAILED
+from depth_lightning.runs.overrides import typed
+from depth_lightning.settings import SettingError, text
+from depth_lightning.training.saving.signals import EXIT_SAVED
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 # Errors whose message is meant for the person at the terminal: a wrong value, a missing or broken file.
 EXPECTED_ERRORS = (ValueError, OSError, ModuleNotFoundError)
-
-
-FAILED = "failed.txt"
-"""In the folder of a sweep's job that failed: why."""
 
 
 def run_job(work: Callable[[DictConfig], Result], cfg: DictConfig) -> Result | None:
@@ -52,7 +51,7 @@ def run_job(work: Callable[[DictConfig], Result], cfg: DictConfig) -> Result | N
         if end.code != 1:  # a signal's, which is for the whole sweep
             raise
         reason = _in_words(end.__cause__)
-    mark.write_text(f"{reason}\n")
+    write_text(mark, f"{reason}\n")
     return None
 
 
@@ -64,29 +63,21 @@ def _run(work: Callable[[DictConfig], Result], cfg: DictConfig) -> Result:
     environment = dict(os.environ)
     _listen()
     try:
+        _check_folder()
         _must_share_folder()
         return work(cfg)
-    except (*EXPECTED_ERRORS, InstantiationException) as error:
-        cause = mendable(error)
-        if cause is None:
-            raise
+    except EXPECTED_ERRORS as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         log.debug("traceback", exc_info=True)
-        log.error(_in_words(cause))
+        log.error(_in_words(error))
         log.info(f"The traceback is in {cfg.run_dir}/{HydraConfig.get().job.name}.log")
-        raise SystemExit(1) from cause
+        raise SystemExit(1) from error
     except SIGTERMException:  # Lightning's, whose own status would be 0
         rank_zero_only(log.error)("Stopped by SIGTERM before it was done: the same command does it again.")
         sys.exit(0 if getattr(rank_zero_only, "rank", 0) else EXIT_SAVED)
     finally:
         _leave_processes(environment)
-
-
-def mendable(error: Exception) -> Exception | None:
-    """The error that a person can mend, without Hydra's around it; None where it is no such error."""
-    cause = error.__cause__ if isinstance(error, InstantiationException) else error
-    return cause if isinstance(cause, EXPECTED_ERRORS) else None
 
 
 def _listen() -> None:
@@ -131,6 +122,19 @@ def _single_job_arguments(run_dir: str) -> None:
         hydra.run.dir = run_dir
 
 
+def _check_folder() -> None:
+    """See that the folder was typed under its key, and is one.
+
+    Raises:
+        SettingError: it was not, or an empty path, which is the current folder.
+    """
+    hydra = HydraConfig.get()
+    if "run_dir" in typed(hydra.overrides.task):
+        raise SettingError("run_dir", "follows hydra.run.dir. Type hydra.run.dir=… in its place.")
+    key = "run" if hydra.mode == RunMode.RUN else "sweep"
+    text(f"hydra.{key}.dir", getattr(hydra, key).dir, "a path")
+
+
 def _must_share_folder() -> None:
     """See that processes which each composed their configuration, started by torchrun or srun, mean the same folder.
 
@@ -152,6 +156,7 @@ def _must_share_folder() -> None:
 
 def quiet() -> None:
     """Silence what Lightning says about things that are as they should be; its warnings stay, once each."""
+    logging.raiseExceptions = False  # a log file on a full disk: what is logged is on the terminal, too
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -2,51 +2,67 @@
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import lightning
+import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_method, get_object, instantiate
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from depth_lightning.data import DepthDataModule, Mixture
+from depth_lightning.data.augmentation import augmentation_options
 from depth_lightning.data.da2k import DA2K
 from depth_lightning.data.photometric import ColourNoise
 from depth_lightning.data.transforms import EvaluationTransform, TrainTransform
-from depth_lightning.metrics import ERRORS, DepthMetrics, Protocol
+from depth_lightning.metrics import ERRORS, DepthMetrics, ErrorFunction, Protocol
 from depth_lightning.models import DepthAnythingV2, LoadReport, load_weights, resolve_weights
 from depth_lightning.runs.checkpoint import describe
 from depth_lightning.runs.earlier import current
-from depth_lightning.settings import SettingError, whole_number, within
+from depth_lightning.runs.options import argument_names
+from depth_lightning.runs.overrides import typed_key
+from depth_lightning.settings import SettingError, one_of, several, within
 from depth_lightning.training import DepthModule, Objective
 
 log = logging.getLogger(__name__)
+
+LOADER = ("size", "crop", "augmentation", "batch_size", "eval_batch_size", "num_workers", "on_error")
+"""Keys of `data` that no data set is given unless its node says so."""
 
 
 def build(path: str, node: Any, **arguments: Any) -> Any:
     """The object that a node of the configuration describes.
 
     Args:
-        path: of the settings that it is made of, for messages.
-        node: with a `_target_`, or a list of such.
+        path: its key.
+        node: with a `_target_`, or a list or a group of such.
         arguments: beside those of the node.
 
     Raises:
-        SettingError: a setting that cannot be right, under its whole path.
+        SettingError: a setting that cannot be right, under the key that it was typed under.
+        Exception: any other that the object's class or function raises, without Hydra's around it.
     """
-    described = current(OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node)
-    with within(path):
-        try:
-            return instantiate(described, **arguments)
-        except InstantiationException as error:
-            if isinstance(error.__cause__, SettingError):
-                raise error.__cause__ from error
+    raw, described = (
+        OmegaConf.to_container(node, resolve=resolve) if OmegaConf.is_config(node) else node
+        for resolve in (False, True)
+    )
+    try:
+        return instantiate(current(described), **arguments)
+    except InstantiationException as error:
+        cause = error.__cause__
+        if cause is None:
             raise
+        if not isinstance(cause, SettingError):
+            raise cause from None
+        inner = str(error).partition("\nfull_key: ")[2]  # of a node within this one, as Hydra names it
+        raise SettingError(typed_key(path, raw, f"{inner}.{cause.name}".lstrip(".")), cause.problem) from cause
 
 
 def build_network(model: DictConfig) -> DepthAnythingV2:
@@ -58,11 +74,11 @@ def build_network(model: DictConfig) -> DepthAnythingV2:
 def start_weights(network: DepthAnythingV2, model: DictConfig) -> LoadReport | None:
     """Load `model.weights` as `model.init` says, and say what was loaded; say it loudly where nothing is."""
     if model.weights is None:
-        said = (
+        message = (
             f"NO PRETRAINED WEIGHTS: this {model.encoder} starts from random (model.weights=null). "
             "It takes far more data and time than fine-tuning."
         )
-        rank_zero_only(log.warning)(said)
+        rank_zero_only(log.warning)(message)
         return None
     report = load_weights(network, resolve_weights(model.weights), init=model.init, force=model.force)
     rank_zero_only(log.info)(str(report))
@@ -72,45 +88,82 @@ def start_weights(network: DepthAnythingV2, model: DictConfig) -> LoadReport | N
 def build_data(cfg: DictConfig) -> DepthDataModule:
     """The data module of `data`."""
     data = cfg.data
-    on_error = data.get("on_error", "raise")  # a checkpoint may be older than the option
-    if on_error not in ("raise", "skip"):
-        raise ValueError(f"data.on_error is 'raise' or 'skip', found {on_error!r}.")
-    geometry, colour = _augmentation(data.augmentation)
-    size, workers = whole_number("data.size", data.size), data.num_workers
-    return DepthDataModule(
-        dataset=_mixture(data) if "parts" in data else build("data", data.dataset, _partial_=True),
-        train_transform=TrainTransform(size, data.crop, geometry),
-        eval_transform=EvaluationTransform(size),
-        batch_size=whole_number("data.batch_size", data.batch_size),
-        eval_batch_size=whole_number("data.eval_batch_size", data.eval_batch_size),
-        num_workers=min(8, os.cpu_count() or 1)
-        if workers is None
-        else whole_number("data.num_workers", workers, least=0),
-        seed=cfg.seed,
-        colour=colour,
-        bad_samples=Path(cfg.run_dir) / "bad_samples.csv" if on_error == "skip" else None,
-    )
+    geometry, colour = _augmentation(cfg)
+    skip = data.get("on_error") == "skip"  # a checkpoint may be older than the option
+    with within("data"):
+        return DepthDataModule(
+            dataset=_mixture(data) if "parts" in data else dataset_of(data),
+            train_transform=TrainTransform(data.size, data.crop, **geometry),
+            eval_transform=EvaluationTransform(data.size),
+            batch_size=data.batch_size,
+            eval_batch_size=data.eval_batch_size,
+            num_workers=min(8, os.cpu_count() or 1) if data.num_workers is None else data.num_workers,
+            seed=cfg.seed,
+            colour=colour,
+            bad_samples=Path(cfg.run_dir) / "bad_samples.csv" if skip else None,
+        )
 
 
-def _augmentation(chosen: str | Sequence[Any]) -> tuple[Any, ColourNoise | None]:
+def dataset_of(data: DictConfig, path: str = "data") -> Callable[..., Any]:
+    """What opens a split of a data set, called with `split`.
+
+    Args:
+        data: of one data set, no mixture.
+        path: of `data` in the configuration, for messages.
+    """
+    return partial(_open_split, data, path)
+
+
+def _open_split(data: DictConfig, path: str, **arguments: Any) -> Any:
+    try:
+        return build("", dataset_node(data), **arguments)
+    except SettingError as error:
+        name = error.name.lstrip(".")
+        if (own := name.rpartition(".")[2]) in data:
+            raise SettingError(f"{path}.{own}", error.problem) from None
+        raw = OmegaConf.to_container(data.dataset, resolve=False)
+        raise SettingError(typed_key(f"{path}.dataset", raw, name), error.problem) from None
+
+
+def dataset_node(data: DictConfig) -> dict[str, Any]:
+    """The node `data.dataset`, where every argument that it leaves out has the value of the key of that name in `data`.
+
+    So an option of a data set is written once, where a person types it: `data.root`, not `data.dataset.root`.
+    """
+    keys = plain(data)
+    node = keys.pop("dataset")
+    return _completed(node, {key: value for key, value in keys.items() if key not in LOADER})
+
+
+def _completed(node: dict[str, Any], keys: Mapping[str, Any]) -> dict[str, Any]:
+    taken = argument_names(get_object(current(node)["_target_"]))
+    own = {
+        key: _completed(value, keys) if isinstance(value, dict) and "_target_" in value else value
+        for key, value in node.items()
+    }
+    return {key: value for key, value in keys.items() if key in taken} | own
+
+
+def _augmentation(cfg: DictConfig) -> tuple[dict[str, Any], ColourNoise | None]:
     """What the transform does in the workers, and what is done on the device."""
-    recipes = {"article": ("flip", ColourNoise()), "authors": ("flip", None), "none": ("none", None)}
-    if not isinstance(chosen, str):
-        return build("data.augmentation", chosen), None
-    if chosen not in recipes:
-        raise ValueError(f"data.augmentation is one of {', '.join(recipes)} or a list, found {chosen!r}.")
-    return recipes[chosen]
+    written = (cfg.data.augmentation, cfg.get("augmentation"))
+    options = augmentation_options(*(plain(node) if OmegaConf.is_config(node) else node for node in written))
+    transforms = build("augmentation.transforms", options.pop("transforms"))
+    geometry = {"flip_probability": options.pop("flip_probability"), "transforms": transforms}
+    colour = ColourNoise(**options)
+    return geometry, colour if colour.jitter_probability or colour.noise_probability else None
 
 
 def _mixture(data: DictConfig) -> Callable[[str], Mixture]:
+    if data.validate_on is not None:
+        what = f"a list of parts ({', '.join(data.parts)}), or null for all"
+        several("validate_on", data.validate_on, None, what, partial(one_of, choices=data.parts))
+
     def open_split(split: str) -> Mixture:
-        names = list(data.parts if split == "train" or data.validate_on is None else data.validate_on)
-        if unknown := set(names) - set(data.parts):
-            raise ValueError(f"data.validate_on: {', '.join(sorted(unknown))} is none of {', '.join(data.parts)}.")
-        parts = {name: build(f"data.parts.{name}", data.parts[name].dataset, split=split) for name in names}
-        if split == "train":
-            return Mixture(parts, plain(data.weights), data.samples_per_epoch)
-        return Mixture(parts)
+        names = data.parts if split == "train" or data.validate_on is None else data.validate_on
+        parts = {name: dataset_of(data.parts[name], f"data.parts.{name}")(split=split) for name in names}
+        with within("data"):
+            return Mixture(parts, plain(data.weights), data.samples_per_epoch) if split == "train" else Mixture(parts)
 
     return open_split
 
@@ -134,8 +187,24 @@ def require_depth_maps(data: DictConfig) -> None:
 def build_metrics(cfg: DictConfig) -> DepthMetrics:
     """The standard errors and those of `metrics`, under `protocol`."""
     protocol: Protocol = build("protocol", cfg.protocol)
-    own = {name: get_method(path) for name, path in cfg.metrics.items()}
+    own = {name: _own_metric(f"metrics.{name}", path) for name, path in cfg.metrics.items()}
+    if known := ERRORS.keys() & own:
+        raise SettingError(f"metrics.{min(known)}", "is a standard error. Give yours another name.")
     return DepthMetrics(protocol, {**ERRORS, **own})
+
+
+def _own_metric(key: str, path: str) -> ErrorFunction:
+    """The function at that import path, which is tried on an image, since it is called when an epoch is over."""
+    depth_m = torch.linspace(1, 2, 12).view(1, 3, 4)
+    try:
+        metric: ErrorFunction = get_method(path)
+        found = metric(1.1 * depth_m, depth_m, depth_m > 1)
+    except Exception as error:  # a function of anyone's may raise anything
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise SettingError(key, f"is f(prediction, target, mask) → (b,), but {path} failed: {reason}") from error
+    if not isinstance(found, torch.Tensor) or found.shape != (1,):
+        raise SettingError(key, f"is f(prediction, target, mask) → (b,), but {path} gave {found!r} for one image.")
+    return metric
 
 
 def build_module(cfg: DictConfig, network: DepthAnythingV2) -> DepthModule:
@@ -144,14 +213,13 @@ def build_module(cfg: DictConfig, network: DepthAnythingV2) -> DepthModule:
     Raises:
         ValueError: from optimizer or schedule, which are tried here since the trainer calls them when all is loaded.
     """
-    across_devices = bool(cfg.loss.get("across_devices"))
-    losses = {kind: build(f"loss.{kind}", loss) for kind, loss in cfg.loss.items() if kind != "across_devices"}
+    losses = build("loss", cfg.loss)
+    with within("loss"):
+        objective = Objective(**losses, output=network.output, max_depth=network.max_depth)
     module = DepthModule(
         network,
         metrics=build_metrics(cfg),
-        objective=Objective(
-            **losses, output=network.output, max_depth=network.max_depth, across_devices=across_devices
-        ),
+        objective=objective,
         optimizer=build("optimizer", cfg.optimizer),
         schedule=build("scheduler", cfg.scheduler),
         config=describe(cfg),
@@ -167,40 +235,49 @@ def build_trainer(cfg: DictConfig, callbacks: list[Callback], loggers: list[Logg
     """Lightning's trainer; samples are shared between processes by the data module alone, which pads nothing.
 
     Raises:
-        ValueError: a count below 1, with which Lightning trains nothing, or fails when training has begun; or a
-            precision in which the truth would be rounded, too.
+        SettingError: a run without an end.
+        ValueError: what Lightning refuses.
     """
-    counts = {"max_epochs": -1, "max_steps": -1, "accumulate_grad_batches": None, "check_val_every_n_epoch": None}
-    for name, no_limit in counts.items():
-        value = cfg.trainer.get(name)
-        if value is not None and value != no_limit:
-            whole_number(f"trainer.{name}", value)
-    if str(cfg.trainer.precision) not in ("32-true", "bf16-mixed", "16-mixed", "32", "bf16", "16"):
-        raise ValueError(
-            f"trainer.precision is 32-true, bf16-mixed or 16-mixed, found {cfg.trainer.precision!r}. With "
-            "others Lightning converts the truth as well: bf16-true would round it to 8 bits."
+    if cfg.trainer.get("max_epochs") == -1 and cfg.trainer.get("max_steps", -1) == -1:
+        raise SettingError(
+            "trainer.max_epochs", "is -1, no limit, which needs trainer.max_steps, since a schedule has an end."
         )
-    if cfg.trainer.get("limit_train_batches") == 0:
-        raise ValueError("trainer.limit_train_batches=0 trains nothing: evaluate.py scores a network as it is.")
-    return cast(
-        lightning.Trainer,
-        build(
-            "trainer",
-            cfg.trainer,
-            callbacks=callbacks,
-            logger=loggers,
-            default_root_dir=cfg.run_dir,
-            use_distributed_sampler=False,
-            enable_model_summary=False,
-            enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
-        ),
-    )
+    try:
+        return cast(
+            lightning.Trainer,
+            build(
+                "trainer",
+                cfg.trainer,
+                callbacks=callbacks,
+                logger=loggers,
+                default_root_dir=cfg.run_dir,
+                use_distributed_sampler=False,
+                enable_model_summary=False,
+                enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
+            ),
+        )
+    except SettingError:
+        raise
+    except (MisconfigurationException, TypeError, ValueError) as error:  # of Lightning, which knows no keys
+        raise ValueError(f"trainer: {error}") from error
 
 
-def build_all(cfg: DictConfig, group: str) -> list[Any]:
+def build_all(cfg: DictConfig, group: str) -> dict[str, Any]:
     """Every object of a group of named objects, such as "callbacks"; an entry that is null is left out."""
-    named = cfg[group] or {}
-    return [build(f"{group}.{name}", entry) for name, entry in named.items() if entry is not None]
+    return {name: each for name, each in build(group, cfg.get(group) or {}).items() if each is not None}
+
+
+def check_monitors(cfg: DictConfig, module: DepthModule) -> None:
+    """Refuse callbacks that go by a metric below val/ that is not validated, which would show after an epoch.
+
+    Raises:
+        SettingError: one does.
+    """
+    validated = [f"val/{name}" for name in (*module.metrics.errors, *module.affine_metrics.errors)]
+    for name, node in (plain(cfg).get("callbacks") or {}).items():
+        monitor = None if node is None else node.get("monitor")
+        if isinstance(monitor, str) and (monitor.startswith("val/") or f"val/{monitor}" in validated):
+            one_of(f"callbacks.{name}.monitor", monitor, validated)
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What makes a command a Hydra program. Nothing here imports torch, so that --help and --cfg answer at once."""
 
+import copyreg
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -11,9 +12,9 @@ from omegaconf import DictConfig
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
-# There is one store, which nothing changes once all is imported. Hydra would copy it, with all that the plugins keep
-# there, to compose a configuration, and three times for every group that --help lists.
-ConfigStore.__deepcopy__ = lambda store, _: store  # type: ignore[attr-defined]
+# Hydra copies the store, with all that the plugins keep there, to compose a configuration, and three times for every
+# group that --help lists. There is one store, which nothing changes once all is imported: its copy is itself.
+copyreg.pickle(ConfigStore, lambda store: (ConfigStore.instance, ()))
 
 
 def program(command: str, typed: str | None = None) -> None:

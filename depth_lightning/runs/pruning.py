@@ -10,15 +10,16 @@ import logging
 import math
 from pathlib import Path
 from statistics import median
-from typing import Final, Literal
+from typing import Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
-log = logging.getLogger(__name__)
+from depth_lightning.atomic import write_text
+from depth_lightning.runs.outcome import PRUNED
+from depth_lightning.settings import one_of, text, whole_number
 
-PRUNED: Final = "pruned.json"
-"""In the folder of a run that was ended: at which step, its best value, and the median of the others."""
+log = logging.getLogger(__name__)
 
 
 class MedianPruning(Callback):
@@ -33,6 +34,9 @@ class MedianPruning(Callback):
         mode: whether less or more of it is better.
         finished_runs: not ended early, before any is.
         epochs: every run has so many.
+
+    Raises:
+        SettingError: an argument is out of range.
     """
 
     def __init__(
@@ -44,9 +48,10 @@ class MedianPruning(Callback):
         finished_runs: int = 4,
         epochs: int = 1,
     ) -> None:
-        self.folder, self.run_dir = Path(folder), Path(run_dir)
-        self.monitor, self.sign = monitor, {"min": 1, "max": -1}[mode]
-        self.finished_runs, self.epochs = finished_runs, epochs
+        self.folder, self.run_dir = Path(text("folder", folder, "a path")), Path(text("run_dir", run_dir, "a path"))
+        self.monitor = text("monitor", monitor, "a column of metrics.csv, such as val/abs_rel")
+        self.sign = {"min": 1, "max": -1}[one_of("mode", mode, ("min", "max"))]
+        self.finished_runs, self.epochs = whole_number("finished_runs", finished_runs), whole_number("epochs", epochs)
         self.best = math.inf
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -85,7 +90,7 @@ class MedianPruning(Callback):
     def _record(self, step: int, others: float) -> None:
         best, middle = self.sign * self.best, self.sign * others
         content = {"step": step, self.monitor: best if math.isfinite(best) else None, "median": middle}
-        (self.run_dir / PRUNED).write_text(json.dumps(content))
+        write_text(self.run_dir / PRUNED, json.dumps(content))
         rank_zero_only(log.info)(
             f"Ended at step {step}: {self.monitor} is {best:.4f}, and the median of the runs before {middle:.4f}."
         )

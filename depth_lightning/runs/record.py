@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from depth_lightning.data.augmentation import augmentation_in_words, augmentation_options
 from depth_lightning.models import find_release
 from depth_lightning.models.provenance import metadata_path, read_json
 from depth_lightning.models.weight_files import read_weights
@@ -23,8 +24,12 @@ class Origin:
     """None where it is not known."""
 
 
-def find_origin(weights: str | Path | None) -> Origin:
+def find_origin(weights: str | Path | None, passed: frozenset[Path] = frozenset()) -> Origin:
     """What `model.weights` goes back to: through this project's exports and checkpoints to where they started.
+
+    Args:
+        weights: a path or a hub id.
+        passed: files on the way to it, each of which names the next.
 
     Raises:
         ValueError: a file on the way cannot be read.
@@ -35,12 +40,15 @@ def find_origin(weights: str | Path | None) -> Origin:
     if release is not None:
         return Origin(release.repo, release.licence)
     path = Path(weights).expanduser()
+    if path.absolute() in passed:
+        return Origin(None, None)  # in a circle, which no run of ours makes
     metadata = metadata_path(path)
     if metadata.is_file() and "starting_weights" in (content := read_json(metadata)):
         return Origin(content["starting_weights"], content.get("licence"))
     if path.is_file() and (config := read_weights(path).run_config) is not None:
         model = config.get("model")
-        return find_origin(model.get("weights") if isinstance(model, Mapping) else None)
+        named = model.get("weights") if isinstance(model, Mapping) else None
+        return find_origin(named, passed | {path.absolute()})
     return Origin(path.name, None)
 
 
@@ -61,7 +69,7 @@ def find_numbers(checkpoint: str | None, weights: str | None, metrics: str | Non
     if path is None or (metrics is None and not path.is_file()):
         return None
     if not path.is_file():
-        raise FileNotFoundError(f"metrics={path}: there is no such file; expected a metrics.json of evaluate.py.")
+        raise FileNotFoundError(f"metrics_file={path}: there is no such file; expected a metrics.json of evaluate.py.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         scored = content["checkpoint"] or content["weights"]
@@ -76,7 +84,7 @@ def find_numbers(checkpoint: str | None, weights: str | None, metrics: str | Non
         return dict(content)
     if metrics is None:
         return None
-    raise ValueError(f"metrics={path} scores {scored}, and what is exported is {asked}: give the numbers of that.")
+    raise ValueError(f"metrics_file={path} scores {scored}, and what is exported is {asked}: give the numbers of that.")
 
 
 def _last(path: str | None, parts: int) -> tuple[str, ...]:
@@ -93,12 +101,14 @@ def recipe(run: DictConfig) -> dict[str, str]:
     batch = f"{data.get('batch_size')} per device"
     if (accumulated := trainer.get("accumulate_grad_batches", 1)) != 1:
         batch += f", accumulated over {accumulated}"
-    said = {
+    answers = {
         "training data": ", ".join(data["parts"]) if "parts" in data else without_paths(data_in_words(data)),
         "started from": start,
         "encoder": "frozen" if model.get("freeze_encoder") else "trained",
         "image size": f"shorter side {data.get('size')}, crop {data.get('crop') or 'none'}",
-        "augmentation": str(data.get("augmentation")),
+        "augmentation": augmentation_in_words(
+            augmentation_options(data["augmentation"], _values(run, "augmentation") or None)
+        ),
         "loss": "; ".join(f"{kind}: {_call(loss)}" for kind, loss in _values(run, "loss").items()),
         "optimiser": _call(_values(run, "optimizer")),
         "schedule": _call(_values(run, "scheduler")),
@@ -111,7 +121,7 @@ def recipe(run: DictConfig) -> dict[str, str]:
         "gradient clipping": str(trainer.get("gradient_clip_val") or "none"),
         "seed": str(run.get("seed")),
     }
-    return {what: how for what, how in said.items() if how}
+    return {what: how for what, how in answers.items() if how}
 
 
 def subject(cfg: DictConfig) -> dict[str, Any]:

@@ -4,32 +4,34 @@ import fcntl
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from hydra.utils import get_object
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
+from depth_lightning.atomic import write_text
 from depth_lightning.runs.checkpoint import read_run_checkpoint, run_config
-from depth_lightning.runs.earlier import current
+from depth_lightning.runs.earlier import comparable
+from depth_lightning.runs.overrides import typed
 from depth_lightning.training.saving.checkpoint_files import END_OF_PARTS, newest_whole, whole_step
 
 log = logging.getLogger(__name__)
 
 HARMLESS = (
-    *("checkpoint", "run_dir", "baseline", "logger", "model.weights", "model.init", "model.force"),
+    *("checkpoint", "run_dir", "baseline", "logger", "self_check", "trust"),
+    *("model.weights", "model.init", "model.force"),  # of the start
     *("data.num_workers", "data.batch_size", "trainer.accumulate_grad_batches"),  # their product has a check of its own
     *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.inference_mode"),
     *("trainer.log_every_n_steps", "trainer.num_sanity_val_steps"),
-    *("callbacks.progress", "callbacks.panels", "callbacks.learning_rates", "callbacks.throughput"),
-    *("callbacks.worst", "callbacks.depth_histogram"),
-    *("self_check", "callbacks.watch.folder", "callbacks.watch.max_incidents"),
-    "callbacks.watch.on_bad_step",  # a run that it stopped may go on without the step
-    *("callbacks.checkpoints.folder", "callbacks.checkpoints.every_n_steps", "callbacks.checkpoints.every_n_minutes"),
 )
-"""Parts of the configuration that a run may change when it goes on: they do not decide what it learns."""
+"""Parts of the configuration that a run may change when it goes on: they do not decide what it learns.
 
+Callbacks have their say in `decisive`, a tuple of those of their arguments that do. Where a class has no such
+attribute, as Lightning's and most of a user's own, all of it counts.
+"""
 
 WHERE = ("root", "cache", "cache_gb", "endpoint_url")
 """Of any data set: where its files are, and are kept."""
@@ -62,17 +64,17 @@ def checkpoint_to_resume(cfg: DictConfig) -> Path | None:
 def _newest(run_dir: Path) -> Path | None:
     if HydraConfig.initialized():
         hydra = HydraConfig.get()
-        if hydra.mode == RunMode.RUN and not any(o.startswith("hydra.run.dir=") for o in hydra.overrides.hydra):
+        if hydra.mode == RunMode.RUN and "hydra.run.dir" not in typed(hydra.overrides.hydra):
             raise ValueError(
                 "checkpoint=auto looks for checkpoints in the run's folder, which is a new one every time unless "
                 "it is given: hydra.run.dir=outputs/train/<a name>"
             )
-    found = newest_whole(run_dir / "checkpoints")
-    for reason in found.passed_over:
+    checkpoint, passed_over = newest_whole(run_dir / "checkpoints")
+    for reason in passed_over:
         rank_zero_only(log.warning)(f"Passed over: {reason}")
-    if found.path is None and found.passed_over:
+    if checkpoint is None and passed_over:
         raise ValueError(f"{run_dir} holds no whole checkpoint. To begin again, choose another hydra.run.dir.")
-    return found.path
+    return checkpoint
 
 
 def claim_folder(run_dir: Path, config: Mapping[str, Any], checkpoint: Path | None, auto: bool) -> TextIO:
@@ -102,28 +104,26 @@ def claim_folder(run_dir: Path, config: Mapping[str, Any], checkpoint: Path | No
             raise ValueError(
                 f"{run_dir} already holds a run. Choose another hydra.run.dir, or go on with that one: checkpoint=auto"
             )
-        _must_agree(run_dir, current(OmegaConf.to_container(OmegaConf.load(known))), current(config))
+        _must_agree(run_dir, OmegaConf.to_container(OmegaConf.load(known)), config)
         if checkpoint is not None and not auto:
             _must_be_newest(run_dir, checkpoint)
     else:
-        aside = run_dir / "config.yaml.partial"
-        aside.write_text(OmegaConf.to_yaml(OmegaConf.create(dict(config))))
-        aside.replace(known)
+        write_text(known, OmegaConf.to_yaml(OmegaConf.create(dict(config))))
     log.info(f"Run folder: {run_dir}")
     if checkpoint is not None:
         log.info(f"Going on from {checkpoint}, step {whole_step(checkpoint)}")
         if not known.parent.samefile(checkpoint.resolve().parent.parent):
-            for change in changes(
-                current(OmegaConf.to_container(run_config(checkpoint), resolve=True)), current(config)
-            ):
+            before = cast(dict[str, Any], OmegaConf.to_container(run_config(checkpoint), resolve=True))
+            now = {part: config.get(part) for part in (*before, "augmentation")}
+            for change in changes(comparable(before), comparable(now)):
                 log.info(f"Unlike the run it goes on from: {change}")
     return lock
 
 
 def _must_agree(run_dir: Path, known: Any, config: Mapping[str, Any]) -> None:
-    if found := list(changes(known, config)):
+    if changed := list(changes(comparable(known), comparable(config))):
         raise ValueError(
-            f"{run_dir} holds a run with another configuration: {'; '.join(found)}. To go on with what was typed, "
+            f"{run_dir} holds a run with another configuration: {'; '.join(changed)}. To go on with what was typed, "
             f"choose another hydra.run.dir and checkpoint={run_dir}/checkpoints/last.ckpt"
         )
 
@@ -141,8 +141,28 @@ def changes(known: Any, config: Any, path: str = "") -> Iterator[str]:
     """What differs between two configurations and decides what is learned, as `key: known → new`."""
     if path in HARMLESS or (path.startswith("data.") and path.rpartition(".")[2] in WHERE):
         return
+    if path.startswith("callbacks.") and path.count(".") == 1:
+        known, config = _decisive(known, typed=config), _decisive(config, typed=config)
     if isinstance(known, Mapping) and isinstance(config, Mapping):
         for key in [*known, *(key for key in config if key not in known)]:
             yield from changes(known.get(key), config.get(key), f"{path}.{key}" if path else str(key))
     elif known != config:
         yield f"{path}: {known} → {config}"
+
+
+def _decisive(callback: Any, typed: Any) -> Any:
+    """What of a callback's configuration decides what is learned; None for nothing.
+
+    Args:
+        callback: what it is built from, or None.
+        typed: what the callback of this name is built from now. No other class is looked up but this project's: a run's
+            folder may be a stranger's.
+    """
+    if not isinstance(callback, Mapping):
+        return callback
+    target = str(callback.get("_target_"))
+    own = target.startswith("depth_lightning.") or (isinstance(typed, Mapping) and target == typed.get("_target_"))
+    arguments = getattr(get_object(target), "decisive", None) if own else None
+    if arguments is None:
+        return callback
+    return {name: callback.get(name) for name in ("_target_", *arguments)} if arguments else None

@@ -5,32 +5,19 @@ Optuna lets nobody change a trial that has ended. A run that was ended early is 
 in an attribute, which is written before the sweeper ends it.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
-from hydra.experimental.callback import Callback
-from hydra_plugins.hydra_optuna_sweeper.optuna_sweeper import OptunaSweeper
-from omegaconf import DictConfig
 from optuna.trial import TrialState
 
-from depth_lightning.runs.sweep import FAILED, PRUNED
+from depth_lightning.runs.outcome import pruned_at, why_failed
 
 
-class Study(Callback):
-    """A Hydra callback of hparams_search=optuna."""
-
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Make the folder for the study, and have `sweep` run it: Hydra takes no sweeper but from its own package."""
-        Path(config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
-        OptunaSweeper.sweep = sweep  # type: ignore[assignment, method-assign]
-
-
-def sweep(plugin: Any, arguments: list[str]) -> None:
-    """Run the trials and describe each, in the place of OptunaSweeper.sweep."""
-    sweeper = plugin.sweeper
+def sweep(sweeper: Any, arguments: list[str]) -> None:
+    """Run the trials of an OptunaSweeperImpl of hydra-optuna-sweeper 1.3, and describe each."""
+    Path(sweeper.sweep_dir).mkdir(parents=True, exist_ok=True)  # for the study's file
     launch, storage, name = sweeper.launcher.launch, sweeper.storage, sweeper.study_name
 
     def launch_and_describe(overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[Any]:
@@ -62,7 +49,7 @@ def describe_running(study_name: str, storage_url: str, runs: Sequence[Path]) ->
 
 def _became_of(run: Path) -> Iterator[tuple[str, Any]]:
     yield "run", run.name
-    if (run / FAILED).is_file():
-        yield "failed", (run / FAILED).read_text().strip()
-    elif (run / PRUNED).is_file():
-        yield "pruned_at_step", json.loads((run / PRUNED).read_text())["step"]
+    if (reason := why_failed(run)) is not None:
+        yield "failed", reason
+    elif (step := pruned_at(run)) is not None:
+        yield "pruned_at_step", step

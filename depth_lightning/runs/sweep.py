@@ -1,56 +1,15 @@
-"""What a sweep ends with: one table of all its jobs, those measured alike on the same data together.
+"""What a sweep of train.py or evaluate.py ends with: a table of all its jobs."""
 
-A Hydra callback of train.py and evaluate.py. Torch is imported when there is a table, not before.
-"""
-
-import json
 import logging
 import sys
 import time
-from collections.abc import Sequence
-from itertools import takewhile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from depth_lightning.evaluation.evaluated_run import check_comparable, read_run
-from depth_lightning.evaluation.ranking import report_ranking
-
-FAILED = "failed.txt"  # as commands.job and training.pruning name them, which import torch
-PRUNED = "pruned.json"
-
 log = logging.getLogger(__name__)
-
-HEADLINE = ("abs_rel", "delta1", "rmse", "affine_error", "ordinal_error", "accuracy")
-
-
-class Job(NamedTuple):
-    """One job of a sweep."""
-
-    name: str
-    overrides: dict[str, str]
-    """What was typed or swept: key → value."""
-    content: dict[str, Any]
-    """Of its metrics.json; empty if it failed."""
-    status: str = ""
-    """Empty, or that it was pruned, and when, or failed, and why."""
-
-    @property
-    def failed(self) -> bool:
-        """Whether it has no result."""
-        return not self.content
-
-    @property
-    def protocol(self) -> str:
-        """The hash of its protocol; empty where none applies, as for point pairs."""
-        return str(self.content.get("protocol", {}).get("hash", ""))
-
-    @property
-    def data(self) -> str:
-        """What it was scored on."""
-        return str(self.content.get("data", ""))
 
 
 class Comparison(Callback):
@@ -65,6 +24,8 @@ class Comparison(Callback):
 
         A study that goes on is shown whole. The exit status is 1 where a job failed this time.
         """
+        from depth_lightning.runs.jobs import rank_jobs, read_jobs, report_jobs  # torch, and there is a table now
+
         folder = Path(config.hydra.sweep.dir)
         of_study = bool(OmegaConf.select(config, "hydra.sweeper.storage"))
         jobs = read_jobs(folder, 0.0 if of_study else self.started)
@@ -75,159 +36,3 @@ class Comparison(Callback):
         if failed:
             log.error(f"{len(failed)} of the jobs failed: {', '.join(failed)}")
             sys.exit(1)
-
-
-def compare_sweep(folder: Path, metric: str | None = None, output: Path | None = None) -> None:
-    """The table and the rankings of a sweep that ran before.
-
-    Raises:
-        FileNotFoundError: the folder holds no jobs.
-    """
-    jobs = [job for job in read_jobs(folder) if job.name != "."]
-    done = sum(not job.failed for job in jobs)
-    if done < 2:
-        raise FileNotFoundError(f"{folder} holds {done} evaluations. Name two folders, or one of a sweep.")
-    output = output or folder
-    output.mkdir(parents=True, exist_ok=True)
-    report_jobs(jobs, output)
-    rank_jobs(jobs, folder, output, metric)
-
-
-def read_jobs(folder: Path, since: float = 0.0) -> list[Job]:
-    """The jobs below a sweep's folder that wrote a metrics.json or failed, in the order of their numbers.
-
-    Args:
-        folder: of the sweep.
-        since: in seconds, as time.time(); results that were written earlier are passed over.
-    """
-    jobs = []
-    for path in (*folder.rglob("metrics.json"), *folder.rglob(FAILED)):
-        failed = path.name == FAILED
-        if path.stat().st_mtime < since - 1 or (not failed and path.with_name(FAILED).exists()):  # file systems round
-            continue
-        typed = path.with_name(".hydra") / "overrides.yaml"
-        overrides = [str(override) for override in OmegaConf.load(typed)] if typed.is_file() else []
-        jobs.append(
-            Job(
-                path.parent.relative_to(folder).as_posix(),
-                dict(override.lstrip("+~").split("=", 1) for override in overrides if "=" in override),
-                {} if failed else json.loads(path.read_text()),
-                _status(path),
-            )
-        )
-    return sorted(jobs, key=lambda job: (len(job.name), job.name))
-
-
-def _status(path: Path) -> str:
-    if path.name == FAILED:
-        return f"failed: {path.read_text().strip()}"
-    pruned = path.with_name(PRUNED)
-    return f"pruned at step {json.loads(pruned.read_text())['step']}" if pruned.is_file() else ""
-
-
-def report_jobs(jobs: Sequence[Job], folder: Path) -> None:
-    """Print one row per job, grouped by protocol, and write comparison.csv."""
-    from depth_lightning.metrics import Protocol
-    from depth_lightning.reporting.tables import number, print_rows, with_arrow, write_rows
-
-    keys = list(dict.fromkeys(key for job in jobs for key in job.overrides))
-    varied = [key for key in keys if len({job.overrides.get(key) for job in jobs}) > 1]
-    shown = {key: _brief([job.overrides.get(key, "") for job in jobs]) for key in varied}
-    done = [job for job in jobs if not job.failed]
-    if len({job.data for job in done}) > 1:
-        shown["scored on"] = shortened([job.data for job in jobs])
-    if any(job.status for job in jobs):
-        shown["ended"] = [job.status[:60] for job in jobs]
-    metrics = [name for name in HEADLINE if any(name in job.content["metrics"] for job in done)]
-    groups: dict[tuple[str, str], list[list[str]]] = {}
-    words: dict[str, str] = {}
-    for index, job in enumerate(jobs):
-        row = [
-            job.name,
-            *(values[index] for values in shown.values()),
-            job.protocol,
-            str(job.content.get("images", "")),
-        ]
-        row += [number(job.content["metrics"].get(name)) if job.content else "" for name in metrics]
-        groups.setdefault((job.protocol, job.data), []).append(row)
-        if job.protocol:
-            fields = {key: value for key, value in job.content["protocol"].items() if key != "hash"}
-            words[job.protocol] = f"Protocol {job.protocol}: {Protocol(**fields)}."
-    header = {"job": False, **dict.fromkeys(shown, False), "hash": False, "images": True}
-    header |= {with_arrow(name): True for name in metrics}
-    notes = list(words.values())
-    if len({(job.protocol, job.data) for job in done}) > 1:
-        notes.append("Numbers across a line are not comparable: the jobs were measured otherwise, or on other data.")
-    write_rows(folder / "comparison.csv", [_flat(job, keys) for job in jobs])
-    print_rows("All jobs of this sweep", header, list(groups.values()), [*notes, f"Written: {folder}/comparison.csv"])
-
-
-def rank_jobs(jobs: Sequence[Job], folder: Path, output: Path, metric: str | None = None) -> None:
-    """Rank the jobs that were measured alike on the same data, with what each left of every image."""
-    groups: dict[tuple[str, str], list[Job]] = {}
-    for job in jobs:
-        if (folder / job.name / "per_image.parquet").is_file():
-            groups.setdefault((job.protocol, job.data), []).append(job)
-    groups = {key: group for key, group in groups.items() if len(group) > 1}
-    protocols = [protocol for protocol, _ in groups]
-    for number, (protocol, group) in enumerate(zip(protocols, groups.values(), strict=True)):
-        runs = [read_run(folder / job.name, name) for job, name in zip(group, _names(group), strict=True)]
-        try:
-            for run in runs[1:]:
-                check_comparable(runs[0], run)
-        except ValueError as error:
-            log.warning(f"No ranking: {error}")
-            continue
-        of_group = protocol if protocols.count(protocol) == 1 else number + 1
-        report_ranking(runs, metric, output, "ranking" if len(groups) == 1 else f"ranking_{of_group}")
-
-
-def _names(jobs: Sequence[Job]) -> list[str]:
-    """A job's number, and what was varied among these."""
-    keys = dict.fromkeys(key for job in jobs for key in job.overrides)
-    varied = {key: values for key in keys if len(set(values := [job.overrides.get(key, "") for job in jobs])) > 1}
-    words = [_brief(values) for values in varied.values()]
-    return [
-        " ".join(
-            [
-                job.name,
-                *(f"{key.rsplit('.', 1)[-1]}={values[index]}" for key, values in zip(varied, words, strict=True)),
-            ]
-        )
-        for index, job in enumerate(jobs)
-    ]
-
-
-def _brief(values: Sequence[str]) -> list[str]:
-    """As `shortened`; numbers with four digits, where that still tells them apart."""
-    words = shortened(values)
-    try:
-        rounded = [f"{float(word):.4g}" for word in words]
-    except ValueError:
-        return words
-    return rounded if len(set(rounded)) == len(set(words)) else words
-
-
-def shortened(values: Sequence[str]) -> list[str]:
-    """Paths without the folders that all have in common, and without the end that all have in common."""
-    parts = [value.split("/") for value in values]
-    parts = [names[_common([names[:-1] for names in parts]) :] for names in parts]
-    kept = _common([names[:0:-1] for names in parts])
-    return ["/".join(names[: len(names) - kept]) for names in parts]
-
-
-def _common(lists: Sequence[Sequence[str]]) -> int:
-    """How many first items all have in common."""
-    return sum(1 for _ in takewhile(lambda items: len(set(items)) == 1, zip(*lists, strict=False)))
-
-
-def _flat(job: Job, keys: Sequence[str]) -> dict[str, Any]:
-    return {
-        "job": job.name,
-        "ended": job.status,
-        "protocol_hash": job.protocol,
-        "scored_on": job.data,
-        **{key: job.overrides.get(key, "") for key in keys},
-        **{key: job.content.get(key) for key in ("checkpoint", "weights", "images")},
-        **job.content.get("metrics", {}),
-    }

@@ -8,18 +8,19 @@ import lightning
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
 from torch.optim.lr_scheduler import LambdaLR
 
-from depth_lightning.metrics import AffineMetrics, DepthMetrics, PartMetrics, Protocol, align
-from depth_lightning.metrics.alignment import Aligned
+from depth_lightning.metrics import AffineMetrics, DepthMetrics, PartMetrics, Protocol
 from depth_lightning.metrics.per_image import ValidationCounts, ValidationTables
 from depth_lightning.metrics.protocol import Alignment
 from depth_lightning.models import DepthAnythingV2, normalize
 from depth_lightning.sample import DepthBatch, DepthKind
+from depth_lightning.training.like_truth import converted
 from depth_lightning.training.objective import Objective
 from depth_lightning.training.optimizer import OptimizerFactory, adamw
 from depth_lightning.training.scheduler import Schedule, poly
-from depth_lightning.training.sharding import gather, is_sharded, shard, split
+from depth_lightning.training.sharding import is_sharded, reshard, shard, unshard
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,8 @@ class DepthModule(lightning.LightningModule):
     def configure_model(self) -> None:
         """Split the network over the processes of a strategy that does so; evaluation alone takes it whole."""
         if self.device_mesh is not None and self.trainer.state.fn == TrainerFn.FITTING:
-            shard(self.network, self.device_mesh["data_parallel"])
+            # Lightning's own mesh would split tensors within a node.
+            shard(self.network, init_device_mesh(self.device_mesh.device_type, (self.trainer.world_size,)))
 
     def training_step(self, batch: DepthBatch, batch_index: int) -> Tensor:
         """The loss of one batch; of a batch that mixes kinds of depth, each kind's loss is logged, too."""
@@ -82,7 +84,7 @@ class DepthModule(lightning.LightningModule):
         images = self.objective.whole_batch(prediction, batch.target, batch.mask, batch.kind)
         losses = self.objective.by_kind(*images)
         loss = self.objective.weighed(losses, images[-1])
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.image))
+        self.log("train/loss", loss, batch_size=len(batch.image))
         if len(losses) > 1:
             self.log_dict({f"train/loss_{kind.name.lower()}": value for kind, value in losses.items()}, batch_size=1)
         return loss
@@ -98,12 +100,12 @@ class DepthModule(lightning.LightningModule):
     def on_validation_start(self) -> None:
         """Processes may differ in how many images they see, and the first draws some."""
         if is_sharded(self.network):
-            gather(self.network)
+            unshard(self.network)
 
     def on_validation_end(self) -> None:
         """Train on."""
         if is_sharded(self.network) and self.trainer.state.fn == TrainerFn.FITTING:
-            split(self.network)
+            reshard(self.network)
 
     def validation_step(self, batch: DepthBatch, batch_index: int) -> Tensor:
         """Score one batch at the resolution of its ground truth; the prediction, for callbacks."""
@@ -113,7 +115,7 @@ class DepthModule(lightning.LightningModule):
         self.score_depth(self.metrics, batch, prediction)
         images = [image for image, kind in enumerate(batch.kind) if kind == DepthKind.DISPARITY]
         if images:
-            disparity = self.converted(prediction[images], to_disparity=True)
+            disparity = converted(self.network, prediction[images], to_disparity=True)
             self.affine_metrics.update(disparity, batch.target[images], batch.mask[images], *_names(batch, images))
         return prediction
 
@@ -123,28 +125,9 @@ class DepthModule(lightning.LightningModule):
         for kind in (DepthKind.METRES, DepthKind.UP_TO_SCALE):
             images = [image for image, other in enumerate(batch.kind) if other == kind]
             if images:
-                given = self.converted(prediction[images], to_disparity)
+                given = converted(self.network, prediction[images], to_disparity)
                 truth = batch.target[images], batch.mask[images]
                 metrics.update(given, *truth, *_names(batch, images), scale_known=kind == DepthKind.METRES)
-
-    def converted(self, prediction: Tensor, to_disparity: bool) -> Tensor:
-        """Predictions as disparity or as depth, whichever of the two the network gives."""
-        return prediction if to_disparity == (self.network.output == "relative") else 1 / prediction.clamp(min=1e-6)
-
-    def like_truth(self, prediction: Tensor, target: Tensor, mask: Tensor, kind: DepthKind) -> Aligned:
-        """Predictions in the unit of their truth; fitted to it where the two have no unit in common.
-
-        Args:
-            prediction: (b, h, w), as the network gives it.
-            target: (b, h, w).
-            mask: (b, h, w) bool.
-            kind: of all targets.
-        """
-        if kind == DepthKind.DISPARITY:  # the same fit as in depth, of disparities
-            return align(self.converted(prediction, to_disparity=True), target, mask, "scale_shift_depth")
-        if self.network.output == "relative":
-            return align(prediction, target, mask, "scale_shift_disparity")
-        return align(prediction, target, mask, "scale_median_of_ratios" if kind == DepthKind.UP_TO_SCALE else "none")
 
     def on_validation_epoch_end(self) -> None:
         """Log the averages over all images of all processes."""

@@ -15,6 +15,7 @@ import torch.distributed
 from torch import Tensor, nn
 
 from depth_lightning.sample import DepthKind
+from depth_lightning.settings import boolean
 
 MIN_DEPTH_M = 1e-3
 
@@ -55,7 +56,7 @@ class Objective(nn.Module):
         self.disparity = disparity
         self.output = output
         self.max_depth = max_depth
-        self.across_devices = across_devices
+        self.across_devices = boolean("across_devices", across_devices)
 
     def whole_batch(
         self, prediction: Tensor, target: Tensor, mask: Tensor, kinds: Sequence[DepthKind]

@@ -1,10 +1,12 @@
 """The optimiser, with a learning rate per parameter group."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch.nn import Parameter
+
+from depth_lightning.settings import number, several
 
 ParameterGroups = Mapping[str, Sequence[Parameter]]
 OptimizerFactory = Callable[[ParameterGroups], torch.optim.Optimizer]
@@ -25,16 +27,13 @@ def adamw(
         weight_decay: on every parameter, as Depth Anything V2 does.
 
     Raises:
-        ValueError: a value that cannot be right; a group is unknown, or holds no parameter.
+        SettingError: an argument is out of range.
+        ValueError: a group is unknown, or holds no parameter.
     """
-    for name, value in (("lr", lr), ("head_lr_scale", head_lr_scale)):
-        if not (isinstance(value, int | float) and 0 < value < math.inf):
-            raise ValueError(f"optimizer.{name} is a number above 0, found {value!r}.")
-    if not (isinstance(weight_decay, int | float) and 0 <= weight_decay < math.inf):
-        raise ValueError(f"optimizer.weight_decay is a number, 0 or above, found {weight_decay!r}.")
-    if len(betas) != 2 or not all(isinstance(beta, int | float) and 0 <= beta < 1 for beta in betas):
-        raise ValueError(f"optimizer.betas are two numbers in [0, 1), found {betas!r}.")
-    scales = {"encoder": 1.0, "head": head_lr_scale}
+    lr = number("lr", lr, above=0, most=1)
+    scales = {"encoder": 1.0, "head": number("head_lr_scale", head_lr_scale, above=0, most=1e6)}
+    weight_decay = number("weight_decay", weight_decay, least=0, most=1e3)
+    beta1, beta2 = several("betas", betas, 2, "[β1, β2], from 0 to below 1", partial(number, least=0, below=1))
     for name, parameters in groups.items():
         if name not in scales or not parameters:
             raise ValueError(
@@ -44,10 +43,11 @@ def adamw(
     optimizer = torch.optim.AdamW(
         [{"params": list(parameters), "lr": lr * scales[name], "name": name} for name, parameters in groups.items()],
         weight_decay=weight_decay,
-        betas=(betas[0], betas[1]),
+        betas=(beta1, beta2),
         # On a GPU one kernel, which can be told there to leave a step out (see `training.watch`).
         fused=all(parameter.is_cuda for parameters in groups.values() for parameter in parameters) or None,
     )
     # A fused optimizer offers to unscale fp16 gradients itself, after clipping, so that Lightning refuses to clip them.
+    # torch 2.11 to 2.15 has it say so in this attribute alone.
     optimizer._step_supports_amp_scaling = False
     return optimizer

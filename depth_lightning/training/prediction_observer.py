@@ -14,6 +14,8 @@ from depth_lightning.training.module import DepthModule
 class PredictionObserver(Callback):
     """A callback that is shown every batch of a validation with its prediction."""
 
+    decisive = ()
+
     @abstractmethod
     def see(self, module: DepthModule, batch: DepthBatch, prediction: Tensor) -> None:
         """Take in a batch and what `DepthModule.predict_batch` made of it."""

@@ -1,4 +1,4 @@
-"""A network whose weights, gradients and optimizer state are split over all processes: PyTorch's FSDP2.
+"""A network whose weights, gradients and optimizer state are sharded over all processes: PyTorch's FSDP2.
 
 (Zhao et al., 2023, arXiv:2304.11277, in the form of `torch.distributed.fsdp.fully_shard`.) Each block of the encoder
 and the head are put together when they compute and taken apart afterwards.
@@ -11,14 +11,16 @@ from typing import Any, cast
 
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict, set_optimizer_state_dict
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel, OptimStateKeyType, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
-from torch.utils._pytree import tree_map_only
 
 from depth_lightning.models import DepthAnythingV2
+from depth_lightning.models.torch_files import read_torch
+from depth_lightning.settings import boolean
 
 
 class FullySharded(ModelParallelStrategy):
@@ -30,26 +32,18 @@ class FullySharded(ModelParallelStrategy):
     """
 
     def __init__(self, in_parts: bool = False) -> None:
-        super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=in_parts)
-
-    @property
-    def in_parts(self) -> bool:
+        super().__init__(save_distributed_checkpoint=boolean("in_parts", in_parts))
+        self.in_parts = in_parts
         """Whether checkpoints are folders."""
-        return self._save_distributed_checkpoint
 
     @contextmanager
     def in_one_file(self) -> Iterator[None]:
-        """Inside, they are not."""
-        before, self._save_distributed_checkpoint = self._save_distributed_checkpoint, False
+        """Inside, they are not. Lightning 2.6 reads a private attribute for that, and lets one choose at the start."""
+        self._save_distributed_checkpoint = False
         try:
             yield
         finally:
-            self._save_distributed_checkpoint = before
-
-    def setup_environment(self) -> None:
-        """Count the processes; Lightning would split over those of one node, tensor by tensor."""
-        self._data_parallel_size = self.num_nodes * self.num_processes
-        super().setup_environment()
+            self._save_distributed_checkpoint = self.in_parts
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
         """Every process takes its part of the file.
@@ -60,7 +54,7 @@ class FullySharded(ModelParallelStrategy):
         path = Path(checkpoint_path)
         if path.is_dir():
             return super().load_checkpoint(path, weights_only)
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        checkpoint: dict[str, Any] = read_torch(path)
         assert self.model is not None
         options = StateDictOptions(full_state_dict=True)
         set_model_state_dict(self.model, _contiguous(checkpoint.pop("state_dict")), options=options)
@@ -73,11 +67,11 @@ class FullySharded(ModelParallelStrategy):
 
 
 def _contiguous(state: dict[str, Any]) -> dict[str, Any]:
-    return cast(dict[str, Any], tree_map_only(Tensor, Tensor.contiguous, state))
+    return cast(dict[str, Any], apply_to_collection(state, Tensor, Tensor.contiguous))
 
 
 def shard(network: DepthAnythingV2, mesh: DeviceMesh) -> None:
-    """Split the weights over the processes of `mesh`, in place; all of them hold the same before."""
+    """Shard the weights over the processes of `mesh`, in place; all of them hold the same before."""
     network.to(memory_format=torch.contiguous_format)  # FSDP takes no other weights; the head's maps stay channels-last
     for part in (*network.encoder.blocks, network.head):
         fully_shard(part, mesh=mesh)
@@ -85,28 +79,28 @@ def shard(network: DepthAnythingV2, mesh: DeviceMesh) -> None:
 
 
 def is_sharded(network: nn.Module) -> bool:
-    """Whether the weights are split."""
+    """Whether the weights are sharded."""
     return isinstance(network, FSDPModule)
 
 
-def gather(network: nn.Module) -> None:
-    """Put all weights together in every process until `split`, so that each may compute as often as it likes."""
+def unshard(network: nn.Module) -> None:
+    """Put all weights together in every process until `reshard`, so that each may compute as often as it likes."""
     for module in network.modules():
         if isinstance(module, FSDPModule):
             module.set_reshard_after_forward(False, recurse=False)
             module.unshard()
 
 
-def split(network: nn.Module) -> None:
-    """Undo `gather`."""
+def reshard(network: nn.Module) -> None:
+    """Undo `unshard`."""
     for module in network.modules():
         if isinstance(module, FSDPModule):
             module.set_reshard_after_forward(module is not network, recurse=False)
             module.reshard()
 
 
-def split_like(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A run's state dict, with every tensor that `network` holds a part of split alike."""
+def shard_like(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A run's state dict, with every tensor that `network` holds a shard of sharded alike."""
     parts = dict(state)
     for name, parameter in network.named_parameters(prefix="network"):
         if isinstance(parameter, DTensor):
@@ -114,6 +108,6 @@ def split_like(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Ten
     return parts
 
 
-def whole(tensor: Any) -> Tensor:
-    """A tensor that may be split, put together."""
+def full_tensor(tensor: Any) -> Tensor:
+    """A tensor that may be sharded, put together."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

@@ -9,11 +9,14 @@ from depth_lightning.commands.compare import main
 from depth_lightning.metrics import FACTS, Protocol
 from depth_lightning.reporting.tables import write_parquet
 
+PROTOCOL = Protocol()
 ERRORS = np.exp(0.4 * np.random.default_rng(0).standard_normal(60) - 2.5)
 
 
-def _run(folder, errors, protocol=Protocol(), ids=None, scenes=None, truth=100.0, accuracy=0.9):  # noqa: B008
-    """A folder as evaluate.py leaves it."""
+def _run(
+    folder, errors, protocol=PROTOCOL, ids=None, scenes=None, truth=100.0, accuracy=0.9, mine=None, directions=None
+):
+    """A folder as evaluate.py leaves it, or an older one without directions. `mine` is a metric of one's own."""
     folder.mkdir(parents=True)
     content = {
         "metrics": {"abs_rel": float(np.nanmean(errors)), "delta1": accuracy},
@@ -21,11 +24,16 @@ def _run(folder, errors, protocol=Protocol(), ids=None, scenes=None, truth=100.0
         "data": "X",
     }
     content["protocol"] = {**protocol.to_dict(), "hash": protocol.hash}
+    if directions is not None:
+        content["higher_is_better"] = {"abs_rel": False, "delta1": True, **directions}
+    if mine is not None:
+        content["metrics"]["mine"] = float(mine.mean())
     (folder / "metrics.json").write_text(json.dumps(content))
     ids = ids or [f"{image:03d}" for image in range(len(errors))]
     facts = dict.fromkeys(FACTS, np.full(len(errors), truth))
     shares = np.where(np.isnan(errors), np.nan, accuracy + 0 * errors)
     columns = {"id": ids, "scene": scenes or [""] * len(errors), "abs_rel": errors, "delta1": shares, **facts}
+    columns |= {} if mine is None else {"mine": mine}
     write_parquet(folder / "per_image.parquet", columns)
     return str(folder)
 
@@ -114,6 +122,53 @@ def test_a_ranking_by_another_metric(tmp_path, capsys):
     assert [line.split("│")[2].strip() for line in lines] == ["1", "0", "2"]
     with pytest.raises(SystemExit, match="abs_rel, delta1; found 'mine'"):
         main([*folders, "--metric", "mine"])
+
+
+MORE, LESS = {"mine": True}, {"mine": False}
+
+
+@pytest.mark.parametrize(
+    "recorded, best_first",
+    [((MORE, MORE, MORE), True), ((LESS, LESS, LESS), False), ((None, None, None), False), ((None, MORE, None), True)],
+)
+def test_a_metric_of_ones_own_is_ranked_as_the_evaluations_record(recorded, best_first, tmp_path, capsys):
+    """Folders of before this was recorded take it for an error, unless another folder knows."""
+    folders = [
+        _run(tmp_path / str(run), ERRORS, mine=run + ERRORS, directions=directions)
+        for run, directions in enumerate(recorded)
+    ]
+    main([*folders, "--metric", "mine", "--output", str(tmp_path / "out")])
+    printed = capsys.readouterr().out
+    with (tmp_path / "out/ranking.csv").open() as file:
+        order = [row["run"] for row in csv.DictReader(file)]
+    assert order == (["2", "1", "0"] if best_first else ["0", "1", "2"])
+    assert ("mine ↑" in printed) == best_first != ("mine ↓" in printed)
+    assert f"{order[0]} is better than every other run." in printed
+
+
+@pytest.mark.parametrize("directions, winner", [(MORE, "b"), (LESS, "a"), (None, "a")])
+def test_a_metric_of_ones_own_is_won_as_the_evaluations_record(directions, winner, tmp_path, capsys):
+    """By more in b, and in a's few first images."""
+    mine = [10 + ERRORS, 11 + ERRORS - 2 * (np.arange(60) < 7)]
+    for name, values in zip("ab", mine, strict=True):
+        folder = _run(tmp_path / name, ERRORS, mine=values, directions=directions)
+        content = json.loads((tmp_path / name / "metrics.json").read_text())
+        content["metrics"] = {"mine": content["metrics"]["mine"]}
+        (tmp_path / name / "metrics.json").write_text(json.dumps(content))
+    main([str(tmp_path / "a"), folder, "--output", str(tmp_path / "out")])
+    printed = capsys.readouterr().out
+    assert f"In mine, {winner} is better (a difference of" in printed
+    assert f"mine {'↑' if winner == 'b' else '↓'}" in printed
+    with (tmp_path / "out/pair.csv").open() as file:
+        row = next(csv.DictReader(file))
+    assert (row["first_better"], row["second_better"]) == (("7", "53") if winner == "b" else ("53", "7"))
+
+
+def test_runs_that_do_not_agree_on_what_is_better_are_refused(tmp_path):
+    with pytest.raises(
+        SystemExit, match="b cannot be compared: in mine, higher is better for one and lower is better for the other"
+    ):
+        main([_run(tmp_path / name, ERRORS, mine=ERRORS, directions=way) for name, way in (("a", MORE), ("b", LESS))])
 
 
 def test_a_sweep_that_ran_before(tmp_path, capsys):

@@ -9,7 +9,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from depth_lightning.metrics import Protocol
-from depth_lightning.runs.sweep import Comparison, shortened
+from depth_lightning.runs.jobs import shortened
+from depth_lightning.runs.sweep import Comparison
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -72,7 +73,8 @@ def test_jobs_without_a_protocol_are_listed(tmp_path, capsys):
     job = _job(tmp_path, 1, 0.1, ["data=da2k"])
     (job / "metrics.json").write_text('{"metrics": {"accuracy": 0.95}, "images": 9}')
     _compare(tmp_path)
-    assert "0.9500" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "0.9500" in printed and "accuracy ↑" in printed and "abs_rel ↓" in printed
     assert _rows(tmp_path)[1]["accuracy"] == "0.95"
 
 

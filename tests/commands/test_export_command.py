@@ -7,6 +7,7 @@ import torch
 
 from depth_lightning.commands.export import export
 from depth_lightning.inference import load
+from depth_lightning.inference.export import LAYOUTS, Export, Layout
 from depth_lightning.models import DepthAnythingV2, save_weights
 from depth_lightning.runs.record import Origin, find_numbers, find_origin, recipe
 
@@ -35,7 +36,7 @@ def test_a_run_is_exported_and_loads_with_nothing_else(call, trained, tmp_path):
     assert metadata["protocol_hash"] == numbers["protocol"]["hash"]
     assert metadata["starting_weights"] is metadata["licence"] is None
     card = (tmp_path / "out/README.md").read_text()
-    assert f"| abs_rel | {numbers['metrics']['abs_rel']:.4f} |" in card and metadata["protocol_hash"] in card
+    assert f"| abs_rel ↓ | {numbers['metrics']['abs_rel']:.4f} |" in card and metadata["protocol_hash"] in card
     assert "pipeline_tag: depth-estimation" in card and "RenderedRooms" in card and "SiLogLoss" in card
     assert str(trained[0].parent) not in card, "a path of the user's machine"
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
@@ -62,6 +63,32 @@ def test_a_graph_is_checked_and_scored_again_where_data_is_given(layout, call, s
     assert json.loads((report.folder / f"model.{layout}.json").read_text())["graph_size"] == [42, 56]
 
 
+class Counted(Layout):
+    """A layout of one's own: the number of parameters."""
+
+    name = "counted"
+    library = "abacus"
+
+    def write(self, network, folder, metadata, side):
+        folder.mkdir()
+        count = sum(parameter.numel() for parameter in network.parameters())
+        (folder / "count.txt").write_text(str(count))
+        return Export([f"Counted {count}, at {side}."])
+
+    def usage(self, quantity):
+        return f'{quantity} = open("count.txt")'
+
+
+def test_a_new_layout_is_one_class(call, monkeypatch):
+    monkeypatch.setitem(LAYOUTS, "counted", Counted)
+    report = call("layout=counted")
+    count = (report.folder / "count.txt").read_text()
+    card = (report.folder / "README.md").read_text()
+    assert 'depth_m = open("count.txt")' in card and "library_name: abacus" in card
+    assert f"- Counted {count}, at 42." in card
+    assert (report.differences, report.scores, report.latency_ms) == ((), None, {})
+
+
 def test_nothing_is_overwritten_and_nothing_is_left_half_written(call, tmp_path):
     with pytest.raises(ValueError, match="square position table"):
         pytest.importorskip("transformers")
@@ -77,12 +104,13 @@ def test_nothing_is_overwritten_and_nothing_is_left_half_written(call, tmp_path)
 @pytest.mark.parametrize(
     "overrides, message",
     [
-        (["layout=tensorrt"], "layout is one of official, safetensors, transformers, onnx, pt2; found 'tensorrt'"),
-        (["size=[42,56]"], "size and precision are for layout=onnx and layout=pt2"),
-        (["precision=float16"], "size and precision are for"),
-        (["layout=pt2", "size=518"], r"size is \[height,width\]"),
-        (["layout=pt2", "size=[42,50]"], "multiples of 14"),
-        (["layout=pt2", "precision=bfloat16"], "precision is one of"),
+        (["layout=tensorrt"], r"^layout is one of official, safetensors, transformers, onnx, pt2, found 'tensorrt'\.$"),
+        (["size=[42,56]"], "size is for layout=onnx and layout=pt2; layout=official holds the weights"),
+        (["precision=float16"], "precision is for layout=onnx and layout=pt2"),
+        (["layout=pt2", "size=518"], r"^size is \[height,width\] in multiples of 14, .* found 518\.$"),
+        (["layout=pt2", "size=[42,50]"], r"^size is .*multiples of 14.* found \[42, 50\]"),
+        (["layout=pt2", "precision=bfloat16"], r"^precision is float32 or float16, found 'bfloat16'\.$"),
+        (["score_images=0"], r"^score_images is a whole number, 1 or above, found 0\.$"),
         (["metrics_file=none.json"], "there is no such file"),
     ],
 )

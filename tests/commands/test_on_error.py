@@ -10,6 +10,7 @@ import pytest
 
 from depth_lightning.commands.train import train
 from depth_lightning.data.rooms import render_room
+from depth_lightning.settings import SettingError
 
 
 @pytest.fixture(scope="module")
@@ -64,5 +65,5 @@ def test_too_many_end_the_run(nyu, compose_config, tmp_path, caplog):
 
 
 def test_another_word_is_refused(nyu, compose_config, tmp_path):
-    with pytest.raises(ValueError, match=r"data\.on_error is 'raise' or 'skip', found 'ignore'"):
+    with pytest.raises(SettingError, match=r"^data\.on_error is raise or skip, found 'ignore'\.$"):
         train(config(compose_config, nyu, tmp_path, "data.on_error=ignore"))

@@ -103,12 +103,22 @@ def test_a_clip_has_one_scale_and_all_its_frames(call, files, tmp_path):
     "overrides, message",
     [
         ([], "give input="),
-        (["input=[a,b]"], "input is one path"),
+        (["input=[a,b]"], r"^input is one path or pattern .* found \['a', 'b'\]"),
         (["input={files}/photos", "save=[cloud]"], "needs the camera"),
         (["input={files}/photos", "save=[video]"], "needs a video"),
-        (["input={files}/photos", "save=[depth]"], "save is a list of"),
-        (["input={files}/photos", "batch_size=0"], "batch_size is"),
-        (["input={files}/photos", "range=5"], "range is two numbers"),
+        (["input={files}/photos", "save=[depth]"], r"^save is one of png, npy, .*, found 'depth'"),
+        (["input={files}/photos", "batch_size=0"], r"^batch_size is a whole number, 1 or above, found 0\.$"),
+        (["input={files}/photos", "overwrite=no"], r"^overwrite is true or false, found 'no'\.$"),
+        (
+            ["input={files}/photos", "cloud.fov_deg=180"],
+            r"^cloud\.fov_deg is a number above 0 and below 180, found 180",
+        ),
+        (["input={files}/photos", "cloud.intrinsics=[1,2]"], r"^cloud\.intrinsics is \[fx,fy,cx,cy\] in pixels, found"),
+        (["input={files}/photos", "data.size=7"], r"^data\.size is a whole number, 14 to 4096, found 7\.$"),
+        (["input={files}/photos", "device=cuda:77"], r"^device cuda:77 is not available: "),
+        (["input={files}/photos", "+cloud.fov=60"], r"^cloud\.fov is no option\. Did you mean cloud\.fov_deg\?$"),
+        (["input={files}/photos", "+data.depth_scale=5"], r"^data\.depth_scale is no option\. "),
+        (["input={files}/photos", "range=5"], r"^range is \[low,high\], found 5\.$"),
         (["input={files}/photos", "model.max_depth=80"], "png_scale"),
         (["input={files}/none"], "no such image"),
     ],
@@ -120,7 +130,7 @@ def test_wrong_arguments_are_said_before_anything_is_written(call, files, tmp_pa
 
 
 def test_a_network_must_be_named(call, files):
-    with pytest.raises(ValueError, match="Nothing to predict with"):
+    with pytest.raises(ValueError, match="Nothing to predict: give checkpoint="):
         call(f"input={files}/photos", network=["model=tiny"])
 
 

@@ -30,10 +30,9 @@ def stopped(small, compose_config, tmp_path_factory):
     cfg = compose_config("train", overrides, folder)
     with pytest.MonkeyPatch.context() as patch:
         build = objects.build_all
-        patch.setattr(
-            objects, "build_all", lambda group: [*([PlantedWeight()] if group is cfg.callbacks else []), *build(group)]
-        )
-        with pytest.raises(StoppedByWatchError, match=r"commands\.replay"):
+        planted = {"callbacks": {"planted": PlantedWeight()}}
+        patch.setattr(objects, "build_all", lambda cfg, group: {**planted.get(group, {}), **build(cfg, group)})
+        with pytest.raises(StoppedByWatchError, match="depth_lightning replay "):
             train(cfg)
     return folder / "incidents/step_000002"
 

@@ -7,37 +7,36 @@ import multiprocessing
 import os
 import resource
 import shutil
+import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from depth_lightning.commands.pack import pack, write_shards
+from depth_lightning import atomic
+from depth_lightning.commands.pack import pack, split_folder, write_shards
 from depth_lightning.data import NYUDepthV2, object_store
 from depth_lightning.data.bad_samples import BadSampleList, Samples
 from depth_lightning.data.object_store import ObjectStore, StorageError
-from depth_lightning.data.sampling import Draw, TrainSampler
+from depth_lightning.data.sampling import TrainSampler
 from depth_lightning.data.shard_format import decode, encode, write_index
 from depth_lightning.data.shards import DepthShards
 from depth_lightning.sample import DepthKind, DepthSample
 
 if TYPE_CHECKING:
-    from object_server import ObjectServer
-
-webdataset = pytest.importorskip("webdataset", reason="needs the extra shards")
+    pass
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def home(tmp_path_factory, monkeypatch):
     """A cache of its own."""
     monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
 
 
-def sample(number: int, kind: DepthKind = DepthKind.METRES) -> DepthSample:
+def sample(number, kind=DepthKind.METRES):
     rng = np.random.default_rng(number)
     target = rng.uniform(0.5, 9, (20, 30)).astype(np.float32)
     mask = rng.random((20, 30)) > 0.3
@@ -48,14 +47,16 @@ def sample(number: int, kind: DepthKind = DepthKind.METRES) -> DepthSample:
     )
 
 
-def equal(one: DepthSample, other: DepthSample) -> bool:
+def equal(one, other):
     arrays = all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in zip(one[:3], other[:3], strict=True))
     return arrays and one[3:] == other[3:]
 
 
-def packed(root: str, numbers: range, shard_mb: float = 0.015, endpoint_url: str | None = None) -> ObjectStore:
+def packed(root, numbers, shard_mb=0.015, endpoint_url=None):
     store = ObjectStore(root, endpoint_url)
-    shards = list(write_shards((encode(sample(number)) for number in numbers), "train", store, shard_mb))
+    encoded = (encode(sample(number)) for number in numbers)
+    with split_folder(store, "train") as folder:
+        shards = list(write_shards(encoded, "train", folder, store, shard_mb))
     with tempfile.TemporaryDirectory() as folder:
         index = Path(folder) / "index.json"
         index.write_text(write_index({"train": shards}, {}))
@@ -67,7 +68,7 @@ def packed(root: str, numbers: range, shard_mb: float = 0.015, endpoint_url: str
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator["ObjectServer"]:
+def server():
     pytest.importorskip("moto.server", reason="needs moto")
     from object_server import object_server
 
@@ -76,7 +77,7 @@ def server() -> Iterator["ObjectServer"]:
 
 
 @pytest.fixture
-def s3(server: "ObjectServer", monkeypatch: pytest.MonkeyPatch) -> str:
+def s3(server, monkeypatch):
     """The endpoint of a server on the loopback, with a bucket named data; nobody waits for it for long."""
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     monkeypatch.setattr(object_store, "WAITS_S", (0.01, 0.01, 0.01))
@@ -85,25 +86,42 @@ def s3(server: "ObjectServer", monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.mark.parametrize("compress", [True, False])
 @pytest.mark.parametrize("kind", DepthKind)
-def test_nothing_is_lost(compress: bool, kind: DepthKind) -> None:
+def test_nothing_is_lost(compress, kind):
     assert equal(decode(encode(sample(3, kind), compress), "here"), sample(3, kind))
 
 
-def test_every_sample_is_found_and_webdataset_finds_the_same(tmp_path: Path) -> None:
+def test_every_sample_is_found(tmp_path):
     packed(str(tmp_path), range(23))
     shards = DepthShards(tmp_path, "train")
     assert len(shards.shards) >= 4
     assert all(equal(shards[number], sample(number)) for number in range(23))
     with pytest.raises(IndexError):
         shards[23]
-    files = [str(tmp_path / shard.file) for shard in shards.shards]
+
+
+def test_the_same_samples_make_the_same_bytes(tmp_path):
+    for folder in ("one", "other"):
+        packed(str(tmp_path / folder), range(5))
+    one, other = (sorted((tmp_path / folder).rglob("*.tar")) for folder in ("one", "other"))
+    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in other] and one
+    with tarfile.open(one[0]) as archive:
+        members = archive.getmembers()
+    assert {(m.mtime, m.uid, m.gid, m.uname, m.gname, m.mode) for m in members} == {(0, 0, 0, "", "", 0o644)}
+    keys = [member.name.partition(".")[0] for member in members]
+    assert keys == sorted(keys) and keys[:3] == 3 * ["000000_000000"]  # of a sample side by side, as webdataset wants
+
+
+def test_webdataset_reads_the_same(tmp_path):
+    webdataset = pytest.importorskip("webdataset")
+    packed(str(tmp_path), range(23))
+    files = [str(path) for path in sorted(tmp_path.rglob("*.tar"))]
     theirs = list(webdataset.WebDataset(files, shardshuffle=False))
     assert len(theirs) == 23
     for number, item in enumerate(theirs):
         assert equal(decode({key: item[key] for key in item if not key.startswith("__")}, ""), sample(number))
 
 
-def test_the_order_mixes_a_window_and_has_every_sample_once(tmp_path: Path) -> None:
+def test_the_order_mixes_a_window_and_has_every_sample_once(tmp_path):
     packed(str(tmp_path), range(60), shard_mb=0.01)
     shards = DepthShards(tmp_path, "train", window=3)
     count = len(shards.shards)
@@ -120,7 +138,7 @@ def test_the_order_mixes_a_window_and_has_every_sample_once(tmp_path: Path) -> N
     assert np.array_equal(everything, np.random.default_rng(7).permutation(60))
 
 
-def test_object_storage_gives_the_same_within_its_cache(s3: str, tmp_path: Path) -> None:
+def test_object_storage_gives_the_same_within_its_cache(s3, tmp_path):
     packed("s3://data/a/b", range(40), endpoint_url=s3)
     largest = 41_000
     remote = DepthShards("s3://data/a/b/", "train", 2, tmp_path / "cache", 5 * largest / 1e9, s3)
@@ -134,7 +152,7 @@ def test_object_storage_gives_the_same_within_its_cache(s3: str, tmp_path: Path)
     assert local.epoch_order(np.random.default_rng(0)).tolist() == order
 
 
-def test_what_object_storage_says_is_passed_on(s3: str, tmp_path: Path) -> None:
+def test_what_object_storage_says_is_passed_on(s3, tmp_path):
     with pytest.raises(StorageError, match=r"s3://none/a/index\.json at http.*NoSuchBucket.*data\.root"):
         DepthShards("s3://none/a", "train", endpoint_url=s3)
     with pytest.raises(StorageError, match=r"Could not connect to the endpoint URL.*data\.root"):
@@ -152,16 +170,14 @@ def test_what_object_storage_says_is_passed_on(s3: str, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def remote(s3: str, server: "ObjectServer", tmp_path: Path) -> Iterator[DepthShards]:
+def remote(s3, server, tmp_path):
     """Samples 0 to 39 in more than six shards; the cache has room for five."""
     packed("s3://data/remote", range(40), endpoint_url=s3)
     yield DepthShards("s3://data/remote", "train", 2, tmp_path / "cache", 5 * 41_000 / 1e9, s3)
     server.answers.clear()
 
 
-def test_storage_in_trouble_is_waited_for(
-    remote: DepthShards, server: "ObjectServer", caplog: pytest.LogCaptureFixture
-) -> None:
+def test_storage_in_trouble_is_waited_for(remote, server, caplog):
     from object_server import cut, garble, refuse
 
     server.answers += [refuse, cut, refuse]
@@ -173,15 +189,13 @@ def test_storage_in_trouble_is_waited_for(
     assert caplog.text.count("Trying again in 0.01 s.") == 3  # what is cut short boto3 gets again by itself
 
 
-def test_storage_that_stays_away_ends_a_run_and_blames_no_sample(
-    remote: DepthShards, server: "ObjectServer", tmp_path: Path
-) -> None:
+def test_storage_that_stays_away_ends_a_run_and_blames_no_sample(remote, server, tmp_path):
     from object_server import cut, refuse
 
     bad = BadSampleList(tmp_path / "bad_samples.csv", "train")
     for answer in (refuse, cut):
         server.answers[:] = 20 * [answer]
-        with pytest.raises(StorageError, match=r"remote/train/000000\.tar at http.*again and again"):
+        with pytest.raises(StorageError, match=r"remote/train/000000\.tar at http.*All retries failed"):
             Samples(remote, bad)[0]
     server.answers.clear()
     ObjectStore(remote.store.root, server.url)._client().delete_object(Bucket="data", Key="remote/train/000000.tar")
@@ -190,9 +204,7 @@ def test_storage_that_stays_away_ends_a_run_and_blames_no_sample(
     assert not bad.file.exists()
 
 
-def test_a_cache_that_cannot_be_written_is_named(
-    remote: DepthShards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cache_that_cannot_be_written_is_named(remote, tmp_path, monkeypatch):
     full = rf"cache/.*000000\.tar: {os.strerror(errno.ENOSPC)}, for a shard of .* GB\. Choose another data\.cache"
     with monkeypatch.context() as patch, pytest.raises(StorageError, match=full):
         patch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, 0))  # type: ignore[attr-defined]
@@ -211,10 +223,10 @@ def test_a_cache_that_cannot_be_written_is_named(
         remote[0]
 
 
-def test_what_a_killed_process_left_makes_room(remote: DepthShards, server: "ObjectServer", tmp_path: Path) -> None:
+def test_what_a_killed_process_left_makes_room(remote, server, tmp_path):
     from object_server import slowly
 
-    def kept() -> list[Path]:
+    def kept():
         return [path for path in (tmp_path / "cache").rglob("*") if path.suffix in (".tar", ".partial")]
 
     server.answers += 4 * [slowly(0.2)]
@@ -233,9 +245,7 @@ def test_what_a_killed_process_left_makes_room(remote: DepthShards, server: "Obj
     assert {path.suffix for path in kept()} == {".tar"}
 
 
-def test_what_another_process_fetches_is_left_alone(
-    remote: DepthShards, server: "ObjectServer", tmp_path: Path
-) -> None:
+def test_what_another_process_fetches_is_left_alone(remote, server, tmp_path):
     """It counts as what it will be, and takes the place of what is there."""
     from object_server import slowly
 
@@ -255,7 +265,7 @@ def test_what_another_process_fetches_is_left_alone(
     assert process.exitcode == 0
 
 
-def test_a_process_that_is_forked_has_its_own_connections(remote: DepthShards) -> None:
+def test_a_process_that_is_forked_has_its_own_connections(remote):
     own, there = remote.store._client(), multiprocessing.get_context("fork").SimpleQueue()
     process = multiprocessing.get_context("fork").Process(target=lambda: there.put(id(remote.store._client())))
     process.start()
@@ -264,12 +274,12 @@ def test_a_process_that_is_forked_has_its_own_connections(remote: DepthShards) -
     assert remote.store._client() is own
 
 
-def _cut(root: Path) -> None:
+def _cut(root):
     shard = root / "train" / "000000.tar"
     shard.write_bytes(shard.read_bytes()[:-2000])
 
 
-def _other_index(root: Path) -> None:
+def _other_index(root):
     (root / "index.json").write_text(json.dumps({"format": "another", "splits": {}}))
 
 
@@ -282,7 +292,7 @@ def _other_index(root: Path) -> None:
         (lambda root: (root / "index.json").unlink(), r"No file at .*index\.json\. Does data\.root"),
     ],
 )
-def test_what_is_wrong_is_said(harm: Callable[[Path], None], message: str, tmp_path: Path) -> None:
+def test_what_is_wrong_is_said(harm, message, tmp_path):
     packed(str(tmp_path), range(3))
     harm(tmp_path)
     with pytest.raises((ValueError, FileNotFoundError), match=message):
@@ -292,7 +302,7 @@ def test_what_is_wrong_is_said(harm: Callable[[Path], None], message: str, tmp_p
         DepthShards(tmp_path / "fresh", "val")
 
 
-def test_real_frames_are_packed_by_the_command(realdata: Path, compose_config: Callable, tmp_path: Path) -> None:
+def test_real_frames_are_packed_by_the_command(realdata, compose_config, tmp_path):
     output = tmp_path / "packed"
     overrides = [f"data.root={realdata / 'nyu_h5'}", f"output={output}", "shard_mb=5", "data.num_workers=0"]
     cfg = compose_config("pack", overrides, tmp_path)
@@ -309,11 +319,11 @@ def test_real_frames_are_packed_by_the_command(realdata: Path, compose_config: C
     assert hashlib.sha256((output / "index.json").read_bytes()).hexdigest() == before
 
 
-def test_the_order_is_elastic_and_goes_on(tmp_path: Path) -> None:
+def test_the_order_is_elastic_and_goes_on(tmp_path):
     packed(str(tmp_path), range(60), shard_mb=0.01)
     shards = DepthShards(tmp_path, "train", window=3)
 
-    def batches(world_size: int, resumed: int = 0) -> list[set[Draw]]:
+    def batches(world_size, resumed=0):
         ranks = [TrainSampler(60, 5, 8, rank, world_size, shards.epoch_order) for rank in range(world_size)]
         for sampler in ranks:
             sampler.set_epoch(2)
@@ -326,3 +336,50 @@ def test_the_order_is_elastic_and_goes_on(tmp_path: Path) -> None:
     assert len(one) == 7 and all(len(batch) == 8 for batch in one)
     assert batches(2) == batches(4) == one
     assert batches(2, resumed=24) == one[3:]
+
+
+def test_a_pack_that_ended_early_is_not_in_the_way_of_the_next(compose_config, tmp_path, monkeypatch):
+    output, done = tmp_path / "packed", 0
+    overrides = ["data=rooms", f"data.root={tmp_path}", "data.train_images=5", "data.val_images=3"]
+    cfg = compose_config("pack", [*overrides, f"output={output}"], tmp_path)
+
+    def at_the_last(meanwhile):
+        def counting(sample, compress):
+            nonlocal done
+            done += 1
+            if done == 8:
+                meanwhile()
+            return encode(sample, compress)
+
+        monkeypatch.setattr("depth_lightning.commands.pack.encode", counting)
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    at_the_last(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        pack(cfg)
+    assert done == 8 and not list(output.iterdir())
+
+    killed = output / f".partial-{atomic._machine()}-999999999-000000-0-train"
+    killed.mkdir()
+    (killed / "000000.tar").write_bytes(b"half")
+    monkeypatch.undo()
+    atomic._remove_abandoned.cache_clear()  # as in a new process
+    pack(cfg)
+    assert sorted(path.name for path in output.iterdir()) == ["index.json", "train", "val"]
+    assert [len(DepthShards(output, split)) for split in ("train", "val")] == [5, 3]
+
+    shutil.rmtree(output)
+    done = 0
+
+    def another():
+        monkeypatch.undo()
+        pack(cfg)
+
+    at_the_last(another)
+    with pytest.raises(FileExistsError, match=rf"{output}/val exists: another process has written it meanwhile"):
+        pack(cfg)
+    assert sorted(path.name for path in output.iterdir()) == ["index.json", "train", "val"]
+    assert [len(DepthShards(output, split)) for split in ("train", "val")] == [5, 3]
+    assert len(DepthShards(output, "train")[0].image) == 84

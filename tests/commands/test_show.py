@@ -89,7 +89,8 @@ def test_disparity_and_metres_on_one_sheet(compose_config, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("overrides", "match"), [(["split=test"], "train or val, found 'test'"), (["data=da2k"], "no depth maps")]
+    ("overrides", "match"),
+    [(["split=test"], "split is train or val, found 'test'"), (["data=da2k"], "no depth maps")],
 )
 def test_what_cannot_be_shown_is_said(overrides, match, compose_config, tmp_path):
     with pytest.raises(ValueError, match=match):

@@ -26,6 +26,7 @@ def _seconds(command, cwd):
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("program", ["train.py", "evaluate.py", "predict.py", "export.py"])
 @pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job", "--resolve"]])
 def test_answers_at_once(program, arguments, tmp_path):

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -28,7 +27,7 @@ H, W = 28, 42
 MILLIMETRES = DepthEncoding(depth_scale=1000)
 
 
-def write_pair(root: Path, name: str, metres: float = 2.0) -> tuple[Path, Path]:
+def write_pair(root, name, metres=2.0):
     image, depth = root / "rgb" / f"{name}.png", root / "depth" / f"{name}.png"
     for path in (image, depth):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -37,23 +36,23 @@ def write_pair(root: Path, name: str, metres: float = 2.0) -> tuple[Path, Path]:
     return image, depth
 
 
-def pairs_of(root: Path, encoding: DepthEncoding = MILLIMETRES, depth: str = "depth/*.png") -> DepthPairs:
+def pairs_of(root, encoding=MILLIMETRES, depth="depth/*.png"):
     return DepthPairs("train", root, "rgb/*.png", depth, split_list=["rgb/b.png"], encoding=encoding)
 
 
 @pytest.fixture
-def pair(tmp_path: Path) -> tuple[Path, Path]:
+def pair(tmp_path):
     """Image and depth of the first of two pairs."""
     write_pair(tmp_path, "b")
     return write_pair(tmp_path, "a")
 
 
-def _folder(path: Path) -> None:
+def _folder(path):
     path.unlink()
     path.mkdir()
 
 
-def _png(array: np.ndarray) -> Callable[[Path], object]:
+def _png(array):
     return lambda path: cv2.imwrite(str(path), array)
 
 
@@ -75,9 +74,7 @@ def _png(array: np.ndarray) -> Callable[[Path], object]:
         ("depth", _png(np.zeros((2, 20_000), np.uint16)), rf"depth/a\.png: .*at most {MAX_SIDE} pixels, found 2×20000"),
     ],
 )
-def test_broken_files(
-    pair: tuple[Path, Path], which: str, breaks: Callable[[Path], object], message: str, tmp_path: Path
-) -> None:
+def test_broken_files(pair, which, breaks, message, tmp_path):
     data = pairs_of(tmp_path)
     breaks(pair[["image", "depth"].index(which)])
     with pytest.raises((ValueError, OSError)) as caught:
@@ -85,7 +82,7 @@ def test_broken_files(
     assert re.search(message, f"{type(caught.value).__name__}: {caught.value}")
 
 
-def test_one_pixel_is_no_image(pair: tuple[Path, Path], tmp_path: Path) -> None:
+def test_one_pixel_is_no_image(pair, tmp_path):
     _png(np.zeros((1, 1, 3), np.uint8))(pair[0])
     _png(np.full((1, 1), 2000, np.uint16))(pair[1])
     with pytest.raises(ValueError, match=r"rgb/a\.png: expected an image of at least 14×14 pixels, .* found 1×1"):
@@ -93,7 +90,7 @@ def test_one_pixel_is_no_image(pair: tuple[Path, Path], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["rgba", "grey", "grey with alpha", "16 bits", "palette"])
-def test_images_of_other_kinds_are_converted(kind: str, pair: tuple[Path, Path], tmp_path: Path) -> None:
+def test_images_of_other_kinds_are_converted(kind, pair, tmp_path):
     """Alpha is dropped, grey is repeated, 16 bits are scaled to 8."""
     rgb = np.random.default_rng(0).integers(0, 256, (H, W, 3), np.uint8)
     alpha = np.full((H, W), 30, np.uint8)
@@ -111,7 +108,7 @@ def test_images_of_other_kinds_are_converted(kind: str, pair: tuple[Path, Path],
     assert (pairs_of(tmp_path)[0].image == expected).all()
 
 
-def test_depth_that_is_no_number_is_a_hole(pair: tuple[Path, Path], tmp_path: Path) -> None:
+def test_depth_that_is_no_number_is_a_hole(pair, tmp_path):
     depth = np.full((H, W), 2, np.float32)
     depth[0, :3] = np.nan, np.inf, -np.inf
     for name in "ab":
@@ -126,7 +123,7 @@ def test_depth_that_is_no_number_is_a_hole(pair: tuple[Path, Path], tmp_path: Pa
     assert pairs_of(tmp_path, DepthEncoding(invalid=(0, -1)), "depth/*.npy")[0].mask.sum() == H * W - 4
 
 
-def test_nyu_depth_that_is_no_number_is_a_hole(tmp_path: Path) -> None:
+def test_nyu_depth_that_is_no_number_is_a_hole(tmp_path):
     """NYU's files have nothing but metres and 0, so there is one way to read these."""
     depth = np.full((H, W), 2, np.float32)
     depth[0, :4] = np.nan, np.inf, -np.inf, -1
@@ -136,7 +133,7 @@ def test_nyu_depth_that_is_no_number_is_a_hole(tmp_path: Path) -> None:
     assert (sample.target[~sample.mask] == 0).all()
 
 
-def test_millimetres_as_metres(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+def test_millimetres_as_metres(tmp_path, pair):
     with pytest.raises(ValueError, match=r"depth/a\.png: expected depth in metres, found a median of 2000.*=1000\?"):
         pairs_of(tmp_path, DepthEncoding())[0]
     write_frame(tmp_path / "train/s/a.h5", np.full((H, W), 2000, np.float32))
@@ -144,7 +141,7 @@ def test_millimetres_as_metres(tmp_path: Path, pair: tuple[Path, Path]) -> None:
         NYUDepthV2(tmp_path, "train", "h5")[0]
 
 
-def test_paths_beyond_ascii(tmp_path: Path) -> None:
+def test_paths_beyond_ascii(tmp_path):
     root = tmp_path / "Räume 深度 🛋"
     for name in ("b", "ñandú 目"):
         write_pair(root, name)
@@ -156,7 +153,7 @@ def test_paths_beyond_ascii(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def unprivileged() -> Iterator[Path]:
+def unprivileged():
     """A folder in which files of mode 0 cannot be read, by root either."""
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
@@ -172,7 +169,7 @@ def unprivileged() -> Iterator[Path]:
 
 
 @pytest.mark.parametrize(("name", "read"), [("a.png", read_image), ("a.npy", read_map), ("a.h5", read_map)])
-def test_files_without_permission(name: str, read: Callable[[Path], object], unprivileged: Path) -> None:
+def test_files_without_permission(name, read, unprivileged):
     owner = os.geteuid()
     if os.getuid() == 0:
         os.seteuid(0)
@@ -184,7 +181,7 @@ def test_files_without_permission(name: str, read: Callable[[Path], object], unp
         read(unprivileged / name)
 
 
-def write_frame(path: Path, depth: np.ndarray, shade: int = 99) -> None:
+def write_frame(path, depth, shade=99):
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, "w") as file:
         file["rgb"] = np.full((3, *depth.shape), shade, np.uint8)
@@ -192,7 +189,7 @@ def write_frame(path: Path, depth: np.ndarray, shade: int = 99) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(tmp_path_factory):
     """400 training frames and 200 for validation, each of its own shade."""
     root = tmp_path_factory.mktemp("nyu")
     for split, count in (("train", 400), ("val", 200)):
@@ -207,7 +204,7 @@ BROKEN = ("train/s/007.h5", "train/s/300.h5", "val/s/005.h5", "val/s/199.h5")
 
 
 @pytest.fixture
-def broken(whole: Path, tmp_path: Path) -> Path:
+def broken(whole, tmp_path):
     """The same with four broken files: 0.5 % of the one split, 1 % of the other."""
     root = tmp_path / "broken"
     shutil.copytree(whole, root, copy_function=os.link)
@@ -217,20 +214,20 @@ def broken(whole: Path, tmp_path: Path) -> Path:
     return root
 
 
-def loaded(root: Path, listing: Path | None, num_workers: int = 0, world_size: int = 1, epochs: int = 2) -> list[list]:
+def loaded(root, listing, num_workers=0, world_size=1, epochs=2):
     """Per epoch, the training batches of all processes in their order, and the validation batches."""
 
     class Process:
         accumulate_grad_batches = 1
 
-        def __init__(self, rank: int) -> None:
+        def __init__(self, rank):
             self.global_rank, self.world_size, self.training = rank, world_size, True
 
     shares = []
     for rank in range(world_size):
         data = DepthDataModule(
             partial(NYUDepthV2, root),
-            TrainTransform(28, (28, 28), "none"),
+            TrainTransform(28, (28, 28), flip_probability=0),
             EvaluationTransform(28),
             batch_size=20 // world_size,
             eval_batch_size=10,
@@ -253,9 +250,7 @@ def loaded(root: Path, listing: Path | None, num_workers: int = 0, world_size: i
     return [steps, [batch for _, validated in shares for batch in validated]]
 
 
-def test_replacements_are_the_same_for_any_workers_and_devices(
-    whole: Path, broken: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_replacements_are_the_same_for_any_workers_and_devices(whole, broken, tmp_path, caplog):
     clean, _ = loaded(whole, None)
     expected, validated = loaded(broken, tmp_path / "a" / "bad_samples.csv")
     assert (
@@ -312,15 +307,15 @@ FINITE = "expected finite values, and 0 where unknown, found nan to nan."
         ({"target": NAN, "kind": DepthKind.DISPARITY}, f"a: {FINITE}"),
         (
             {"target": -np.eye(H, W, dtype=np.float32)},
-            "a: expected depth above 0 wherever the mask has it valid, found values from -1.",
+            "a: expected depth above 0 wherever the mask is True, found values from -1.",
         ),
         (
             {"target": np.ones((W, H), np.float32), "mask": np.ones((W, H), bool)},
-            "a: expected a target of the aspect of its image, found 42×28 for 28×42 (h×w).",
+            "a: expected a target with the aspect of its image, found 42×28 for 28×42 (h×w).",
         ),
     ],
 )
-def test_every_data_set_is_checked_by_the_same_function(change: dict, message: str) -> None:
+def test_every_data_set_is_checked_by_the_same_function(change, message):
     for data in (Samples(Given([GOOD._replace(**change)])), Samples(Mixture({"x": Given([GOOD._replace(**change)])}))):
         with pytest.raises(ValueError) as caught:
             data[0]
@@ -330,7 +325,7 @@ def test_every_data_set_is_checked_by_the_same_function(change: dict, message: s
     assert Samples(Given([GOOD._replace(target=-np.ones((H, W), np.float32), kind=DepthKind.DISPARITY)]))[0].mask.all()
 
 
-def test_evaluation_passes_over_an_image_that_costs_too_much(tmp_path: Path) -> None:
+def test_evaluation_passes_over_an_image_that_costs_too_much(tmp_path):
     strip = GOOD._replace(
         image=np.zeros((20, 2000, 3), np.uint8), target=np.ones((20, 2000), np.float32), mask=np.ones((20, 2000), bool)
     )
@@ -356,7 +351,7 @@ def test_evaluation_passes_over_an_image_that_costs_too_much(tmp_path: Path) -> 
     assert whole.train_data[7].image.shape == (28, 28, 3)
 
 
-def test_reasons_and_names_that_a_table_cannot_hold(tmp_path: Path) -> None:
+def test_reasons_and_names_that_a_table_cannot_hold(tmp_path):
     bad = BadSampleList(tmp_path / "bad.csv", "train")
     bad.add(3, "caf\udce9.png", "caf\udce9.png: broken")
     assert bad.indices() == {3}
@@ -367,12 +362,12 @@ def test_reasons_and_names_that_a_table_cannot_hold(tmp_path: Path) -> None:
     assert bad.indices() == {3, 5} and (tmp_path / "bad.csv").stat().st_size < 2000
 
 
-def test_the_first_broken_sample_ends_the_run_by_default(broken: Path) -> None:
+def test_the_first_broken_sample_ends_the_run_by_default(broken):
     with pytest.raises(ValueError, match=r"train/s/(007|300)\.h5: expected an HDF5 file"):
         loaded(broken, None)
 
 
-def test_more_than_one_per_cent_ends_the_run(broken: Path, tmp_path: Path) -> None:
+def test_more_than_one_per_cent_ends_the_run(broken, tmp_path):
     for number in range(20, 22):
         (broken / f"val/s/{number:03d}.h5").unlink()
         (broken / f"val/s/{number:03d}.h5").write_bytes(b"")
@@ -389,20 +384,20 @@ def test_more_than_one_per_cent_ends_the_run(broken: Path, tmp_path: Path) -> No
 class Numbers(DepthDataset):
     """A data set without paths whose samples are constants, some of them broken."""
 
-    def __init__(self, length: int, broken: set[int] = frozenset()) -> None:  # type: ignore[assignment]
+    def __init__(self, length, broken=frozenset()):  # type: ignore[assignment]
         self.length, self.broken = length, broken
 
-    def __len__(self) -> int:
+    def __len__(self):
         return self.length
 
-    def __getitem__(self, index: int) -> DepthSample:
+    def __getitem__(self, index):
         if index in self.broken:
             raise ValueError(f"number {index} is\nbroken")
         depth = np.full((H, W), 1 + index, np.float32)
         return DepthSample(np.zeros((H, W, 3), np.uint8), depth, depth > 0, DepthKind.METRES, str(index))
 
 
-def test_a_mixtures_part_replaces_its_own(tmp_path: Path) -> None:
+def test_a_mixtures_part_replaces_its_own(tmp_path):
     mixture = Mixture({"small": Numbers(100, {3}), "large": Numbers(1000)})
     samples = Samples(mixture, BadSampleList(tmp_path / "bad.csv", "train"))
     for seed in range(20):
@@ -415,12 +410,12 @@ def test_a_mixtures_part_replaces_its_own(tmp_path: Path) -> None:
         samples.draw(4, 0)
 
 
-def _add(file: Path, number: int) -> int:
+def _add(file, number):
     listing = BadSampleList(file, "train")
     return max(len(listing.add(index, f"path, {index}", "a reason,\nwith a comma")) for index in range(number % 3, 30))
 
 
-def test_processes_list_each_sample_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_processes_list_each_sample_once(tmp_path, caplog):
     file = tmp_path / "run" / "bad_samples.csv"
     caplog.set_level(logging.ERROR)
     with ProcessPoolExecutor(4) as pool:
@@ -431,7 +426,7 @@ def test_processes_list_each_sample_once(tmp_path: Path, caplog: pytest.LogCaptu
     assert {row["reason"] for row in rows} == {"a reason,\nwith a comma"}
 
 
-def test_all_of_them_are_broken(tmp_path: Path) -> None:
+def test_all_of_them_are_broken(tmp_path):
     samples = Samples(Numbers(1, {0}), BadSampleList(tmp_path / "bad.csv", "val"))
     with pytest.raises(TooManyBadSamplesError, match="1 of 1 val samples"):
         samples[0]

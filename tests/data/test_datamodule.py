@@ -1,7 +1,4 @@
-from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import cv2
 import h5py
@@ -18,25 +15,25 @@ from depth_lightning.sample import DepthBatch, DepthKind
 class Recorder(LightningModule):
     """Keeps the batches it is given; learns nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(()))
         self.train_batches: list[tuple[int, DepthBatch]] = []
         self.val_ids: list[str] = []
 
-    def training_step(self, batch: DepthBatch) -> torch.Tensor:
+    def training_step(self, batch):
         self.train_batches.append((self.current_epoch, batch))
         return self.weight * 0
 
-    def validation_step(self, batch: DepthBatch) -> None:
+    def validation_step(self, batch):
         self.val_ids.extend(batch.id)
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
+    def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def root(tmp_path_factory):
     """Seven training and three validation frames of 40×60."""
     folder = tmp_path_factory.mktemp("nyu")
     rng = np.random.default_rng(0)
@@ -49,7 +46,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def datamodule(root: Path, **options: Any) -> DepthDataModule:
+def datamodule(root, **options):
     return DepthDataModule(
         partial(NYUDepthV2, root),
         TrainTransform(28, (28, 28)),
@@ -59,7 +56,7 @@ def datamodule(root: Path, **options: Any) -> DepthDataModule:
     )
 
 
-def fit(root: Path, epochs: int = 2, trainer: dict[str, Any] | None = None, **options: Any) -> Recorder:
+def fit(root, epochs=2, trainer=None, **options):
     recorder = Recorder()
     Trainer(
         max_epochs=epochs,
@@ -75,7 +72,7 @@ def fit(root: Path, epochs: int = 2, trainer: dict[str, Any] | None = None, **op
     return recorder
 
 
-def equal(a: list[tuple[int, DepthBatch]], b: list[tuple[int, DepthBatch]]) -> bool:
+def equal(a, b):
     return len(a) == len(b) and all(
         epoch == other_epoch
         and list(batch.id) == list(other.id)
@@ -86,7 +83,7 @@ def equal(a: list[tuple[int, DepthBatch]], b: list[tuple[int, DepthBatch]]) -> b
     )
 
 
-def test_workers_change_nothing_and_seeds_and_epochs_do(root: Path) -> None:
+def test_workers_change_nothing_and_seeds_and_epochs_do(root):
     expected = fit(root, seed=3).train_batches
     assert [epoch for epoch, _ in expected] == [0, 0, 0, 1, 1, 1]
     assert equal(fit(root, seed=3).train_batches, expected)
@@ -99,7 +96,7 @@ def test_workers_change_nothing_and_seeds_and_epochs_do(root: Path) -> None:
     assert not equal(fit(root, seed=4).train_batches, expected)
 
 
-def test_batches(root: Path) -> None:
+def test_batches(root):
     recorder = fit(root, epochs=1)
     _, batch = recorder.train_batches[0]
     assert isinstance(batch, DepthBatch)
@@ -116,10 +113,10 @@ def test_batches(root: Path) -> None:
     assert tuple(evaluated.target.shape) == (1, 40, 60)
 
 
-def test_colours_are_changed_on_the_device_and_in_training_alone(root: Path) -> None:
+def test_colours_are_changed_on_the_device_and_in_training_alone(root):
     called = []
 
-    def colour(image: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
+    def colour(image, seeds):
         called.append((image.dtype, tuple(seeds)))
         return image / 255
 
@@ -130,7 +127,7 @@ def test_colours_are_changed_on_the_device_and_in_training_alone(root: Path) -> 
     assert len({seed for _, seeds in called for seed in seeds}) == 12
 
 
-def test_accumulated_batches_are_one_global_batch(root: Path) -> None:
+def test_accumulated_batches_are_one_global_batch(root):
     """Two accumulated batches of two are the one batch of four that a larger device would take."""
     small = fit(root, trainer={"accumulate_grad_batches": 2}, epochs=3).train_batches
     assert len(small) == 6
@@ -146,16 +143,16 @@ def test_accumulated_batches_are_one_global_batch(root: Path) -> None:
         assert torch.equal(large.image, torch.cat([part.image for part in parts]))
 
 
-def test_overfitting_repeats_its_batches(root: Path) -> None:
+def test_overfitting_repeats_its_batches(root):
     (_, first), (_, second) = fit(root, trainer={"overfit_batches": 1}).train_batches
     assert torch.equal(first.image, second.image)
 
 
-def test_shares_follow_the_trainer(root: Path) -> None:
+def test_shares_follow_the_trainer(root):
     class TwoProcesses:
         world_size, accumulate_grad_batches = 2, 1
 
-        def __init__(self, rank: int) -> None:
+        def __init__(self, rank):
             self.global_rank = rank
 
     trained, validated = [], []
@@ -171,7 +168,7 @@ def test_shares_follow_the_trainer(root: Path) -> None:
     assert len(set(validated[0] + validated[1])) == 3
 
 
-def test_a_broken_file_is_named_from_a_worker(root: Path, tmp_path: Path) -> None:
+def test_a_broken_file_is_named_from_a_worker(root, tmp_path):
     (tmp_path / "train").mkdir()
     (tmp_path / "val").mkdir()
     for number in range(2):
@@ -181,12 +178,12 @@ def test_a_broken_file_is_named_from_a_worker(root: Path, tmp_path: Path) -> Non
         fit(tmp_path, num_workers=1)
 
 
-def test_workers_start_after_opencv_has_used_its_threads(root: Path) -> None:
+def test_workers_start_after_opencv_has_used_its_threads(root):
     class Threads:
-        def __len__(self) -> int:
+        def __len__(self):
             return 2
 
-        def __getitem__(self, index: int) -> Any:
+        def __getitem__(self, index):
             return NYUDepthV2(root, "val")[index]._replace(scene=str(cv2.getNumThreads()))
 
     threads = cv2.getNumThreads()

@@ -5,9 +5,6 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import cv2
 import h5py
@@ -23,11 +20,11 @@ DEPTH = np.full((H, W), 2, np.float32)
 
 
 @pytest.fixture(autouse=True)
-def without_large_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
+def without_large_arrays(monkeypatch):
     """No decoder is asked for more than a few megabytes."""
 
-    def small(function: Callable) -> Callable:
-        def checked(*args: Any, **kwargs: Any) -> Any:
+    def small(function):
+        def checked(*args, **kwargs):
             found = function(*args, **kwargs)
             assert found is None or found.nbytes < 2**24
             return found
@@ -38,42 +35,42 @@ def without_large_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, name, small(getattr(module, name)))
 
 
-def png(width: int, height: int, depth: int = 8, colour: int = 2) -> bytes:
-    def chunk(kind: bytes, content: bytes) -> bytes:
+def png(width, height, depth=8, colour=2):
+    def chunk(kind, content):
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
 
 
-def jpeg(width: int, height: int) -> bytes:
+def jpeg(width, height):
     whole = cv2.imencode(".jpg", np.zeros((H, W, 3), np.uint8))[1].tobytes()
     at = whole.index(b"\xff\xc0") + 5
     return whole[:at] + struct.pack(">HH", height, width) + whole[at + 4 :]
 
 
-def npy(shape: object, descr: str = "<f4", data: bytes = bytes(64)) -> bytes:
+def npy(shape, descr="<f4", data=bytes(64)):
     header = f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': {shape}, }}\n".encode()
     return b"\x93NUMPY\1\0" + struct.pack("<H", len(header)) + header + data
 
 
-def npz(content: bytes, name: str = "depth.npy", method: int = zipfile.ZIP_STORED) -> bytes:
+def npz(content, name="depth.npy", method=zipfile.ZIP_STORED):
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", method) as archive:
         archive.writestr(name, content)
     return packed.getvalue()
 
 
-def changed(content: bytes, at: int, by: bytes) -> bytes:
+def changed(content, at, by):
     return content[:at] + by + content[at + len(by) :]
 
 
-def encrypted(content: bytes) -> bytes:
+def encrypted(content):
     directory = content.index(b"PK\1\2")
     return changed(changed(content, 6, b"\1"), directory + 8, b"\1")
 
 
-def whole_npy() -> bytes:
+def whole_npy():
     packed = io.BytesIO()
     np.save(packed, np.random.default_rng(0).random((H, W), np.float32))
     return packed.getvalue()
@@ -134,7 +131,7 @@ FILES = [
 
 
 @pytest.mark.parametrize(("name", "content", "message"), FILES, ids=lambda value: str(value)[:40])
-def test_files(name: str, content: bytes, message: str, tmp_path: Path) -> None:
+def test_files(name, content, message, tmp_path):
     (tmp_path / name).write_bytes(content)
     pattern = re.compile(rf"{re.escape(str(tmp_path / name))}: {message}")
     images, maps = name.endswith(("png", "tif", "jpg")), not name.endswith("jpg")
@@ -144,7 +141,7 @@ def test_files(name: str, content: bytes, message: str, tmp_path: Path) -> None:
         assert pattern.match(str(caught.value)), str(caught.value)
 
 
-def h5(path: Path, **made: Any) -> Path:
+def h5(path, **made):
     """A frame of the h5 release, but for what `made` has in its place: an array, or arguments for `create_dataset`."""
     with h5py.File(path, "w") as file:
         for name, content in {"rgb": np.zeros((3, H, W), np.uint8), "depth": DEPTH, **made}.items():
@@ -172,7 +169,7 @@ H5 = [
 
 
 @pytest.mark.parametrize(("made", "message"), H5, ids=lambda value: str(value)[:60])
-def test_h5(made: dict, message: str, tmp_path: Path) -> None:
+def test_h5(made, message, tmp_path):
     path = h5(tmp_path / "a.h5", **made)
     with pytest.raises(ValueError, match=rf"^\S*a\.h5: {message}"):
         read_map(path, "depth")
@@ -180,7 +177,7 @@ def test_h5(made: dict, message: str, tmp_path: Path) -> None:
         read_h5(path)
 
 
-def test_h5_claims_of_the_image(tmp_path: Path) -> None:
+def test_h5_claims_of_the_image(tmp_path):
     path = h5(tmp_path / "a.h5", rgb={"shape": (10**12, 480, 640), "dtype": "u1", "chunks": (1, 480, 640)})
     with pytest.raises(
         ValueError, match=r"a\.h5: expected 'rgb' as \(3, h, w\) uint8, found \(1000000000000, 480, 640\)"
@@ -192,7 +189,7 @@ def test_h5_claims_of_the_image(tmp_path: Path) -> None:
         read_h5(path)
 
 
-def test_exr_claims(tmp_path: Path) -> None:
+def test_exr_claims(tmp_path):
     openexr = pytest.importorskip("OpenEXR", reason="needs the optional package OpenEXR")
     header = {"compression": openexr.ZIP_COMPRESSION, "type": openexr.scanlineimage}
     with openexr.File(header, {"Z": DEPTH}) as file:
@@ -212,7 +209,7 @@ def test_exr_claims(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def samples() -> Iterator[dict[str, Callable[[Path], object]]]:
+def samples():
     """A small whole file of every format."""
     depth = np.random.default_rng(0).uniform(1, 9, (H, W)).astype(np.float32)
     millimetres = (1000 * depth).astype(np.uint16)
@@ -227,7 +224,7 @@ def samples() -> Iterator[dict[str, Callable[[Path], object]]]:
     }
 
 
-def test_random_damage_is_read_or_named(samples: dict[str, Callable[[Path], object]], tmp_path: Path) -> None:
+def test_random_damage_is_read_or_named(samples, tmp_path):
     """Two hundred files that are cut, or of which some bytes are others: none ends in anything but these two errors."""
     rng = np.random.default_rng(16)
     readers = {
@@ -254,7 +251,7 @@ def test_random_damage_is_read_or_named(samples: dict[str, Callable[[Path], obje
                 assert str(path) in str(error)
 
 
-def test_a_pair_names_the_file_that_is_to_blame(tmp_path: Path) -> None:
+def test_a_pair_names_the_file_that_is_to_blame(tmp_path):
     for name in "ab":
         cv2.imwrite(str(tmp_path / f"{name}.png"), np.zeros((H, W, 3), np.uint8))
         np.save(tmp_path / f"{name}.npy", DEPTH)

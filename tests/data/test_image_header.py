@@ -11,13 +11,13 @@ from PIL import Image
 from depth_lightning.data.image_header import claimed_size
 
 
-def encoded(size: tuple[int, int], kind: str, **options: object) -> bytes:
+def encoded(size, kind, **options):
     packed = io.BytesIO()
     Image.fromarray(np.zeros((*size, 3), np.uint8)).save(packed, kind, **options)
     return packed.getvalue()
 
 
-def with_thumbnail(size: tuple[int, int]) -> dict[str, bytes]:
+def with_thumbnail(size):
     """An EXIF segment that holds another JPEG, as cameras write it."""
     return {"exif": b"Exif\0\0II*\0\x08\0\0\0\0\0" + bytes(20) + encoded(size, "JPEG")}
 
@@ -37,11 +37,11 @@ def with_thumbnail(size: tuple[int, int]) -> dict[str, bytes]:
         ("GIF", {}),
     ],
 )
-def test_size_of_what_pillow_writes(size: tuple[int, int], kind: str, options: dict) -> None:
+def test_size_of_what_pillow_writes(size, kind, options):
     assert claimed_size(memoryview(encoded(size, kind, **options))) == size
 
 
-def test_rarer_headers() -> None:
+def test_rarer_headers():
     jpeg = encoded((30, 40), "JPEG")
     assert claimed_size(memoryview(jpeg[:2] + b"\xff" * 9 + jpeg[2:])) == (30, 40)  # fill bytes before a marker
     bmp = bytearray(encoded((30, 40), "BMP"))
@@ -52,7 +52,7 @@ def test_rarer_headers() -> None:
 
 
 @pytest.mark.parametrize("suffix", [".jp2", ".avif"])
-def test_boxes(suffix: str) -> None:
+def test_boxes(suffix):
     for size in ((40, 60), (480, 640)):
         try:
             done, packed = cv2.imencode(suffix, np.zeros((*size, 3), np.uint8))
@@ -68,7 +68,7 @@ def test_boxes(suffix: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "TIFF", "GIF"])
-def test_damaged_headers_claim_nothing_and_end(kind: str) -> None:
+def test_damaged_headers_claim_nothing_and_end(kind):
     whole = encoded((30, 40), kind)
     rng = np.random.default_rng(0)
     for length in range(min(len(whole), 200)):

@@ -14,7 +14,7 @@ from depth_lightning.data.walk import find
 
 
 @pytest.fixture
-def tree(tmp_path: Path) -> Path:
+def tree(tmp_path):
     root = tmp_path / "root"
     for name in (
         *(
@@ -45,14 +45,14 @@ def tree(tmp_path: Path) -> Path:
         *("**/.hidden/*.png", "a/rgb/.*", "a/../b/x/*/*.png", "*", "[c]/rgb/*.png", "a/*/"),
     ],
 )
-def test_what_glob_finds(pattern: str, tree: Path) -> None:
+def test_what_glob_finds(pattern, tree):
     escaped = pattern.replace("[", "[[]")
     assert find(tree, pattern) == sorted(glob.glob(escaped, root_dir=tree, recursive=True))  # noqa: PTH207
     assert find(Path("/"), f"{tree}/{pattern}") == sorted(glob.glob(f"{tree}/{escaped}", recursive=True))  # noqa: PTH207
 
 
-def test_files_that_come_go_and_change_their_name_are_noticed(tmp_path: Path) -> None:
-    def ids() -> list[str]:
+def test_files_that_come_go_and_change_their_name_are_noticed(tmp_path):
+    def ids():
         pairs = DepthPairs("val", tmp_path, "rgb/*.png", "depth/*.png", val_share=0.999)
         return [pair.id for pair in pairs.pairs] if len(pairs) else []
 
@@ -69,7 +69,7 @@ def test_files_that_come_go_and_change_their_name_are_noticed(tmp_path: Path) ->
     assert ids() == ["rgb/0.png", "rgb/3.png", "rgb/7.png"]
 
 
-def test_texts_are_a_list_of_str() -> None:
+def test_texts_are_a_list_of_str():
     texts = ["", "a/ü.png", "a/b\udcff.png", "a/b.png"]  # the third is of a name that is no UTF-8
     for listed in (texts, texts[1:], texts[:1], [], ["same", "same"]):
         packed = Texts(listed)
@@ -82,7 +82,7 @@ def test_texts_are_a_list_of_str() -> None:
     assert Texts(texts)[-1] == texts[-1]
 
 
-def test_a_table_of_pairs_is_small_and_keeps_them() -> None:
+def test_a_table_of_pairs_is_small_and_keeps_them():
     root = "/a/long/path/to/where/the/data/are"
     pairs = [
         Pair(name := f"scene_{n // 100}/{n}.png", f"{root}/{name}", f"{root}/{name[:-4]}.exr:Z", "", "s", "val")
@@ -95,7 +95,7 @@ def test_a_table_of_pairs_is_small_and_keeps_them() -> None:
     assert list(PairTable(with_numbers)) == with_numbers
 
 
-def test_paths_of_a_manifest_are_joined_as_path_does(tmp_path: Path) -> None:
+def test_paths_of_a_manifest_are_joined_as_path_does(tmp_path):
     for name in ("a.png", "b/c.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()

@@ -72,7 +72,11 @@ def test_a_sample_that_comes_twice_is_augmented_differently(parts):
 
 @pytest.mark.parametrize(
     "weights, match",
-    [({"d": 1}, "names d, which is none"), ({"a": -1}, "at least 0"), (dict.fromkeys("abc", 0), "not all 0")],
+    [
+        ({"d": 1}, "^weights names d, which is none of the parts"),
+        ({"a": -1}, r"^weights\.a is a number of at least 0, found -1\.$"),
+        (dict.fromkeys("abc", 0), "^weights needs a part that counts more than 0, found a: 0, b: 0, c: 0"),
+    ],
 )
 def test_wrong_weights_are_refused(parts, weights, match):
     with pytest.raises(ValueError, match=match):

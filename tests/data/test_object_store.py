@@ -3,9 +3,7 @@
 import json
 import socketserver
 import threading
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path
 
 import pytest
 
@@ -25,7 +23,7 @@ BODIES = {
 }
 
 
-def index(**change: object) -> bytes:
+def index(**change):
     return json.dumps({"format": "depth_lightning shards 1", "splits": {"val": [{**SHARD, **change}]}}).encode()
 
 
@@ -35,7 +33,7 @@ class _Nonsense(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     asked: list[str]
 
-    def do_GET(self) -> None:
+    def do_GET(self):
         self.asked.append(self.path)
         mode = self.path.split("/")[1]
         if mode == "redirect":
@@ -67,7 +65,7 @@ class _Nonsense(BaseHTTPRequestHandler):
 
     do_HEAD = do_GET  # noqa: N815
 
-    def _answer(self, content: bytes, status: int = 200, **headers: str) -> None:
+    def _answer(self, content, status=200, **headers):
         self.send_response(status)
         for name, value in {**headers, "Content-Length": str(len(content))}.items():
             self.send_header(name, value)
@@ -75,7 +73,7 @@ class _Nonsense(BaseHTTPRequestHandler):
         if self.command == "GET":
             self.wfile.write(content)
 
-    def log_message(self, format: str, *values: object) -> None:
+    def log_message(self, format, *values):
         """Nothing."""
 
 
@@ -84,13 +82,13 @@ class _Server(socketserver.ThreadingMixIn, HTTPServer):
 
 
 @pytest.fixture
-def asked() -> list[str]:
+def asked():
     """The paths that the server was asked for."""
     return []
 
 
 @pytest.fixture
-def url(asked: list[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def url(asked, monkeypatch):
     for name, value in {"ACCESS_KEY_ID": "t", "SECRET_ACCESS_KEY": "t", "DEFAULT_REGION": "us-east-1"}.items():
         monkeypatch.setenv(f"AWS_{name}", value)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
@@ -119,7 +117,7 @@ def url(asked: list[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         ("nothttp", StorageError, "Connection was closed"),
     ],
 )
-def test_an_index_that_is_nonsense(mode: str, kind: type, message: str, url: str, tmp_path: Path) -> None:
+def test_an_index_that_is_nonsense(mode, kind, message, url, tmp_path):
     with pytest.raises((ValueError, OSError)) as caught:
         DepthShards(f"s3://{mode}/p", "val", cache=tmp_path / "cache", endpoint_url=url)
     assert type(caught.value) is kind
@@ -127,7 +125,7 @@ def test_an_index_that_is_nonsense(mode: str, kind: type, message: str, url: str
 
 
 @pytest.mark.parametrize("mode", ["outside1", "outside2", "outside3"])
-def test_a_shard_outside_of_the_cache_is_never_asked_for(mode: str, url: str, asked: list[str], tmp_path: Path) -> None:
+def test_a_shard_outside_of_the_cache_is_never_asked_for(mode, url, asked, tmp_path):
     with pytest.raises(ValueError, match=rf"^s3://{mode}/p/index\.json: expected val/<number>\.tar"):
         DepthShards(f"s3://{mode}/p", "val", cache=tmp_path / "cache", endpoint_url=url)
     assert set(asked) == {f"/{mode}/p/index.json"} and not list(tmp_path.iterdir())
@@ -137,7 +135,7 @@ def test_a_shard_outside_of_the_cache_is_never_asked_for(mode: str, url: str, as
     ("mode", "message"),
     [("larger", "expected 4096 bytes, found more"), ("endless", ""), ("other", "expected the content")],
 )
-def test_no_more_is_written_than_the_index_says(mode: str, message: str, url: str, tmp_path: Path) -> None:
+def test_no_more_is_written_than_the_index_says(mode, message, url, tmp_path):
     data = DepthShards(f"s3://{mode}/p", "val", cache=tmp_path / "cache", endpoint_url=url)
     with pytest.raises(StorageError, match=rf"^s3://{mode}/p/val/000000\.tar.*{message}"):
         data[0]
@@ -145,7 +143,7 @@ def test_no_more_is_written_than_the_index_says(mode: str, message: str, url: st
     assert not list(tmp_path.rglob("*.tar"))
 
 
-def test_a_text_in_a_folder(tmp_path: Path) -> None:
+def test_a_text_in_a_folder(tmp_path):
     (tmp_path / "index.json").write_bytes(b"caf\xe9")
     with pytest.raises(ValueError, match=r"index\.json: expected text in UTF-8, found the byte 0xe9"):
         ObjectStore(str(tmp_path)).read_text("index.json")

@@ -14,7 +14,7 @@ from depth_lightning.data.files import read_image, read_map, split_key
 DEPTH = np.array([[0.5, 1.25, np.inf], [3.0, 0.0, 7.75]], np.float32)
 
 
-def test_pfm_of_both_byte_orders_runs_bottom_up(tmp_path: Path) -> None:
+def test_pfm_of_both_byte_orders_runs_bottom_up(tmp_path):
     for sign, order in (("-1.0", "<"), ("1", ">")):
         rows = b"".join(struct.pack(f"{order}3f", *row) for row in DEPTH[::-1])
         (tmp_path / "a.pfm").write_bytes(f"Pf\n3 2\n{sign}\n".encode() + rows)
@@ -31,14 +31,14 @@ def test_pfm_of_both_byte_orders_runs_bottom_up(tmp_path: Path) -> None:
         (b"P5\n3 2\n255\n" + bytes(6), "begins with b'P5"),
     ],
 )
-def test_pfm_that_is_none(content: bytes, message: str, tmp_path: Path) -> None:
+def test_pfm_that_is_none(content, message, tmp_path):
     (tmp_path / "a.pfm").write_bytes(content)
     with pytest.raises(ValueError, match=rf"a\.pfm.*{re.escape(message)}"):
         read_map(tmp_path / "a.pfm")
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.float32])
-def test_tiff_and_png_keep_their_values(dtype: type, tmp_path: Path) -> None:
+def test_tiff_and_png_keep_their_values(dtype, tmp_path):
     stored = np.array([[1, 300, 65535], [0, 5, 7]], dtype)
     for name in ["a.tif", "a.TIFF", *(["a.png"] if dtype == np.uint16 else [])]:
         assert cv2.imwrite(str(tmp_path / name), stored)
@@ -47,7 +47,7 @@ def test_tiff_and_png_keep_their_values(dtype: type, tmp_path: Path) -> None:
         assert np.array_equal(read, stored)
 
 
-def test_arrays_and_their_keys(tmp_path: Path) -> None:
+def test_arrays_and_their_keys(tmp_path):
     np.save(tmp_path / "a.npy", DEPTH[..., None])  # as DIODE has it
     np.savez(tmp_path / "one.npz", DEPTH)
     np.savez(tmp_path / "two.npz", depth=DEPTH, other=DEPTH + 1)
@@ -66,16 +66,16 @@ def test_arrays_and_their_keys(tmp_path: Path) -> None:
         read_map(tmp_path / "two.h5", "depth")
 
 
-def test_only_files_of_several_arrays_have_keys() -> None:
+def test_only_files_of_several_arrays_have_keys():
     assert split_key("a/b.h5:depth") == (Path("a/b.h5"), "depth")
     assert split_key("a:b/c.png") == (Path("a:b/c.png"), None)
     assert split_key("a/b.npz") == (Path("a/b.npz"), None)
 
 
-def test_exr_channels(tmp_path: Path) -> None:
+def test_exr_channels(tmp_path):
     openexr = pytest.importorskip("OpenEXR", reason="needs the optional package OpenEXR")
 
-    def write(**channels: np.ndarray) -> Path:
+    def write(**channels):
         header = {"compression": openexr.ZIP_COMPRESSION, "type": openexr.scanlineimage}
         with openexr.File(header, channels) as file:
             file.write(str(tmp_path / "a.exr"))
@@ -93,14 +93,14 @@ def test_exr_channels(tmp_path: Path) -> None:
         read_map(tmp_path / "a.exr")
 
 
-def test_exr_without_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exr_without_its_package(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "OpenEXR", None)
     (tmp_path / "a.exr").write_bytes(b"")
     with pytest.raises(ModuleNotFoundError, match=r"a\.exr needs .*pip install 'depth-lightning\[exr\]'"):
         read_map(tmp_path / "a.exr")
 
 
-def test_wrong_files_are_named(tmp_path: Path) -> None:
+def test_wrong_files_are_named(tmp_path):
     cv2.imwrite(str(tmp_path / "colour.png"), np.zeros((4, 6, 3), np.uint16))
     for name in ("a.png", "a.npy", "a.npz", "a.h5", "a.jpg"):
         (tmp_path / name).write_bytes(b"nothing")
@@ -119,7 +119,7 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
         read_map(tmp_path / "b.npy")
 
 
-def test_images_become_rgb_of_8_bits(tmp_path: Path) -> None:
+def test_images_become_rgb_of_8_bits(tmp_path):
     rgb = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
     rgba = np.dstack([rgb, np.full((4, 6), 30, np.uint8)])
     images = {"rgb": rgb, "rgba": rgba, "grey": rgb[..., 0]}
@@ -134,7 +134,7 @@ def test_images_become_rgb_of_8_bits(tmp_path: Path) -> None:
         read_image(tmp_path / "float.tif")
 
 
-def test_orientation_is_left_to_the_depth(tmp_path: Path) -> None:
+def test_orientation_is_left_to_the_depth(tmp_path):
     image = Image.fromarray(np.zeros((10, 20, 3), np.uint8))
     exif = image.getexif()
     exif[0x0112] = 6

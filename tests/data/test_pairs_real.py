@@ -2,36 +2,34 @@
 
 import csv
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 
-from depth_lightning.data import DepthPairs
-from depth_lightning.sample import DepthKind, DepthSample
+from depth_lightning.runs.objects import dataset_of
+from depth_lightning.sample import DepthKind
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 SETS = ["arkit", "kitti", "kitti_lidar", "middlebury", "nuscenes", "priorda", "sun", "tabletop", "tum"]
 
 
 @pytest.fixture(scope="session")
-def index(realdata: Path) -> list[dict]:
+def index(realdata):
     return json.loads((realdata / "pairs" / "index.json").read_text())
 
 
-def everything(*overrides: str, names: Sequence[str] = ("train", "val")) -> list[DepthSample]:
+def everything(*overrides, names=("train", "val")):
     """The samples of both splits, or of those that are named."""
     with initialize_config_dir(str(CONF), version_base=None):
         cfg = compose("train", ["data=pairs", *overrides])
-    partial = instantiate(cfg.data.dataset, _partial_=True)
-    splits: list[DepthPairs] = [partial(split=split) for split in names]
+    partial = dataset_of(cfg.data)
+    splits = [partial(split=split) for split in names]
     return [sample for split in splits for sample in split]
 
 
-def check(sample: DepthSample, entry: dict) -> None:
+def check(sample, entry):
     valid = sample.target[sample.mask]
     assert sample.mask.mean() == pytest.approx(entry["valid"], abs=6e-5)
     figures = (valid.min(), np.median(valid), valid.max())
@@ -41,7 +39,7 @@ def check(sample: DepthSample, entry: dict) -> None:
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_each_set_through_a_yaml(name: str, index: list[dict], realdata: Path, tmp_path: Path) -> None:
+def test_each_set_through_a_yaml(name, index, realdata, tmp_path):
     entries = {entry["rgb"]: entry for entry in index if entry["set"] == name}
     scale = {entry["scale"] for entry in entries.values()}.pop()
     yaml = {"kitti_lidar": "kitti", "nuscenes": "kitti"}.get(name, name)
@@ -59,7 +57,7 @@ def test_each_set_through_a_yaml(name: str, index: list[dict], realdata: Path, t
         check(sample, entries[sample.id])
 
 
-def test_one_manifest_of_all_metric_sets(index: list[dict], realdata: Path, tmp_path: Path) -> None:
+def test_one_manifest_of_all_metric_sets(index, realdata, tmp_path):
     metric = [entry for entry in index if entry["kind"] == "metric_depth"]
     with (tmp_path / "metric.csv").open("w", newline="") as file:
         table = csv.writer(file)
@@ -72,7 +70,7 @@ def test_one_manifest_of_all_metric_sets(index: list[dict], realdata: Path, tmp_
         check(sample, entries[sample.id])
 
 
-def test_motorcycle_in_metres(realdata: Path, tmp_path: Path) -> None:
+def test_motorcycle_in_metres(realdata, tmp_path):
     """The one Middlebury frame whose calibration is known: its room is a few metres deep."""
     row = "middlebury/motorcycle.rgb.png,middlebury/motorcycle.depth.png,994.978,0.193001,31.086"
     (tmp_path / "a.csv").write_text(f"image,depth,focal_px,baseline_m,depth_offset,split\n{row},val\n")

@@ -9,7 +9,6 @@ import socket
 import struct
 import zipfile
 import zlib
-from pathlib import Path
 
 import cv2
 import h5py
@@ -21,7 +20,7 @@ from depth_lightning.data.nyu import read_h5
 from depth_lightning.data.reading import MAX_BYTES, BrokenError, naming, read_lines, read_text
 
 
-def _refused_by_opencv() -> Exception:
+def _refused_by_opencv():
     try:
         cv2.resize(np.zeros((0, 0), np.uint8), (1, 1))
     except cv2.error as error:
@@ -53,7 +52,7 @@ LIBRARY_ERRORS = [
 
 
 @pytest.mark.parametrize("raised", LIBRARY_ERRORS, ids=lambda error: type(error).__name__)
-def test_any_error_becomes_a_broken_sample_with_its_name(raised: Exception) -> None:
+def test_any_error_becomes_a_broken_sample_with_its_name(raised):
     with pytest.raises(ValueError) as caught, naming("a/b.png", "an image"):
         raise raised
     assert type(caught.value) is ValueError
@@ -63,7 +62,7 @@ def test_any_error_becomes_a_broken_sample_with_its_name(raised: Exception) -> N
     assert caught.value.__cause__ is raised
 
 
-def test_own_words_stay_and_get_the_name_once() -> None:
+def test_own_words_stay_and_get_the_name_once():
     with pytest.raises(ValueError) as caught, naming("a.png", "a map"), naming("a.png", "an image"):
         raise BrokenError("expected 16 bits, found 8.")
     assert str(caught.value) == "a.png: expected 16 bits, found 8."
@@ -74,8 +73,8 @@ def test_own_words_stay_and_get_the_name_once() -> None:
 
 
 @pytest.mark.parametrize("error", [MemoryError("Unable to allocate 3 TiB"), MemoryError()])
-def test_what_memory_does_not_hold(error: Exception) -> None:
-    message = r"a\.png: expected an image, found one that does not fit into the memory"
+def test_what_memory_does_not_hold(error):
+    message = r"a\.png: expected an image, found one that does not fit into memory"
     with pytest.raises(ValueError, match=message), naming("a.png", "an image"):
         raise error
 
@@ -98,7 +97,7 @@ def test_what_memory_does_not_hold(error: Exception) -> None:
         (errno.ELOOP, OSError, "found too many levels of symbolic links."),
     ],
 )
-def test_a_file_that_may_be_whole_is_not_called_damaged(number: int, kind: type, message: str) -> None:
+def test_a_file_that_may_be_whole_is_not_called_damaged(number, kind, message):
     with pytest.raises(OSError) as caught, naming("a.h5", "an HDF5 file"):
         raise OSError(number, os.strerror(number), "a.h5")
     assert type(caught.value) is kind
@@ -106,12 +105,12 @@ def test_a_file_that_may_be_whole_is_not_called_damaged(number: int, kind: type,
     assert message in str(caught.value) and "damaged" not in str(caught.value)
 
 
-def _frame(path: Path) -> None:
+def _frame(path):
     with h5py.File(path, "w") as file:
         file["rgb"], file["depth"] = np.zeros((3, 28, 42), np.uint8), np.ones((28, 42), np.float32)
 
 
-def test_an_h5_file_that_is_locked(tmp_path: Path) -> None:
+def test_an_h5_file_that_is_locked(tmp_path):
     _frame(tmp_path / "a.h5")
     with (tmp_path / "a.h5").open("rb") as held:
         fcntl.flock(held, fcntl.LOCK_EX)  # as a program has it that writes the file
@@ -123,7 +122,7 @@ def test_an_h5_file_that_is_locked(tmp_path: Path) -> None:
     assert read_h5(tmp_path / "a.h5")[1].shape == (28, 42)
 
 
-def test_an_h5_file_whose_writer_was_killed(tmp_path: Path) -> None:
+def test_an_h5_file_whose_writer_was_killed(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w", libver="latest") as file:
         file["depth"] = np.ones((28, 42), np.float32)
         file.flush()
@@ -132,7 +131,7 @@ def test_an_h5_file_whose_writer_was_killed(tmp_path: Path) -> None:
         read_map(tmp_path / "b.h5")
 
 
-def test_an_h5_file_with_a_filter_that_is_not_here(tmp_path: Path) -> None:
+def test_an_h5_file_with_a_filter_that_is_not_here(tmp_path):
     made = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     made.set_chunk((28, 42))
     made.set_filter(32001, h5py.h5z.FLAG_OPTIONAL, (2, 2, 4, 100))  # Blosc
@@ -140,12 +139,12 @@ def test_an_h5_file_with_a_filter_that_is_not_here(tmp_path: Path) -> None:
         size = h5py.h5s.create_simple((28, 42))
         h5py.h5d.create(file.id, b"depth", h5py.h5t.IEEE_F32LE, size, made).write_direct_chunk((0, 0), b"abc" * 100)
     with pytest.raises(
-        OSError, match=r"a\.h5: .* a filter compressed which HDF5 does not have here .*HDF5_PLUGIN_PATH"
+        OSError, match=r"a\.h5: .* compressed with a filter that HDF5 does not have here .*HDF5_PLUGIN_PATH"
     ):
         read_map(tmp_path / "a.h5")
 
 
-def test_too_many_open_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_open_files(tmp_path, monkeypatch):
     import resource
 
     _frame(tmp_path / "a.h5")
@@ -172,7 +171,7 @@ def test_too_many_open_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("suffix", [".png", ".npy", ".npz", ".pfm", ".h5", ".tif"])
 @pytest.mark.parametrize("kind", ["FIFO", "socket", "device", "folder", "link to a FIFO"])
-def test_what_is_no_file_is_not_waited_for(kind: str, suffix: str, tmp_path: Path) -> None:
+def test_what_is_no_file_is_not_waited_for(kind, suffix, tmp_path):
     path = tmp_path / f"a{suffix}"
     if kind == "FIFO":
         os.mkfifo(path)
@@ -192,7 +191,7 @@ def test_what_is_no_file_is_not_waited_for(kind: str, suffix: str, tmp_path: Pat
             read(path)
 
 
-def test_a_file_that_is_too_large_to_be_read_whole(tmp_path: Path) -> None:
+def test_a_file_that_is_too_large_to_be_read_whole(tmp_path):
     for name in ("a.png", "a.npy", "a.pfm"):
         with (tmp_path / name).open("wb") as file:
             file.truncate(MAX_BYTES + 1)  # takes no room on the disk
@@ -204,7 +203,7 @@ def test_a_file_that_is_too_large_to_be_read_whole(tmp_path: Path) -> None:
         read_map(tmp_path / "a.pfm")
 
 
-def test_links_that_lead_nowhere(tmp_path: Path) -> None:
+def test_links_that_lead_nowhere(tmp_path):
     (tmp_path / "loop.png").symlink_to("loop.png")
     (tmp_path / "gone.png").symlink_to("/nowhere/a.png")
     with pytest.raises(OSError, match=r"loop\.png: expected a file that can be read, found too many levels"):
@@ -222,17 +221,17 @@ TEXT = "a.png\nKüche 目.png\n"
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_lines_in_every_unicode(encoding: str, end: str, tmp_path: Path) -> None:
+def test_lines_in_every_unicode(encoding, end, tmp_path):
     (tmp_path / "a.txt").write_bytes(TEXT.replace("\n", end).encode(encoding))
     assert read_lines(tmp_path / "a.txt") == ["a.png", "Küche 目.png", ""]
 
 
-def test_utf_16_of_the_other_byte_order(tmp_path: Path) -> None:
+def test_utf_16_of_the_other_byte_order(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"\xfe\xff" + TEXT.encode("utf-16-be"))
     assert read_text(tmp_path / "a.txt") == TEXT
 
 
-def test_names_may_have_what_str_takes_for_the_end_of_a_line(tmp_path: Path) -> None:
+def test_names_may_have_what_str_takes_for_the_end_of_a_line(tmp_path):
     (tmp_path / "a.txt").write_text("a\u2028b.png\nc\x0bd\x85.png", encoding="utf-8")
     assert read_lines(tmp_path / "a.txt") == ["a\u2028b.png", "c\x0bd\x85.png"]
 
@@ -247,7 +246,7 @@ def test_names_may_have_what_str_takes_for_the_end_of_a_line(tmp_path: Path) -> 
         (b"\x89PNG\r\n\x1a\n", "found the byte 0x89 in line 1"),
     ],
 )
-def test_other_texts_are_refused_by_name(content: bytes, message: str, tmp_path: Path) -> None:
+def test_other_texts_are_refused_by_name(content, message, tmp_path):
     (tmp_path / "a.txt").write_bytes(content)
     with pytest.raises(ValueError) as caught:
         read_text(tmp_path / "a.txt")

@@ -15,7 +15,7 @@ HEIGHT, WIDTH = 42, 56
 FORK = multiprocessing.get_context("fork")  # spares the children the import of torch
 
 
-def digest(folder: Path) -> dict[str, str]:
+def digest(folder):
     return {
         file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
         for file in sorted(folder.rglob("*.h5"))
@@ -177,7 +177,7 @@ def test_a_kill_leaves_no_half_cache(tmp_path):
     assert len(digest(write_rooms(tmp_path, "train", 4, 0, HEIGHT, WIDTH))) == 4
 
 
-def render(root: str) -> dict[str, str]:
+def render(root):
     return digest(write_rooms(Path(root), "train", 24, 0, HEIGHT, WIDTH))
 
 
@@ -212,9 +212,10 @@ def test_the_files_are_those_of_nyu(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"split": "test"}, "expected one of train, val, found 'test'"),
-        ({"count": 0}, "found count=0"),
-        ({"seed": -1}, "seed=-1"),
+        ({"split": "test"}, "^split is train or val, found 'test'"),
+        ({"count": 0}, "^count is a whole number, 1 or above, found 0"),
+        ({"count": {"train": 0, "val": 1}}, r"^count\.train is a whole number, 1 or above, found 0"),
+        ({"seed": -1}, "^seed is a whole number, 0 or above, found -1"),
     ],
 )
 def test_wrong_parameters(tmp_path, change, message):

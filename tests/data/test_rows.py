@@ -2,7 +2,6 @@
 
 import json
 import logging
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,14 +14,14 @@ PAIRS = [(f"i{number}.png", f"d{number}.png") for number in range(4)]
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path):
     for number, (image, depth) in enumerate(PAIRS):
         cv2.imwrite(str(tmp_path / image), np.full((28, 42, 3), 50, np.uint8))
         cv2.imwrite(str(tmp_path / depth), np.full((28, 42), 1000 * (number + 1), np.uint16))
     return tmp_path
 
 
-def table(separator: str = ",", header: str = "image{}depth", end: str = "\n", edge: str = "") -> str:
+def table(separator=",", header="image{}depth", end="\n", edge=""):
     lines = [header.format(separator), *(f"{image}{edge}{separator}{edge}{depth}" for image, depth in PAIRS)]
     return end.join(lines) + end
 
@@ -50,13 +49,13 @@ READ = {
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("name", READ)
-def test_read_rightly(name: str, encoding: str, folder: Path) -> None:
+def test_read_rightly(name, encoding, folder):
     (folder / name).write_bytes(READ[name].encode(encoding))
     pairs = read_manifest(folder / name)
     assert [(pair.id, pair.depth) for pair in pairs] == [(image, f"{folder}/{depth}") for image, depth in PAIRS]
 
 
-def row(**fields: object) -> str:
+def row(**fields):
     return json.dumps({"image": "i0.png", "depth": "d0.png", **fields})
 
 
@@ -128,7 +127,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("name", "content", "message"), REFUSED, ids=lambda value: str(value)[:50])
-def test_refused_by_name(name: str, content: str | bytes, message: str, folder: Path) -> None:
+def test_refused_by_name(name, content, message, folder):
     (folder / "x").mkdir()
     path = folder / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass"))
@@ -139,13 +138,13 @@ def test_refused_by_name(name: str, content: str | bytes, message: str, folder: 
     assert text.isprintable() and len(text) < 900
 
 
-def test_what_is_no_file(folder: Path) -> None:
+def test_what_is_no_file(folder):
     (folder / "a.csv").mkdir()
     with pytest.raises(IsADirectoryError, match=r"a\.csv: expected a file, found a folder"):
         read_manifest(folder / "a.csv")
 
 
-def test_splits_in_any_case_and_rows_of_none(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_splits_in_any_case_and_rows_of_none(folder, caplog):
     splits = ("Train", " VAL", "validation", "")
     text = "image,depth,split\n" + "\n".join(f"{i},{d},{s}" for (i, d), s in zip(PAIRS, splits, strict=True))
     (folder / "a.csv").write_text(text)
@@ -163,16 +162,16 @@ def test_splits_in_any_case_and_rows_of_none(folder: Path, caplog: pytest.LogCap
     )
 
 
-def test_one_image_may_have_several_maps_and_be_in_val_and_test(folder: Path) -> None:
+def test_one_image_may_have_several_maps_and_be_in_val_and_test(folder):
     rows = ["i0.png,d0.png,train", "i0.png,d1.png,train", "i2.png,d2.png,val", "i2.png,d2.png,test"]
     (folder / "a.csv").write_text("\n".join(["image,depth,split", *rows]))
     assert len(read_manifest(folder / "a.csv")) == 4
 
 
-def test_a_folder_that_may_not_be_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_may_not_be_read(folder, monkeypatch):
     (folder / "a.csv").write_text(table())
 
-    def refused(path: str) -> None:
+    def refused(path):
         raise PermissionError(13, "Permission denied", path)
 
     monkeypatch.setattr("os.scandir", refused)

@@ -5,9 +5,6 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,20 +18,20 @@ from depth_lightning.sample import DepthKind, DepthSample
 H, W = 28, 42
 
 
-def sample(number: int) -> DepthSample:
+def sample(number):
     rng = np.random.default_rng(number)
     target = rng.uniform(1, 9, (H, W)).astype(np.float32)
     image = rng.integers(0, 256, (H, W, 3), np.uint8)
     return DepthSample(image, target, np.ones((H, W), bool), DepthKind.METRES, f"{number}.png", "s")
 
 
-def npy(array: np.ndarray, **options: Any) -> bytes:
+def npy(array, **options):
     packed = io.BytesIO()
     np.save(packed, array, **options)
     return packed.getvalue()
 
 
-def tar(samples: list[Mapping[str, bytes]]) -> bytes:
+def tar(samples):
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
         for number, files in enumerate(samples):
@@ -45,11 +42,11 @@ def tar(samples: list[Mapping[str, bytes]]) -> bytes:
     return packed.getvalue()
 
 
-def entry(content: bytes, samples: int, file: str = "train/000000.tar") -> Shard:
+def entry(content, samples, file="train/000000.tar"):
     return Shard(file, samples, len(content), hashlib.sha256(content).hexdigest())
 
 
-def write(root: Path, content: bytes, samples: int) -> DepthShards:
+def write(root, content, samples):
     (root / "train").mkdir(parents=True, exist_ok=True)
     (root / "train/000000.tar").write_bytes(content)
     (root / "index.json").write_text(write_index({"train": [entry(content, samples)]}, {}))
@@ -57,7 +54,7 @@ def write(root: Path, content: bytes, samples: int) -> DepthShards:
 
 
 @pytest.fixture
-def whole() -> bytes:
+def whole():
     return tar([encode(sample(number), compress=number % 2 == 0) for number in range(3)])
 
 
@@ -97,9 +94,7 @@ def whole() -> bytes:
     ],
     ids=str,
 )
-def test_an_index_names_only_its_own_shards_with_numbers_that_can_be(
-    change: dict, tmp_path: Path, whole: bytes
-) -> None:
+def test_an_index_names_only_its_own_shards_with_numbers_that_can_be(change, tmp_path, whole):
     write(tmp_path, whole, 3)
     listed = json.loads((tmp_path / "index.json").read_text())
     listed["splits"]["train"][0] |= change
@@ -110,7 +105,7 @@ def test_an_index_names_only_its_own_shards_with_numbers_that_can_be(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["index.json", "train"]
 
 
-def index(splits: str) -> str:
+def index(splits):
     return f'{{"format": "depth_lightning shards 1", "splits": {splits}}}'
 
 
@@ -123,18 +118,18 @@ NO_INDICES = [
 
 
 @pytest.mark.parametrize("content", NO_INDICES, ids=lambda content: content[-50:])
-def test_an_index_that_is_none(content: str) -> None:
+def test_an_index_that_is_none(content):
     with pytest.raises(ValueError, match=r"^there/index\.json: expected .*Pack it again\.$"):
         read_index(content, "there/index.json")
 
 
-def test_a_shard_is_listed_once(whole: bytes) -> None:
+def test_a_shard_is_listed_once(whole):
     twice = write_index({"train": [entry(whole, 3), entry(whole, 3)]}, {})
     with pytest.raises(ValueError, match=r"expected each shard once, found train/000000\.tar several times"):
         read_index(twice, "there")
 
 
-def test_shards_are_no_links(tmp_path: Path, whole: bytes) -> None:
+def test_shards_are_no_links(tmp_path, whole):
     write(tmp_path / "elsewhere", whole, 3)
     for name, target in (("a", "train"), ("b", "train/000000.tar")):
         data = write(tmp_path / name, whole, 3)
@@ -149,16 +144,14 @@ def test_shards_are_no_links(tmp_path: Path, whole: bytes) -> None:
     assert DepthShards(tmp_path / "c", "train", cache=tmp_path / "cache")[0].id == "0.png"
 
 
-def test_local_shards_are_compared_with_their_hash_once_on_a_machine(
-    tmp_path: Path, whole: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_local_shards_are_compared_with_their_hash_once_on_a_machine(tmp_path, whole, monkeypatch):
     compared = []
 
-    def digest(path: Path) -> str:
+    def digest(path):
         compared.append(path)
         return hashlib.sha256(path.read_bytes()).hexdigest()
 
-    def of_another_process() -> DepthShards:
+    def of_another_process():
         shards_module._members.cache_clear()
         shards_module._check_content.cache_clear()
         return DepthShards(tmp_path, "train", cache=tmp_path / "cache")
@@ -180,9 +173,7 @@ def test_local_shards_are_compared_with_their_hash_once_on_a_machine(
         of_another_process()[1]
 
 
-def test_where_nothing_can_be_marked_each_process_compares(
-    tmp_path: Path, whole: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_nothing_can_be_marked_each_process_compares(tmp_path, whole, monkeypatch):
     (tmp_path / "cache").write_text("a file, where no folder can be made")
     data = write(tmp_path, whole, 3)
     assert data[0].id == "0.png"
@@ -196,14 +187,14 @@ def test_where_nothing_can_be_marked_each_process_compares(
         data[0]
 
 
-def header(**fields: Any) -> bytes:
+def header(**fields):
     member = tarfile.TarInfo("000000_000000.image.npy")
     for name, value in fields.items():
         setattr(member, name, value)
     return member.tobuf(tarfile.GNU_FORMAT)
 
 
-def endless() -> bytes:
+def endless():
     """A member of negative size, at which Python's tarfile goes round in circles."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive:
@@ -223,13 +214,13 @@ def endless() -> bytes:
     ],
     ids=["huge", "negative", "text", "zeros"],
 )
-def test_tar_files_that_are_none(content: bytes, message: str, tmp_path: Path) -> None:
+def test_tar_files_that_are_none(content, message, tmp_path):
     with pytest.raises(ValueError) as caught:
         write(tmp_path, content, 1)[0]
     assert str(caught.value).startswith(f"{tmp_path}/train/000000.tar: {message}")
 
 
-def test_tar_files_with_other_than_their_samples(tmp_path: Path, whole: bytes) -> None:
+def test_tar_files_with_other_than_their_samples(tmp_path, whole):
     for count in (2, 4):
         with pytest.raises(ValueError, match=rf"000000\.tar: expected {count} samples, found 3\. Pack it again"):
             write(tmp_path / str(count), whole, count)[0]
@@ -245,15 +236,15 @@ GOOD = {
 }
 
 
-def with_target(array: np.ndarray, **options: Any) -> dict[str, bytes]:
+def with_target(array, **options):
     return {**GOOD, "target.npy": npy(array, **options)}
 
 
-def with_image(array: np.ndarray) -> dict[str, bytes]:
+def with_image(array):
     return {**GOOD, "image.npy": npy(array)}
 
 
-SAMPLES: list[tuple[dict[str, bytes], str]] = [
+SAMPLES = [
     ({"json": GOOD["json"]}, r"sample 0: expected the files of a sample among \['json'\], found one that is cut short"),
     ({**GOOD, "json": b"[1]"}, "sample 0: expected the files of a sample"),
     ({**GOOD, "json": b"[" * 100_000}, "sample 0: expected the files of a sample .*recursion"),
@@ -269,7 +260,7 @@ SAMPLES: list[tuple[dict[str, bytes], str]] = [
     (with_target(np.ones((H, W, 2), np.float32)), r"sample 0: expected one value per pixel, .* \(28, 42, 2\)"),
     (
         with_target(np.ones((14, 99), np.float32)),
-        "a: expected a target of the aspect of its image, found 14×99 for 28×42",
+        "a: expected a target with the aspect of its image, found 14×99 for 28×42",
     ),
     (with_target(np.ones((H, W), int)), r"a: expected a target of \(h, w\) float32, found \(28, 42\) int64"),
     (
@@ -282,9 +273,9 @@ SAMPLES: list[tuple[dict[str, bytes], str]] = [
     ),
     (
         with_target(np.full((H, W), -1, np.float32)),
-        "a: expected depth above 0 wherever the mask has it valid, found .* -1",
+        "a: expected depth above 0 wherever the mask is True, found .* -1",
     ),
-    (with_target(np.zeros((H, W), np.float32)), "a: expected depth above 0 wherever the mask has it valid, found .* 0"),
+    (with_target(np.zeros((H, W), np.float32)), "a: expected depth above 0 wherever the mask is True, found .* 0"),
     (
         with_target(np.array([[None]]), allow_pickle=True),
         "sample 0: expected whole or floating-point numbers, found object",
@@ -303,14 +294,14 @@ SAMPLES: list[tuple[dict[str, bytes], str]] = [
 
 
 @pytest.mark.parametrize(("files", "message"), SAMPLES, ids=lambda value: str(value)[-60:])
-def test_each_sample_is_checked(files: dict[str, bytes], message: str, tmp_path: Path) -> None:
+def test_each_sample_is_checked(files, message, tmp_path):
     data = write(tmp_path, tar([files]), 1)
     with pytest.raises(ValueError, match=message):
         Samples(data)[0]
 
 
-def test_broken_samples_of_shards_are_passed_over(tmp_path: Path) -> None:
-    samples: list[Mapping[str, bytes]] = [encode(sample(number), compress=False) for number in range(100)]
+def test_broken_samples_of_shards_are_passed_over(tmp_path):
+    samples = [encode(sample(number), compress=False) for number in range(100)]
     samples[42] = with_image(np.zeros((H, W, 3)))
     source = write(tmp_path, tar(samples), 100)
     data = Samples(source, BadSampleList(tmp_path / "bad.csv", "train"))
@@ -318,7 +309,7 @@ def test_broken_samples_of_shards_are_passed_over(tmp_path: Path) -> None:
     assert "000000.tar:42" in (tmp_path / "bad.csv").read_text()
 
 
-def test_disparity_may_be_zero(tmp_path: Path) -> None:
+def test_disparity_may_be_zero(tmp_path):
     sky = sample(0)._replace(kind=DepthKind.DISPARITY)
     sky.target[0] = 0
     data = Samples(write(tmp_path, tar([encode(sky)]), 1))

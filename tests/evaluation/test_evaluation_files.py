@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
+from depth_lightning.commands.compare import compare
 from depth_lightning.commands.evaluate import evaluate
 from depth_lightning.metrics import ERRORS, mean_intervals, units_of
 
@@ -68,6 +69,28 @@ def test_breakdowns_add_up(evaluated):
     assert [row["correction"] for row in content["corrections"]] == ["none", "scale", "scale and offset"]
     with (folder / "breakdowns.csv").open() as file:
         assert len(list(csv.DictReader(file))) == sum(map(len, content.values()))
+
+
+def test_a_metric_of_ones_own_points_the_way_it_states(trained, compose_config, tmp_path, monkeypatch, capsys):
+    (tmp_path / "my_package.py").write_text(
+        "def my_share(prediction, target, mask):\n"
+        "    return (mask & (prediction > 0.5 * target)).sum(dim=(1, 2)) / mask.sum(dim=(1, 2))\n"
+        "my_share.higher_is_better = True\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    typed = ["+metrics.mine=my_package.my_share", "panels=0", "explain=true", "breakdowns=false"]
+    for name in ("best", "last"):
+        given = [f"checkpoint={trained[0]}/checkpoints/{name}.ckpt", *typed]
+        evaluate(compose_config("evaluate", given, tmp_path / name), given)
+    assert "mine ↑" in capsys.readouterr().out
+    content = json.loads((tmp_path / "best/metrics.json").read_text())
+    more = {name for name, higher in content["higher_is_better"].items() if higher}
+    assert more == {"delta1", "delta2", "delta3", "mine"}
+    assert content["higher_is_better"].keys() == content["metrics"].keys()
+    for row in content["explain"]:
+        assert row["mine_change"] == pytest.approx(100 * (row["mine"] - content["metrics"]["mine"]), abs=1e-4)
+    compare([tmp_path / "best", tmp_path / "last"])
+    assert "mine ↑" in capsys.readouterr().out
 
 
 def test_training_leaves_them_too(trained):

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from depth_lightning.commands.evaluate import evaluate
-from depth_lightning.evaluation.explain import Explain, changes, report_variants
-from depth_lightning.metrics import DepthMetrics, Protocol
+from depth_lightning.evaluation.explain import Explain, as_rows, changes, report_variants
+from depth_lightning.metrics import ERRORS, DepthMetrics, Protocol, directions
 from depth_lightning.metrics.protocol import Alignment
 from depth_lightning.sample import DepthBatch, DepthKind
 from depth_lightning.training import DepthModule
@@ -33,8 +33,9 @@ def _batches(count, height, width, kind=DepthKind.METRES, farthest=9.0):
         yield DepthBatch(torch.empty(1, 3, 1, 1), target, mask, [kind], [""], [""]), prediction
 
 
-def _explained(protocol, batches, output="metric"):
-    module, explain = DepthModule(Fixed(output), DepthMetrics(protocol)), Explain(protocol, output == "relative")
+def _explained(protocol, batches, output="metric", errors=ERRORS):
+    metrics = DepthMetrics(protocol, errors)
+    module, explain = DepthModule(Fixed(output), metrics), Explain(metrics, output == "relative")
     for batch, prediction in batches:
         explain.on_validation_batch_end(None, module, prediction, batch, 0)
     return explain.variants()
@@ -84,7 +85,7 @@ def test_relative_networks_are_aligned_in_disparity_alone():
 def test_truth_that_is_not_depth_has_nothing_to_explain(tmp_path, caplog):
     variants = _explained(Protocol(), _batches(2, 60, 80, DepthKind.DISPARITY))
     assert variants == []
-    report_variants(variants, tmp_path)
+    report_variants(variants, {}, tmp_path)
     assert "no image has depth" in caplog.text
     assert not list(tmp_path.iterdir())
 
@@ -94,8 +95,22 @@ def test_truth_up_to_scale_is_not_scored_without_an_alignment(tmp_path, capsys):
     by_alignment = {variant.protocol.alignment: variant for variant in variants if variant.protocol.max_depth == 10}
     assert by_alignment["none"].counts == (0, 0, 2) and math.isnan(by_alignment["none"].metrics["abs_rel"])
     assert by_alignment["scale_least_squares"].counts == (2, 0, 0)
-    report_variants(variants, tmp_path)
+    report_variants(variants, directions(ERRORS), tmp_path)
     assert "–" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("more", [True, False])
+def test_a_metric_of_ones_own_changes_as_its_direction_says(more):
+    def mine(prediction, target, mask):
+        return mask.sum(dim=(1, 2)) / mask[0].numel()
+
+    mine.higher_is_better = more
+    errors = {**ERRORS, "mine": mine}
+    variants = _explained(Protocol(), _batches(2, 60, 80, farthest=30.0), errors=errors)
+    for row in (rows := as_rows(variants, directions(errors))):
+        change = row["mine"] - rows[0]["mine"] if more else row["mine"] / rows[0]["mine"] - 1
+        assert row["mine_change"] == pytest.approx(100 * change, abs=1e-9)
+    assert {row["mine"] for row in rows} > {rows[0]["mine"]}  # more pixels count where the range is larger
 
 
 def test_explain_from_the_command(trained, compose_config, tmp_path, capsys):
@@ -114,4 +129,4 @@ def test_explain_from_the_command(trained, compose_config, tmp_path, capsys):
         assert row["protocol"] in printed and f"{row['abs_rel']:.4f}" in printed
     with (tmp_path / "explain.csv").open() as file:
         assert [line["protocol"] for line in csv.DictReader(file)] == [row["protocol"] for row in rows]
-    assert "size they are for: crop kitti_benchmark" in printed
+    assert "size of these images: crop kitti_benchmark" in printed

@@ -4,7 +4,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from hydra.utils import instantiate
 from PIL import Image
 
 from depth_lightning.commands.evaluate import evaluate_point_pairs
@@ -70,10 +69,11 @@ def test_a_row_gradient_gives_the_known_accuracy(config, folder, tmp_path, outpu
 
     expected, pairs = _expected(folder, right)
     assert 0 < expected["accuracy"] < 1
-    score = evaluate_point_pairs(config, Fixed(output), instantiate(config.data.dataset), "rows")
+    score = evaluate_point_pairs(config, Fixed(output), objects.dataset_of(config.data)(), "rows")
     assert {**score.metrics, **expected} == score.metrics
     content = json.loads((tmp_path / "metrics.json").read_text())
     assert content["metrics"] == score.metrics
+    assert content["higher_is_better"] == dict.fromkeys(score.metrics, True)
     assert (content["images"], content["pairs"]) == (6, pairs) == (6, sum(content["pairs_by_scene"].values()))
     with (tmp_path / "table.csv").open() as file:
         row = next(csv.DictReader(file))
@@ -94,14 +94,14 @@ def test_predictions_are_read_at_the_images_own_size(config, folder):
         return np.array([1 - y + top, y - top]) @ corners @ np.array([1 - x + left, x - left])
 
     expected, _ = _expected(folder, lambda size, nearer, farther: read(size, nearer) > read(size, farther))
-    score = evaluate_point_pairs(config, Fixed("relative", rows=False), instantiate(config.data.dataset), "noise")
+    score = evaluate_point_pairs(config, Fixed("relative", rows=False), objects.dataset_of(config.data)(), "noise")
     assert {**score.metrics, **expected} == score.metrics
 
 
 def test_a_network_is_scored_and_the_table_names_scenes_and_pairs(config, folder, tmp_path, capsys):
     torch.manual_seed(0)
     score = evaluate_point_pairs(
-        config, DepthAnythingV2("tiny"), instantiate(config.data.dataset), "tiny of random weights"
+        config, DepthAnythingV2("tiny"), objects.dataset_of(config.data)(), "tiny of random weights"
     )
     assert score.metrics["accuracy"] > 0 and score.counts.ties == 0
     printed = capsys.readouterr().out
@@ -114,7 +114,7 @@ def test_a_constant_prediction_is_all_ties_and_all_wrong(config, capsys):
         def forward(self, image):
             return torch.zeros_like(image[:, 0])
 
-    score = evaluate_point_pairs(config, Constant("relative"), instantiate(config.data.dataset), "constant")
+    score = evaluate_point_pairs(config, Constant("relative"), objects.dataset_of(config.data)(), "constant")
     assert score.metrics["accuracy"] == 0
     assert score.counts.ties == sum(score.counts.pairs.values())
     assert f"{score.counts.ties} pairs have the same prediction" in capsys.readouterr().out

@@ -6,9 +6,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from depth_lightning.commands.evaluate import evaluate, report
+from depth_lightning.commands.evaluate import evaluate
 from depth_lightning.commands.train import train
 from depth_lightning.data.bad_samples import Samples
+from depth_lightning.evaluation.report import report
+from depth_lightning.evaluation.summary import summarise
 from depth_lightning.metrics import DepthMetrics, ImageCounts, Protocol
 from depth_lightning.metrics.per_image import ValidationCounts
 from depth_lightning.models import DepthAnythingV2, save_weights
@@ -17,20 +19,15 @@ from depth_lightning.reporting.result import EvaluationResult
 NONE = ImageCounts(0, 0, 0)
 
 
-def _report(compose_config, tmp_path, protocol, depth, affine=NONE):
-    cfg = compose_config("evaluate", [], tmp_path)
-    report(
-        cfg,
-        EvaluationResult({"abs_rel": 0.1}, ValidationCounts(depth, affine)),
-        DepthMetrics(protocol),
-        SimpleNamespace(val_data=SimpleNamespace(dataset=Samples([]))),
-        title="x",
-    )
+def _report(folder, protocol, depth, affine=NONE):
+    result = EvaluationResult({"abs_rel": 0.1}, {"abs_rel": False}, ValidationCounts(depth, affine))
+    data = SimpleNamespace(val_data=SimpleNamespace(dataset=Samples([])))
+    report(folder, "x", summarise({}, result, DepthMetrics(protocol), data, baseline=False), result)
 
 
-def test_images_that_were_not_scored_are_counted_below_the_table(compose_config, tmp_path, capsys):
+def test_images_that_were_not_scored_are_counted_below_the_table(tmp_path, capsys):
     protocol = Protocol(alignment="scale_shift_disparity")
-    _report(compose_config, tmp_path, protocol, ImageCounts(3, 1, 2), ImageCounts(4, 0, 1))
+    _report(tmp_path, protocol, ImageCounts(3, 1, 2), ImageCounts(4, 0, 1))
     printed = capsys.readouterr().out
     assert f"3 images. Protocol {protocol.hash}: {protocol}." in printed
     assert "NOT in these averages: 1 images have no valid pixel" in printed
@@ -39,7 +36,7 @@ def test_images_that_were_not_scored_are_counted_below_the_table(compose_config,
     content = json.loads((tmp_path / "metrics.json").read_text())
     assert content["images"] == 3 and content["images_by_truth"]["depth"]["not_aligned"] == 2
     assert content["protocol"] == {**protocol.to_dict(), "hash": protocol.hash}
-    _report(compose_config, tmp_path, Protocol(), ImageCounts(3, 0, 0))
+    _report(tmp_path, Protocol(), ImageCounts(3, 0, 0))
     assert "NOT" not in capsys.readouterr().out
 
 
@@ -47,13 +44,13 @@ def test_images_that_were_not_scored_are_counted_below_the_table(compose_config,
     "protocol, counts, match",
     [
         (Protocol(), ImageCounts(0, 0, 5), "None of the 5 .* 5 images have truth up to scale.*protocol=median_scaled"),
-        (Protocol(alignment="scale_shift_depth"), ImageCounts(0, 0, 5), "as those of a constant prediction"),
+        (Protocol(alignment="scale_shift_depth"), ImageCounts(0, 0, 5), "as with a constant prediction"),
         (Protocol(), ImageCounts(0, 5, 0), "data's unit metres"),
     ],
 )
-def test_nothing_to_score_is_an_error_that_says_why(protocol, counts, match, compose_config, tmp_path):
+def test_nothing_to_score_is_an_error_that_says_why(protocol, counts, match, tmp_path):
     with pytest.raises(ValueError, match=match):
-        _report(compose_config, tmp_path, protocol, counts)
+        _report(tmp_path, protocol, counts)
 
 
 def _relative_weights(folder):

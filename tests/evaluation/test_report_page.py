@@ -22,7 +22,7 @@ def test_a_run_ends_with_its_page(trained):
     folder, best = trained
     page = (folder / "report.html").read_text()
     assert f"{best:.4f}" in page and "python train.py" in page
-    for chart in ("Training loss", "AbsRel in validation", "Learning rate", "AbsRel by distance", "Calibration"):
+    for chart in ("Training loss", "Validation abs_rel", "Learning rate", "abs_rel by true depth", "Calibration"):
         assert chart in page, chart
     content = _content(page)
     assert len(content["images"]) == 5 and {image["status"] for image in content["images"]} == {"scored"}
@@ -40,12 +40,12 @@ def test_evaluation_writes_one_when_asked(trained, compose_config, tmp_path):
     result = evaluate(compose_config("evaluate", [checkpoint, *typed], tmp_path), [checkpoint, *typed])
     page = (tmp_path / "report.html").read_text()
     assert f"python evaluate.py {checkpoint} panels=0" in page
-    assert "AbsRel by distance" not in page and "Training loss" in page and "always" in page
+    assert "abs_rel by true depth" not in page and "Training loss" in page and "always" in page
     content = _content(page)
     found = [image["values"][0] for image in content["images"]]
     assert found == [float(f"{value:.6g}") for value in result.per_image()["abs_rel"]]
     assert content["ways"] == [
-        "The prediction is aligned to the truth of this image: multiplied by the ratio of the medians."
+        "The prediction is aligned to the truth of its image: multiplied by the ratio of the medians."
     ]
     assert "scale" in [column["name"] for column in content["columns"]]
 

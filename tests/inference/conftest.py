@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from depth_lightning.inference import Predictor
-from depth_lightning.inference.export import export_program
+from depth_lightning.inference.export.graph import export_program
 from depth_lightning.models import DepthAnythingV2
 from depth_lightning.models.sizes import SIZES, ModelSize
 

@@ -4,18 +4,20 @@ import json
 import pytest
 import torch
 
-from depth_lightning.inference.export import (
+from depth_lightning.inference.export import LAYOUTS, Graph, weights
+from depth_lightning.inference.export.comparison import (
+    Difference,
+    check_differences,
     check_sizes,
     compare,
-    export_program,
     latency_ms,
     network_runner,
-    program_runner,
-    require,
-    save_program,
-    transformers_runner,
 )
+from depth_lightning.inference.export.layout import require
+from depth_lightning.inference.export.pt2 import Pt2, program_runner, save_program
+from depth_lightning.inference.export.transformers import transformers_runner
 from depth_lightning.models import DepthAnythingV2, normalize, save_weights
+from depth_lightning.models.weight_files import read_weights
 
 SIZES = [(84, 84), (84, 112), (42, 154)]
 
@@ -32,6 +34,17 @@ def test_one_graph_serves_every_size_and_batch(program, narrow, tmp_path):
     extra = {"metadata.json": ""}
     torch.export.load(tmp_path / "model.pt2", extra_files=extra)
     assert json.loads(extra["metadata.json"]) == {"max_depth": 10.0}
+
+
+def test_a_tensor_that_is_read_back_otherwise_is_named(narrow, tmp_path, monkeypatch):
+    def off_by_one(path):
+        content = read_weights(path)
+        content.state["pretrained.norm.bias"][0] += 1
+        return content
+
+    monkeypatch.setattr(weights, "read_weights", off_by_one)
+    with pytest.raises(ValueError, match=r"model\.safetensors, read back, .* in pretrained\.norm\.bias\."):
+        LAYOUTS["safetensors"]().write(narrow, tmp_path / "out", {}, 84)
 
 
 def test_transformers_agrees_at_the_size_of_the_table_alone(narrow, tmp_path):
@@ -55,15 +68,29 @@ def test_half_precision_survives_logits_that_saturate(narrow, bias):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"size": (84, 100)}, r"multiples of 14, or null .* found \[84, 100\].*\[518, 686\]"),
-        ({"size": (84,)}, r"found \[84\]"),
-        ({"size": (0, 84)}, r"found \[0, 84\]"),
-        ({"precision": "fp16"}, r"float32, float16, found 'fp16'"),
+        ({"size": (84, 100)}, r"^size is .*multiples of 14, as in \[518, 686\], .* or null for any, found \(84, 100\)"),
+        ({"size": (84,)}, r"found \(84,\)"),
+        ({"size": (0, 84)}, r"found \(0, 84\)"),
+        ({"precision": "fp16"}, r"^precision is float32 or float16, found 'fp16'"),
     ],
 )
-def test_what_cannot_be_traced_is_refused(narrow, arguments, message):
+def test_what_cannot_be_traced_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        export_program(narrow, **arguments)
+        Pt2(**arguments)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("size", [None, (84, 112)])
+def test_the_usage_is_python(name, size, monkeypatch):
+    monkeypatch.setattr(LAYOUTS[name], "packages", ())  # which the words do not need
+    takes_size = issubclass(LAYOUTS[name], Graph)
+    layout = LAYOUTS[name](size) if takes_size else LAYOUTS[name]()
+    code = layout.usage("disparity")
+    compile(code, "usage", "exec")
+    assert "disparity" in code and "depth_m" not in code
+    if takes_size:
+        assert ("84×112" if size else "multiples of 14") in code
+        assert ("84×112 alone." if size else "multiples of 14, 42 or more.") in layout.limits[0]
 
 
 def test_differences_are_shares_of_the_range():
@@ -74,6 +101,13 @@ def test_differences_are_shares_of_the_range():
     assert difference.size == (14, 14)
     assert difference.largest == pytest.approx(0.1)
     assert difference.mean == pytest.approx(0.1 / ramp.numel())
+
+
+def test_more_than_the_limit_is_an_error():
+    fine, off = Difference((14, 14), 1e-3, 0.0), Difference((14, 28), 2e-3, 0.0)
+    check_differences([fine], 1e-3)
+    with pytest.raises(ValueError, match=r"by 2\.0e-03 of the range at 14×28, more than 0\.001; nothing was written"):
+        check_differences([fine, off], 1e-3)
 
 
 def test_nan_and_another_shape_are_errors():

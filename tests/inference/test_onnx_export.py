@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from depth_lightning.inference.export import compare, example_images, export_program, network_runner
-from depth_lightning.inference.onnx_export import onnx_runner, save_onnx
+from depth_lightning.inference.export.comparison import compare, example_images, network_runner
+from depth_lightning.inference.export.graph import export_program
+from depth_lightning.inference.export.onnx import onnx_runner, save_onnx
 from depth_lightning.models import DepthAnythingV2, normalize, official_state_dict
 
 onnxruntime = pytest.importorskip("onnxruntime")

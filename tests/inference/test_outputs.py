@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from depth_lightning.inference import CloudOptions, Intrinsics, Outputs, Prediction
-from depth_lightning.inference.outputs import aside_of, claim
+from depth_lightning.inference.outputs import claim
 
 DEPTH = np.random.default_rng(0).uniform(0.2, 9.5, (30, 40)).astype(np.float32)
 IMAGE = np.random.default_rng(1).integers(0, 256, (30, 40, 3), dtype=np.uint8)
@@ -50,7 +50,7 @@ def test_a_relative_network_s_png_says_its_scale(tmp_path):
 
 
 def test_one_scale_for_all_where_a_range_is_given(tmp_path):
-    outputs = _outputs(tmp_path, ("colour",), colour_range=(0.0, 10.0))
+    outputs = _outputs(tmp_path, ("colour",), range=(0.0, 10.0))
     for name, factor in (("a", 1.0), ("b", 0.5)):
         outputs.write(name, IMAGE, Prediction(DEPTH * factor, None), {"colour"})
     a, b = (cv2.imread(str(tmp_path / f"{name}_colour.png")) for name in "ab")
@@ -69,24 +69,19 @@ def test_finished_files_are_left_alone(tmp_path):
     assert _outputs(tmp_path, ("png", "npy"), overwrite=True).unfinished("a", 0.0) == {"png", "npy"}
 
 
-def test_nothing_half_written_is_left(tmp_path):
-    with pytest.raises(KeyboardInterrupt), aside_of(tmp_path / "a.npy") as aside:
-        aside.write_bytes(b"half")
-        raise KeyboardInterrupt
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"save": ("depth",)}, "save is a list of"),
-        ({"save": ()}, "found nothing"),
+        ({"save": ("depth",)}, r"^save is one of png, npy, .*, video, found 'depth'\."),
+        ({"save": ()}, "^save is a list of png, .*; found none"),
+        ({"png_scale": 0}, r"^png_scale is a number above 0, found 0\."),
+        ({"overwrite": "no"}, r"^overwrite is true or false, found 'no'\."),
+        ({"save": ("colour",), "range": (0.0, float("nan"))}, r"^range is \[low,high\], found \(0\.0, nan\)\."),
         ({"save": ("cloud",), "metric": False}, "needs metres"),
         ({"save": ("cloud",), "cloud": CloudOptions()}, "found neither"),
         ({"save": ("cloud",), "cloud": CloudOptions(Intrinsics(1, 1, 0, 0), fov_deg=60)}, "found both"),
-        ({"save": ("cloud",), "cloud": CloudOptions(fov_deg=200)}, "between 0 and 180"),
         ({"save": ("png",), "max_depth": 80.0}, "png_scale is 256|png_scale"),
-        ({"save": ("colour",), "colour_range": (5.0, 5.0)}, "low below high"),
+        ({"save": ("colour",), "range": (5.0, 5.0)}, "^range is .*low below high, found"),
     ],
 )
 def test_what_cannot_be_saved_is_refused_at_once(tmp_path, arguments, message):
@@ -120,7 +115,7 @@ def test_files_of_the_user_s_own_are_not_taken_for_finished(tmp_path):
     with pytest.raises(FileExistsError, match=r"a_depth\.png exists"):
         claim(tmp_path, {}, [tmp_path / "a_depth.png"])
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="cannot be written to"):
+    with pytest.raises(OSError, match=rf"output={tmp_path}/file/out cannot be written to: .*Not a directory"):
         claim(tmp_path / "file" / "out", {}, [])
 
 

@@ -10,6 +10,7 @@ from depth_lightning.inference.point_cloud import (
     unproject,
     write_ply,
 )
+from depth_lightning.settings import SettingError
 
 CAMERA = Intrinsics(500.0, 400.0, 30.5, 21.0)
 
@@ -28,7 +29,7 @@ def test_field_of_view_reaches_from_edge_to_edge():
     left, right = (np.degrees(np.arctan((x - camera.cx) / camera.fx)) for x in (-0.5, 639.5))
     assert (left, right) == pytest.approx((-45, 45))
     assert camera.fy == camera.fx and camera.cy == 239.5
-    with pytest.raises(ValueError, match="between 0 and 180"):
+    with pytest.raises(SettingError, match=r"^fov_deg is a number above 0 and below 180, found 180\."):
         intrinsics_from_fov(180, 640, 480)
 
 
@@ -87,5 +88,5 @@ def test_ply_is_what_its_header_says(tmp_path):
 
 @pytest.mark.parametrize("values", [[500, 500, 320], [0, 500, 320, 240]])
 def test_wrong_intrinsics(values):
-    with pytest.raises(ValueError, match="fx, fy, cx, cy"):
+    with pytest.raises(SettingError, match=r"^intrinsics is \[fx,fy,cx,cy\]"):
         parse_intrinsics(values)

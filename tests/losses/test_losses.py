@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from depth_lightning.affine import normalised
 from depth_lightning.losses import AffineInvariantLoss, SiLogLoss
-from depth_lightning.losses.affine_invariant import gradient_matching_per_image, l1_per_image, normalised
+from depth_lightning.losses.affine_invariant import gradient_matching_per_image, l1_per_image
+from depth_lightning.settings import SettingError
 
 
 @pytest.fixture(params=["indoor", "outdoor"])
@@ -128,7 +130,11 @@ def test_float32_under_autocast(loss):
 
 
 def test_wrong_arguments_are_refused():
-    with pytest.raises(ValueError, match="variance_focus"):
+    with pytest.raises(SettingError, match=r"^variance_focus is a number of at least 0 and at most 1, found 1\.5\.$"):
         SiLogLoss(1.5)
-    with pytest.raises(ValueError, match="trim < 1"):
+    with pytest.raises(SettingError, match=r"^per_image is true or false, found 'no'\.$"):
+        SiLogLoss(per_image="no")
+    with pytest.raises(SettingError, match=r"^trim is a number of at least 0 and below 1, found 1\.0\.$"):
         AffineInvariantLoss(trim=1.0)
+    with pytest.raises(SettingError, match=r"^scales is a whole number, 1 to 16, found True\.$"):
+        AffineInvariantLoss(scales=True)

@@ -203,7 +203,7 @@ def test_protocol_bounds_and_hash():
     [
         ({"crop": "eigen"}, "crop is one of none, nyu_eigen"),
         ({"alignment": "median"}, "alignment is one of"),
-        ({"max_depth": 0}, "0 < "),
+        ({"max_depth": 0}, "max_depth is a number above 0"),
     ],
 )
 def test_wrong_protocols_are_refused(arguments, match):

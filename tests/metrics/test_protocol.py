@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from depth_lightning.metrics import ERRORS, DepthMetrics, Protocol, crop_mask, usual_crops
+from depth_lightning.settings import SettingError
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "protocol"
 
@@ -85,23 +86,27 @@ def test_every_field_moves_the_hash():
 def test_one_protocol_has_one_hash_however_it_is_written():
     typed = OmegaConf.create("{_target_: depth_lightning.metrics.Protocol, min_depth: 1e-3, max_depth: 80}")
     assert instantiate(typed).hash == Protocol(max_depth=80.0).hash
-    assert Protocol(max_depth="80") == Protocol(max_depth=80)
+    assert Protocol(max_depth=80.0) == Protocol(max_depth=80)
 
 
 @pytest.mark.parametrize(
     "arguments, match",
     [
-        ({"crop": None}, "crop is one of none"),
-        ({"upsample": "nearest"}, "upsample is one of bilinear_corners"),
-        ({"reduction": "median"}, "reduction is one of image, pixel"),
-        ({"flip_average": "maybe"}, "flip_average is true or false; found 'maybe'"),
-        ({"max_depth": "far"}, "max_depth is a number; found 'far'"),
-        ({"max_depth": None}, "max_depth is a number"),
-        ({"max_depth": float("nan")}, "0 < "),
+        ({"crop": None}, r"^crop is one of none, nyu_eigen, .*, found None\.$"),
+        ({"upsample": "nearest"}, r"^upsample is one of bilinear_corners, bilinear, bicubic, found 'nearest'\.$"),
+        ({"reduction": "median"}, r"^reduction is image or pixel, found 'median'\.$"),
+        ({"flip_average": "maybe"}, r"^flip_average is true or false, found 'maybe'\.$"),
+        ({"max_depth": "far"}, r"^max_depth is a number above 0 and at most 1,000,000, found 'far'\.$"),
+        ({"max_depth": "80"}, r"^max_depth is a number above 0 and at most 1,000,000, found '80'\.$"),
+        ({"max_depth": None}, r"^max_depth is a number .*, found None\.$"),
+        ({"max_depth": True}, r"^max_depth is a number .*, found True\.$"),
+        ({"max_depth": float("nan")}, r"^max_depth is a number .*, found nan\.$"),
+        ({"max_depth": float("inf")}, r"^max_depth is a number .*, found inf\.$"),
+        ({"min_depth": 20}, r"^min_depth is below max_depth, 10; found 20\.$"),
     ],
 )
 def test_wrong_values_of_a_protocol_are_named(arguments, match):
-    with pytest.raises(ValueError, match=match):
+    with pytest.raises(SettingError, match=match):
         Protocol(**arguments)
 
 

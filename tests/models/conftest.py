@@ -1,7 +1,4 @@
 import json
-from collections.abc import Callable
-from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -11,10 +8,10 @@ State = dict[str, Tensor]
 
 
 @pytest.fixture(scope="session")
-def golden_state(golden: Path, golden_weights: ModuleType) -> Callable[[str], State]:
+def golden_state(golden, golden_weights):
     """golden_state(encoder) makes the golden weights under the published keys."""
 
-    def make(encoder: str) -> State:
+    def make(encoder):
         shapes = json.loads((golden / f"state_dict_metric_{encoder}.json").read_text())
         return {key: torch.from_numpy(golden_weights.parameter(key, tuple(shape))) for key, shape in shapes.items()}
 
@@ -22,7 +19,7 @@ def golden_state(golden: Path, golden_weights: ModuleType) -> Callable[[str], St
 
 
 @pytest.fixture(scope="session")
-def vits_file(golden_state: Callable[[str], State], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def vits_file(golden_state, tmp_path_factory):
     """The golden weights of vits as a complete .pth file."""
     path = tmp_path_factory.mktemp("weights") / "golden_vits.pth"
     torch.save(golden_state("vits"), path)

@@ -1,6 +1,5 @@
 import hashlib
 import logging
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -14,7 +13,7 @@ CONTENT = b"weights"
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch) -> Path:
+def cache(tmp_path, monkeypatch):
     """An empty hub cache, and no hub."""
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
@@ -23,9 +22,9 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture
-def hub(monkeypatch) -> Iterator[list[str]]:
+def hub(monkeypatch):
     """A local stand-in for the hub that holds every file; what it was asked for."""
-    asked: list[str] = []
+    asked = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_HEAD(self):

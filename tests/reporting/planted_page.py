@@ -8,13 +8,14 @@ import numpy as np
 import torch
 
 from depth_lightning.evaluation.page_images import PageImages
-from depth_lightning.metrics import Breakdowns, DepthMetrics, PartMetrics, Protocol, group_rows
+from depth_lightning.metrics import ERRORS, Breakdowns, DepthMetrics, PartMetrics, Protocol, directions, group_rows
 from depth_lightning.metrics.per_image import ValidationCounts, ValidationTables
 from depth_lightning.models import DepthAnythingV2
 from depth_lightning.reporting.page import PageContent, write_page
 from depth_lightning.reporting.result import EvaluationResult
 from depth_lightning.sample import DepthBatch, DepthKind
 from depth_lightning.training import DepthModule
+from depth_lightning.training.like_truth import converted
 
 
 class Planted(NamedTuple):
@@ -54,7 +55,7 @@ def collect(planted, module, parts=None, of=None):
         prediction = torch.from_numpy(one.prediction)[None]
         module.score_depth(module.metrics, batch, prediction)
         if one.kind == DepthKind.DISPARITY:
-            given = module.converted(prediction, to_disparity=True)
+            given = converted(module.network, prediction, to_disparity=True)
             module.affine_metrics.update(given, batch.target, batch.mask, batch.id, batch.scene)
         if parts:
             module.score_depth(parts, batch, prediction)
@@ -62,21 +63,23 @@ def collect(planted, module, parts=None, of=None):
     return pictures
 
 
-def make_page(folder, planted, output="metric", protocol=None, **content):
+def make_page(folder, planted, output="metric", protocol=None, errors=ERRORS, breakdowns=True, **content):
     """The page of these images."""
-    module = DepthModule(DepthAnythingV2("tiny", output=output, max_depth=10.0), DepthMetrics(protocol or Protocol()))
+    network = DepthAnythingV2("tiny", output=output, max_depth=10.0)
+    module = DepthModule(network, DepthMetrics(protocol or Protocol(), errors))
     parts = PartMetrics(module.metrics.protocol)
     images = collect(planted, module, parts).gathered()
     tables = ValidationTables(module.metrics.images(), module.affine_metrics.images())
-    scored = [one for one in (module.metrics, module.affine_metrics) if len(one.rows)]
-    metrics = {name: float(value) for one in scored
+    both = zip((module.metrics, module.affine_metrics), tables, strict=True)
+    metrics = {name: float(value) for one, table in both if table.scored.any()
                for name, value in one.compute().items()}  # fmt: skip
     result = EvaluationResult(
         metrics,
+        directions({**module.metrics.errors, **module.affine_metrics.errors}),
         ValidationCounts(module.metrics.counts(), module.affine_metrics.counts()),
         module.metrics.intervals(tables.depth),
         tables,
-        Breakdowns(**parts.compute(), **group_rows(tables.depth)),
+        Breakdowns(**parts.compute(), **group_rows(tables.depth)) if breakdowns and tables.depth.scored.any() else None,
     )
     said = {"title": "a page", "columns": {"model": metrics}, "command": "python evaluate.py", **content}
     path = folder / "report.html"

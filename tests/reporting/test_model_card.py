@@ -16,11 +16,18 @@ def front_matter(card):
 
 
 def test_numbers_stand_with_their_protocol_and_nothing_else_is_a_number():
-    text = str(ModelCard("vits", "metric", 10.0, 518, "official", numbers=NUMBERS))
-    assert "| abs_rel | 0.0731 |" in text and "| delta1 | 0.9600 |" in text and "silog" not in text
+    text = str(ModelCard("vits", "metric", 10.0, 518, "", numbers=NUMBERS))
+    assert "| abs_rel ↓ | 0.0731 |" in text and "| delta1 ↑ | 0.9600 |" in text and "silog" not in text
     assert "654 images of NYUDepthV2 nyu. Protocol 0a1b2c3d: min_depth 0.001, crop nyu_eigen" in text
-    without = str(ModelCard("vits", "metric", 10.0, 518, "official"))
+    without = str(ModelCard("vits", "metric", 10.0, 518, ""))
     assert "Not evaluated" in without and "abs_rel" not in without
+
+
+def test_numbers_of_a_metric_of_ones_own_point_the_way_it_states():
+    numbers = {**NUMBERS, "metrics": {"mine": 0.5}}
+    assert "| mine ↓ | 0.5000 |" in str(ModelCard("vits", "metric", 10.0, 518, "official", numbers=numbers))
+    numbers["higher_is_better"] = {"mine": True}
+    assert "| mine ↑ | 0.5000 |" in str(ModelCard("vits", "metric", 10.0, 518, "official", numbers=numbers))
 
 
 @pytest.mark.parametrize(
@@ -28,12 +35,12 @@ def test_numbers_stand_with_their_protocol_and_nothing_else_is_a_number():
     [
         ("depth-anything/Depth-Anything-V2-Small", "Apache-2.0", "apache-2.0", "licensed under Apache-2.0."),
         ("depth-anything/Depth-Anything-V2-Base", "CC-BY-NC-4.0", "cc-by-nc-4.0", "No commercial use."),
-        ("mine.pth", None, "unknown", "not on record"),
+        ("mine.pth", None, "unknown", "whose licence is unknown"),
         (None, None, "unknown", "random weights"),
     ],
 )
 def test_the_licence_of_the_starting_weights_is_passed_on(start, licence, known, sentence):
-    card = ModelCard("vits", "relative", None, 518, "transformers", starting_weights=start, licence=licence)
+    card = ModelCard("vits", "relative", None, 518, "", "transformers", starting_weights=start, licence=licence)
     fields = front_matter(card)
     assert fields["license"] == known and sentence in str(card)
     assert fields["pipeline_tag"] == "depth-estimation" and fields["library_name"] == "transformers"
@@ -41,17 +48,12 @@ def test_the_licence_of_the_starting_weights_is_passed_on(start, licence, known,
     assert ("No commercial use" in str(card)) == (known == "cc-by-nc-4.0")
 
 
-@pytest.mark.parametrize("layout", ["official", "safetensors", "transformers", "onnx", "pt2"])
-@pytest.mark.parametrize("size", [None, (84, 112)])
-def test_the_usage_is_python(layout, size):
-    text = str(ModelCard("tiny", "relative", None, 84, layout, graph_size=size))
-    code = text.split("```python\n")[1].split("```")[0]
-    compile(code, "usage", "exec")
-    assert "disparity" in code and "depth_m" not in code
-    if layout in ("onnx", "pt2"):
-        assert ("84×112" if size else "multiples of 14") in code
+def test_the_usage_and_the_tags_are_those_of_the_export():
+    text = str(ModelCard("tiny", "relative", None, 84, "\nload()\n", tags=["onnx"]))
+    assert "## Use\n\n```python\nload()\n```\n" in text
+    assert "- relative-depth\n- onnx\n---\n" in text
 
 
 def test_what_a_relative_network_gives_is_not_called_metres():
-    text = str(ModelCard("vits", "relative", None, 518, "onnx", limits=["A limit."]))
+    text = str(ModelCard("vits", "relative", None, 518, "", limits=["A limit."]))
     assert "neither unit nor zero" in text and " m;" not in text and "- A limit." in text

@@ -10,7 +10,7 @@ import torch
 from planted_page import Planted, collect, make_page, room
 
 from depth_lightning.evaluation.page_images import ALL_PIXELS
-from depth_lightning.metrics import DepthMetrics, Protocol
+from depth_lightning.metrics import ERRORS, DepthMetrics, Protocol
 from depth_lightning.models import DepthAnythingV2
 from depth_lightning.reporting.page.images import EACH, chosen
 from depth_lightning.reporting.page.maps import quantise, reduced_pixels
@@ -164,6 +164,24 @@ def test_names_and_values_are_text_whatever_they_hold(tmp_path):
     content = json.loads(reader.content)
     assert sorted(image["id"] for image in content["images"]) == sorted(one.id for one in planted)
     assert text.count('alert("1")') == 0  # quotes and brackets stand escaped, in the text and in the data
+
+
+@pytest.mark.parametrize("more", [True, False])
+def test_columns_point_the_way_that_their_metrics_state(more, tmp_path):
+    def mine(prediction, target, mask):
+        return prediction.mean(dim=(1, 2))
+
+    mine.higher_is_better = more
+    page = make_page(tmp_path, [room(0), room(1)], errors={**ERRORS, "mine": mine})
+    text = page.path.read_text()
+    reader = _Reader()
+    reader.feed(text)
+    columns = {
+        column["name"]: (column["label"], column["higherIsBetter"]) for column in json.loads(reader.content)["columns"]
+    }
+    assert columns["mine"] == (f"mine {'↑' if more else '↓'}", more) and columns["delta1"] == ("delta1 ↑", True)
+    assert columns["abs_rel"] == ("abs_rel ↓", False) and columns["valid_share"] == ("valid_share", None)
+    assert f"<th scope=row>mine {'↑' if more else '↓'}</th>" in text
 
 
 def test_nothing_is_left_when_a_page_cannot_be_written(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 from headless import Browser, find_chromium
 from planted_page import Planted, make_page, room
 
-from depth_lightning.metrics import Protocol
+from depth_lightning.metrics import ERRORS, Protocol
 from depth_lightning.reporting.colour import DEPTH_COLOURS, colourise
 from depth_lightning.reporting.page.images import chosen
 from depth_lightning.sample import DepthKind
@@ -16,6 +16,14 @@ from depth_lightning.sample import DepthKind
 pytestmark = pytest.mark.skipif(find_chromium() is None, reason="needs Chromium, which this machine does not have")
 
 HOSTILE = 'a</script><script>document.title = "hacked"</script><img src=x onerror="document.title=1">'
+
+
+def closeness(prediction, target, mask):
+    """A metric of one's own, of which more is better."""
+    return 1 - ERRORS["abs_rel"](prediction, target, mask)
+
+
+closeness.higher_is_better = True
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +47,8 @@ def planted():
 @pytest.fixture(scope="module")
 def page(planted, tmp_path_factory):
     curves = [{"step": str(step), "train/loss": str(1 / (step + 1)), "val/abs_rel": "0.1"} for step in range(1000)]
-    return make_page(tmp_path_factory.mktemp("page"), planted.values(), title=HOSTILE, curves=curves, notes=[HOSTILE])
+    errors, words = {**ERRORS, "mine": closeness}, {"title": HOSTILE, "notes": [HOSTILE]}
+    return make_page(tmp_path_factory.mktemp("page"), planted.values(), errors=errors, curves=curves, **words)
 
 
 @pytest.fixture
@@ -50,7 +59,7 @@ def opened(browser, page):
 
 
 def _rows(browser):
-    return browser.run("[...document.querySelectorAll('#list tbody td.name button')].map((one) => one.textContent)")
+    return browser.run("[...document.querySelectorAll('#list tbody .name button')].map((one) => one.textContent)")
 
 
 def _figure(browser, index):
@@ -125,7 +134,7 @@ def test_it_loads_without_a_complaint_or_a_request(opened, page):
     opened.wait_for("document.querySelector('#list canvas')")
     assert opened.errors() == []
     assert opened.run("document.title") == HOSTILE
-    assert opened.run("document.querySelector('h1').textContent") == HOSTILE
+    assert opened.run("document.querySelector('h1').textContent") == f"Evaluation of {HOSTILE}"
     assert opened.run("document.querySelectorAll('img').length") == 0
     assert len(_rows(opened)) == 20
     assert opened.run("document.querySelectorAll('#run .chart').length") == 2
@@ -139,8 +148,11 @@ def test_a_script_that_is_not_the_pages_own_is_not_run(browser, page, tmp_path):
     assert any("Content Security Policy" in error for error in browser.errors())
 
 
-@pytest.mark.parametrize("name", ["abs_rel", "delta1", "rmse"])
-def test_the_sort_sorts(opened, page, name):
+@pytest.mark.parametrize(
+    "name, first", [("abs_rel", "ascending"), ("delta1", "ascending"), ("rmse", "descending"), ("mine", "ascending")]
+)
+def test_the_sort_sorts(opened, page, name, first):
+    """Worst first, or the other way where that is how the table stands: by abs_rel."""
     table = page.result.per_image()
     ascending = [table["id"][row] for row in np.argsort(table[name], kind="stable")]
     assert _rows(opened)[:3] == [one.id for one in sorted(page.images, key=lambda one: -one.error)][:3]  # worst first
@@ -150,7 +162,7 @@ def test_the_sort_sorts(opened, page, name):
     for _ in range(2):
         opened.press("Enter")
         found.append((opened.run(f"{button}.parentElement.ariaSort"), _rows(opened)))
-    assert {way for way, _ in found} == {"ascending", "descending"}
+    assert [way for way, _ in found] == sorted(["ascending", "descending"], reverse=first == "descending")
     for way, ids in found:
         values = [table[name][table["id"].index(identity)] for identity in ids]
         assert values == sorted(values, reverse=way == "descending") and len(ids) == len(ascending)
@@ -326,7 +338,7 @@ def test_light_and_dark(opened):
     for _ in range(3):
         opened.run("document.getElementById('theme').click()")
         seen.append((opened.run("document.getElementById('theme').textContent"), background()))
-    assert seen == [("Theme: light", light), ("Theme: dark", dark), ("Theme: as the system", light)]
+    assert seen == [("Theme: light", light), ("Theme: dark", dark), ("Theme: system", light)]
 
 
 def test_a_narrow_screen_needs_no_scrolling_sideways(opened, page):
@@ -372,6 +384,10 @@ def test_single_points_can_be_seen_and_are_read_where_they_are(browser, tmp_path
     for column, truth in ((10, "3.0000 m"), (11, "none"), (13, "none")):
         browser.mouse("moved", *_place(browser, canvas, (column + 0.5) / 600, y))
         assert f"truth {truth}" in browser.run(f"document.querySelector('{figure} .read').textContent"), column
+    _scroll(browser, "#list tbody tr")
+    browser.wait_for("document.querySelector('#list canvas')")
+    strip = browser.run("(({width, height}) => [width, height])(document.querySelector('#list canvas'))")
+    assert strip == [164 + 4 + 164, 27 + 4 + 27]  # so wide an image would be a line of 13 pixels beside three others
 
 
 def test_other_kinds_of_truth_are_said(browser, tmp_path):
@@ -387,7 +403,7 @@ def test_other_kinds_of_truth_are_said(browser, tmp_path):
     browser.resize(1300, 900)
     browser.open(page.path)
     titles = browser.run("[...document.querySelectorAll('#pictures h3')].map((one) => one.textContent)")
-    assert {"Worst by abs_rel, truth in depth", "Worst by affine_error, truth in disparity"} <= set(titles)
+    assert {"Worst by abs_rel (depth)", "Worst by affine_error (disparity)"} <= set(titles)
     for index, image in enumerate(page.images):
         figure = _figure(browser, index)
         text = browser.run(f"document.querySelector('{figure}').textContent")
@@ -399,8 +415,160 @@ def test_other_kinds_of_truth_are_said(browser, tmp_path):
         assert float(re.search(r"prediction ([\d.]+)", read)[1]) == pytest.approx(truth, rel=3e-3)
         assert (" m " in read) == (image.id == "metres")
         assert ("red: too near" in text) == (image.id == "disparity")
+        assert ("truth: depth up to scale" in text) == (image.id == "scale")
+        assert ("truth: disparity up to scale and shift" in text) == (image.id == "disparity")
         browser.run(f"document.querySelectorAll('{figure} .tools button')[2].click()")
         said = browser.run(f"document.querySelector('{figure} .points').textContent")
         assert ("no shape in space" in said) == (image.id == "disparity")
         assert ("up to scale" in said) == (image.id != "metres")
     assert browser.errors() == []
+
+
+HEADINGS = ["Results", "Pictures", "Where the error is", "Training", "All images", "Reproduce"]
+
+
+def _headings(browser):
+    return browser.run("[...document.querySelectorAll('main h2')].map((one) => one.textContent)")
+
+
+def _scene_rows(browser):
+    """The scenes whose rows are visible in the table of scenes, or None where there is no such table."""
+    return browser.run(
+        """(() => {
+            const tables = [...document.querySelectorAll('.numbers')];
+            const table = tables.find((one) => one.caption.textContent.startsWith('By scene'));
+            if (!table) return null;
+            const visible = [...table.querySelectorAll('tbody tr')].filter((row) => row.offsetHeight);
+            return visible.map((row) => row.cells[0].textContent);
+        })()"""
+    )
+
+
+def _scenes(number, images_each):
+    return [
+        room(index, 0.02 * (1 + index % number), height=12, width=16, scene=f"scene {index % number}")
+        for index in range(number * images_each)
+    ]
+
+
+def test_the_sections_come_in_the_order_of_a_readers_questions(opened):
+    assert _headings(opened) == HEADINGS
+    assert opened.run("[...document.querySelectorAll('nav a')].map((one) => one.textContent)") == HEADINGS
+    assert opened.run("[...document.querySelectorAll('#pictures h3')].map((one) => one.textContent)") == [
+        "Worst by abs_rel",
+        "Best by abs_rel",
+        "Random",
+    ]
+
+
+def test_what_holds_for_all_pictures_stands_above_them(opened, page):
+    way = "The prediction is what the network gives, in metres."
+    assert opened.run("document.querySelector('#pictures .note').textContent").startswith(way)
+    index = _shown(page, "best")
+    caption = opened.run(f"document.querySelector('{_figure(opened, index)} figcaption').textContent")
+    image, table = page.images[index], page.result.per_image()
+    numbers = [f"{name} {table[name][index]:.4f}" for name in ("abs_rel", "rmse", "delta1", "valid_share")]
+    assert caption == " · ".join([image.id, image.scene, *numbers])
+
+
+def test_the_worst_picture_is_in_the_first_window(browser, tmp_path):
+    page = make_page(tmp_path, [room(0), room(1)], title="checkpoint run/checkpoints/best.ckpt", notes=3 * ["A note."])
+    browser.resize(1400, 900)
+    browser.open(page.path)
+    browser.wait_for("document.querySelector('#pictures .tile canvas')?.width > 10")
+    assert browser.run("scrollY") == 0
+    assert browser.run("document.querySelector('#pictures .tile canvas').getBoundingClientRect().bottom") <= 900
+
+
+def test_what_a_page_has_nothing_for_has_no_section(browser, tmp_path):
+    browser.open(make_page(tmp_path, [room(0), room(1)], breakdowns=False).path)
+    assert _headings(browser) == ["Results", "Pictures", "All images", "Reproduce"]
+    target, everywhere = np.linspace(1, 5, 48 * 64, dtype=np.float32).reshape(48, 64), np.ones((48, 64), bool)
+    disparity = Planted("web", target, everywhere, 1 / target[::-1], DepthKind.DISPARITY)
+    browser.open(make_page(tmp_path, [disparity]).path)
+    assert _headings(browser) == ["Results", "Pictures", "All images", "Reproduce"]
+    metrics = browser.run("[...document.querySelectorAll('#results tbody th')].map((one) => one.textContent)")
+    assert metrics == ["affine_error ↓", "ordinal_error ↓"]
+
+
+def test_nothing_scrolls_sideways_at_1400_pixels(browser, page, tmp_path):
+    named = [room(index, id=f"a_rather_long_recording/{index:06d}_of_its_left_camera.png",
+                  scene=f"a_rather_long_recording_of_a_house_{index // 2}") for index in range(24)]  # fmt: skip
+    columns = {"columns": {"model": dict.fromkeys(ERRORS, 11.1164), "always 1.80 m": {}}}
+    aligned = make_page(tmp_path, named, protocol=Protocol(alignment="scale_shift_depth"), **columns)
+    browser.resize(1400, 900)
+    for path in (page.path, aligned.path):
+        browser.open(path)
+        _scroll(browser, "#list tbody tr")
+        browser.wait_for("document.querySelector('#list canvas')")
+        assert browser.run("document.documentElement.scrollWidth") <= 1400
+        wide = browser.run(
+            "[...document.querySelectorAll('main *')].filter((one) => getComputedStyle(one).overflowX === 'auto'"
+            " && one.scrollWidth > one.clientWidth).map((one) => one.ariaLabel)"
+        )
+        assert wide == []
+    assert browser.run("document.querySelectorAll('#list th').length") == 24 + 1 + 11 + 3
+
+
+def test_the_ten_worst_scenes_are_shown_and_the_others_on_request(browser, tmp_path):
+    page = make_page(tmp_path, _scenes(12, 2))
+    table = page.result.per_image()
+    averages = {
+        scene: np.mean([error for other, error in zip(table["scene"], table["abs_rel"], strict=True) if other == scene])
+        for scene in table["scene"]
+    }
+    worst_first = sorted(averages, key=averages.__getitem__, reverse=True)
+    browser.open(page.path)
+    assert _scene_rows(browser) == worst_first[:10]
+    more = "document.querySelector('.more')"
+    assert browser.run(f"{more}.textContent") == "Show all 12"
+    browser.run(f"{more}.focus()")
+    for expected, label, expanded in ((12, "Show fewer", "true"), (10, "Show all 12", "false")):
+        browser.press("Enter")
+        assert _scene_rows(browser) == worst_first[:expected]
+        assert browser.run(f"[{more}.textContent, {more}.ariaExpanded]") == [label, expanded]
+
+
+@pytest.mark.parametrize(("scenes", "images_each", "rows"), [(12, 1, None), (1, 12, None), (10, 2, 10)])
+def test_a_table_of_scenes_is_where_it_says_more_than_that_of_images(browser, tmp_path, scenes, images_each, rows):
+    browser.open(make_page(tmp_path, _scenes(scenes, images_each)).path)
+    shown = _scene_rows(browser)
+    assert (shown and len(shown)) == rows
+    assert browser.run("document.querySelector('.more')") is None
+
+
+def test_without_scripts_all_scenes_are_shown(browser, tmp_path):
+    page = make_page(tmp_path, _scenes(12, 2))
+    browser.send("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        browser.open(page.path)
+        assert len(_scene_rows(browser)) == 12
+        assert browser.run("document.querySelector('.more').offsetHeight") == 0
+        assert "need JavaScript" in browser.run("document.querySelector('noscript').textContent")
+    finally:
+        browser.send("Emulation.setScriptExecutionDisabled", value=False)
+
+
+def test_a_bin_with_hardly_any_pixels_is_hollow_and_leaves_the_scale_to_the_others(browser, tmp_path):
+    near = room(0, height=96, width=128)
+    near.target[50, 60:63], near.prediction[50, 60:63] = 0.3, 4.7
+    page = make_page(tmp_path, [near])
+    (first, *others) = page.result.breakdowns.by_distance
+    assert first["to_m"] == 0.5 and first["share"] < 3e-4 and first["abs_rel"] > 14
+    browser.resize(1400, 900)
+    browser.open(page.path)
+    for chart in (1, 2):
+        bars = browser.run(
+            f"""[...document.querySelectorAll('#errors .chart:nth-child({chart}) .bar')].map((one) => {{
+                const bar = one.querySelector('rect'), style = getComputedStyle(bar);
+                const height = Number(bar.getAttribute('height'));
+                return [style.fill, style.strokeDasharray, height, one.querySelector('title').textContent];
+            }})"""
+        )
+        (fill, dashes, _, words), *dense = bars
+        assert fill == "rgba(0, 0, 0, 0)" and dashes != "none"
+        assert words.startswith("0 to 0.5 m, <\xa00.1\xa0% of the pixels (3): abs_rel 14.6667, bias +1466.7\xa0%")
+        assert len(dense) == len(others) and all(style[0] != fill and style[1] == "none" for style in dense)
+        assert max(height for _, _, height, _ in dense) > 180  # of 198
+    rows = browser.run("[...document.querySelector('#errors .numbers').rows].map((row) => row.textContent)")
+    assert rows[1] == "0 to 0.5 m<\xa00.1\xa0%14.6667+1466.7\xa0%0.0000"

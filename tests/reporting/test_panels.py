@@ -23,24 +23,24 @@ from depth_lightning.sample import DepthKind
 GREY_IMAGE = np.full((480, 640, 3), 90, np.uint8)
 
 
-def wedge(height: int = 480, width: int = 640) -> np.ndarray:
+def wedge(height=480, width=640):
     """Depths from 1 m at the left to 5 m at the right."""
     return np.tile(np.linspace(1, 5, width, dtype=np.float32), (height, 1))
 
 
-def everywhere(depth: np.ndarray) -> np.ndarray:
+def everywhere(depth):
     return np.ones(depth.shape, bool)
 
 
-def lightness(rgb: np.ndarray) -> np.ndarray:
+def lightness(rgb):
     return cv2.cvtColor(rgb[None].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[0, :, 0]
 
 
-def is_colour(tile: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+def is_colour(tile, colour):
     return (tile == colour).all(axis=-1)
 
 
-def position(panel: np.ndarray, tile: np.ndarray) -> tuple[int, int]:
+def position(panel, tile):
     """Where in `panel` the top left corner of `tile` is, as (x, y)."""
     height, width = tile.shape[:2]
     match = cv2.matchTemplate(panel, tile, cv2.TM_SQDIFF)
@@ -49,12 +49,12 @@ def position(panel: np.ndarray, tile: np.ndarray) -> tuple[int, int]:
     return int(x), int(y)
 
 
-def test_depth_colours_darken_with_distance() -> None:
+def test_depth_colours_darken_with_distance():
     assert (np.diff(lightness(DEPTH_COLOURS)) < 0.1).all()
     assert lightness(DEPTH_COLOURS)[0] > 95 > 10 > lightness(DEPTH_COLOURS)[-1]
 
 
-def test_error_colours_are_symmetric_in_lightness_and_white_at_zero() -> None:
+def test_error_colours_are_symmetric_in_lightness_and_white_at_zero():
     middle = len(ERROR_COLOURS) // 2
     assert len(ERROR_COLOURS) == 2 * middle + 1
     assert tuple(ERROR_COLOURS[middle]) == (255, 255, 255)
@@ -65,12 +65,12 @@ def test_error_colours_are_symmetric_in_lightness_and_white_at_zero() -> None:
 
 
 @pytest.mark.parametrize("signal", [HOLE, NOT_FINITE])
-def test_no_map_holds_the_colours_of_holes_and_of_nan(signal: tuple[int, int, int]) -> None:
+def test_no_map_holds_the_colours_of_holes_and_of_nan(signal):
     for colours in (DEPTH_COLOURS, ERROR_COLOURS):
         assert np.abs(colours.astype(int) - signal).sum(axis=-1).min() > 60
 
 
-def test_colourise_at_known_values() -> None:
+def test_colourise_at_known_values():
     values = np.array([[-9.0, 0.0, 5.0, 10.0, 99.0, np.nan, -np.inf, np.nan]])
     mask = np.array([[True] * 7 + [False]])
     drawn = colourise(values, 0.0, 10.0, colours=ERROR_COLOURS, mask=mask)
@@ -78,7 +78,7 @@ def test_colourise_at_known_values() -> None:
     assert [tuple(pixel) for pixel in drawn[0]] == [first, first, middle, last, last, NOT_FINITE, NOT_FINITE, HOLE]
 
 
-def test_robust_range() -> None:
+def test_robust_range():
     values = np.append(np.linspace(1, 3, 1001), [1e6, np.nan, np.inf])
     assert robust_range(values) == pytest.approx((1.04, 2.96), abs=0.01)
     assert robust_range(np.full(5, 2.0, np.float32)) == pytest.approx((1.9, 2.1))
@@ -96,11 +96,11 @@ def test_robust_range() -> None:
         (0.0012, 0.0031, 3, [0.002, 0.003]),
     ],
 )
-def test_round_ticks(low: float, high: float, most: int, expected: list[float]) -> None:
+def test_round_ticks(low, high, most, expected):
     assert round_ticks(low, high, most) == pytest.approx(expected)
 
 
-def test_ticks_of_any_range_are_few_and_inside() -> None:
+def test_ticks_of_any_range_are_few_and_inside():
     random = np.random.default_rng(0)
     for low, span in zip(random.normal(0, 100, 300), 10.0 ** random.uniform(-3, 4, 300), strict=True):
         ticks = round_ticks(low, low + span, 6)
@@ -108,7 +108,7 @@ def test_ticks_of_any_range_are_few_and_inside() -> None:
         assert low - 1e-5 * span <= ticks[0] and ticks[-1] <= low + span * (1 + 1e-5)
 
 
-def test_scale_bar_shows_the_colours_from_end_to_end_and_a_tick_in_its_place() -> None:
+def test_scale_bar_shows_the_colours_from_end_to_end_and_a_tick_in_its_place():
     bar = scale_bar(401, 0.0, 4.0, colours=DEPTH_COLOURS, font_size=20, unit="m")
     inside = bar[5, 1:-1].astype(int)
     assert (
@@ -118,7 +118,7 @@ def test_scale_bar_shows_the_colours_from_end_to_end_and_a_tick_in_its_place() -
     assert np.flatnonzero((below != BACKGROUND).any(axis=-1)).tolist() == [0, 100, 200, 300, 400]
 
 
-def test_truth_and_prediction_share_colours_where_they_are_equal() -> None:
+def test_truth_and_prediction_share_colours_where_they_are_equal():
     depth = wedge()
     prediction = depth.copy()
     prediction[:, 320:] = 50.0
@@ -129,7 +129,7 @@ def test_truth_and_prediction_share_colours_where_they_are_equal() -> None:
     assert tuple(tiles.truth[0, 320]) == tuple(DEPTH_COLOURS[len(DEPTH_COLOURS) // 2])
 
 
-def test_range_comes_from_the_valid_truth_alone() -> None:
+def test_range_comes_from_the_valid_truth_alone():
     depth = wedge()
     mask = everywhere(depth)
     mask[:100] = False
@@ -139,7 +139,7 @@ def test_range_comes_from_the_valid_truth_alone() -> None:
     np.testing.assert_array_equal(tiles.truth, with_stray.truth)
 
 
-def test_error_is_red_where_too_far_blue_where_too_near_and_white_where_right() -> None:
+def test_error_is_red_where_too_far_blue_where_too_near_and_white_where_right():
     depth = wedge()
     factor = np.repeat([0.5, 0.875, 1.0, 1.125, 3.0], 128).astype(np.float32)
     error = draw_tiles(GREY_IMAGE, depth, everywhere(depth), depth * factor).error
@@ -148,7 +148,7 @@ def test_error_is_red_where_too_far_blue_where_too_near_and_white_where_right() 
     assert tuple(error[240, 320]) == (255, 255, 255)
 
 
-def test_holes_are_neutral_in_truth_and_error_alone() -> None:
+def test_holes_are_neutral_in_truth_and_error_alone():
     depth = wedge()
     mask = everywhere(depth)
     mask[100:200, 50:300] = False
@@ -159,7 +159,7 @@ def test_holes_are_neutral_in_truth_and_error_alone() -> None:
     assert not is_colour(tiles.prediction, HOLE).any()
 
 
-def test_nan_and_infinity_are_signalled_and_counted() -> None:
+def test_nan_and_infinity_are_signalled_and_counted():
     depth = wedge()
     mask = everywhere(depth)
     mask[:, :10] = False
@@ -179,7 +179,7 @@ def test_nan_and_infinity_are_signalled_and_counted() -> None:
     assert (captions[0] != captions[2]).any()
 
 
-def test_disparity_is_bright_where_large() -> None:
+def test_disparity_is_bright_where_large():
     disparity = wedge()
     disparity[:, 600:] = 0  # sky
     tiles = draw_tiles(GREY_IMAGE, disparity, everywhere(disparity), disparity, kind=DepthKind.DISPARITY)
@@ -190,7 +190,7 @@ def test_disparity_is_bright_where_large() -> None:
 
 
 @pytest.mark.parametrize("kind", [DepthKind.METRES, DepthKind.DISPARITY])
-def test_panel_is_the_four_tiles_in_order_on_one_line(kind: DepthKind) -> None:
+def test_panel_is_the_four_tiles_in_order_on_one_line(kind):
     random = np.random.default_rng(1)
     image = random.integers(0, 256, (480, 640, 3), dtype=np.uint8)
     depth = wedge() + random.random((480, 640), dtype=np.float32)
@@ -218,20 +218,20 @@ def test_panel_is_the_four_tiles_in_order_on_one_line(kind: DepthKind) -> None:
         ((3, 4000), (1, 800)),
     ],
 )
-def test_tiles_are_neither_tiny_nor_huge(size: tuple[int, int], expected: tuple[int, int]) -> None:
+def test_tiles_are_neither_tiny_nor_huge(size, expected):
     depth = wedge(*size)
     for tile in draw_tiles(GREY_IMAGE, depth, everywhere(depth), depth):
         assert tile.shape == (*expected, 3)
     draw_panel(GREY_IMAGE, depth, everywhere(depth), depth, title="any size")
 
 
-def test_small_depth_is_enlarged_in_whole_pixels() -> None:
+def test_small_depth_is_enlarged_in_whole_pixels():
     depth = wedge(84, 112)
     truth = draw_tiles(GREY_IMAGE, depth, everywhere(depth), depth).truth
     np.testing.assert_array_equal(truth, truth[::3, ::3].repeat(3, axis=0).repeat(3, axis=1))
 
 
-def test_image_of_another_size_keeps_its_aspect() -> None:
+def test_image_of_another_size_keeps_its_aspect():
     depth = wedge()
     red = np.full((518, 686, 3), (200, 0, 0), np.uint8)  # the same aspect but for the rounding to multiples of 14
     assert is_colour(draw_tiles(red, depth, everywhere(depth), depth).image, (200, 0, 0)).all()
@@ -240,7 +240,7 @@ def test_image_of_another_size_keeps_its_aspect() -> None:
     assert is_colour(square, BACKGROUND)[:, :80].all()
 
 
-def test_every_point_of_a_sparse_truth_is_seen_with_its_own_value() -> None:
+def test_every_point_of_a_sparse_truth_is_seen_with_its_own_value():
     depth = np.zeros((1200, 1600), np.float32)
     mask = np.zeros(depth.shape, bool)
     mask[101::200, 101::200] = True  # odd places, which taking every other pixel would miss
@@ -257,7 +257,7 @@ def test_every_point_of_a_sparse_truth_is_seen_with_its_own_value() -> None:
     np.testing.assert_array_equal(is_colour(tiles.error, HOLE), is_colour(tiles.truth, HOLE))
 
 
-def test_panel_without_any_truth_shows_the_prediction_in_its_own_range() -> None:
+def test_panel_without_any_truth_shows_the_prediction_in_its_own_range():
     depth = wedge()
     tiles = draw_tiles(GREY_IMAGE, np.zeros_like(depth), ~everywhere(depth), depth)
     assert is_colour(tiles.truth, HOLE).all() and is_colour(tiles.error, HOLE).all()
@@ -270,14 +270,14 @@ def test_panel_without_any_truth_shows_the_prediction_in_its_own_range() -> None
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("value", [2.0, 0.0, 1e-30, 1e30, np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("valid", [True, False])
-def test_constant_maps_are_drawn_without_a_warning(value: float, valid: bool) -> None:
+def test_constant_maps_are_drawn_without_a_warning(value, valid):
     depth = np.full((60, 80), value, np.float32)
     target = depth if np.isfinite(value) else np.ones_like(depth)
     panel = draw_panel(GREY_IMAGE, target, np.full(depth.shape, valid), depth)
     assert panel.ndim == 3
 
 
-def test_wrong_arrays_are_refused_with_what_was_found() -> None:
+def test_wrong_arrays_are_refused_with_what_was_found():
     depth = wedge(8, 10)
     mask = everywhere(depth)
     with pytest.raises(ValueError, match=r"\(8, 10, 3\) float32"):
@@ -288,7 +288,7 @@ def test_wrong_arrays_are_refused_with_what_was_found() -> None:
         draw_panel(GREY_IMAGE, depth, mask.astype(np.float32), depth)
 
 
-def test_stack_fills_up_with_background() -> None:
+def test_stack_fills_up_with_background():
     narrow, wide = np.zeros((2, 3, 3), np.uint8), np.full((4, 5, 3), 7, np.uint8)
     sheet = stack_panels([narrow, wide])
     assert sheet.shape == (6, 5, 3)
@@ -299,7 +299,7 @@ def test_stack_fills_up_with_background() -> None:
         stack_panels([])
 
 
-def test_save_png_round_trip(tmp_path: Path) -> None:
+def test_save_png_round_trip(tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     path = tmp_path / "näw" / "folder" / "panel.png"
     save_png(path, np.zeros_like(image))
@@ -308,29 +308,29 @@ def test_save_png_round_trip(tmp_path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["panel.png"]
 
 
-def test_save_png_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_save_png_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
     path = tmp_path / "panel.png"
     save_png(path, GREY_IMAGE)
     before = path.read_bytes()
 
-    def full_disk(self: Path, data: bytes) -> int:
+    def full_disk(self, data):
         with self.open("wb") as file:
             file.write(data[:10])
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full_disk)
-    with pytest.raises(OSError, match=r"No space left on device.*panel\.png"):
+    with pytest.raises(OSError, match=r"panel\.png could not be written\. No space left on device: .*B are free"):
         save_png(path, GREY_IMAGE + 1)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_save_png_says_why_it_cannot(tmp_path: Path) -> None:
+def test_save_png_says_why_it_cannot(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     (tmp_path / "folder.png").mkdir()
-    with pytest.raises(OSError, match=r"could not be written.*file/panel\.png"):
+    with pytest.raises(OSError, match=rf"file/panel\.png could not be written\. File exists: {tmp_path}/file\."):
         save_png(tmp_path / "file" / "panel.png", GREY_IMAGE)
-    with pytest.raises(IsADirectoryError, match=r"could not be written.*folder\.png"):
+    with pytest.raises(IsADirectoryError, match=r"folder\.png could not be written\. Is a directory"):
         save_png(tmp_path / "folder.png", GREY_IMAGE)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.png"]
     with pytest.raises(ValueError, match=r"panel\.jpg.*\.png"):

@@ -27,7 +27,7 @@ LIBC, VERSION = platform.libc_ver()
 @pytest.mark.skipif(
     LIBC != "glibc" or tuple(map(int, VERSION.split("."))) < (2, 35), reason="glibc keeps such blocks from 2.35 on"
 )
-def test_the_memory_of_a_freed_tensor_is_used_again() -> None:
+def test_the_memory_of_a_freed_tensor_is_used_again():
     programs = (FAULTS.replace("KEPT", kept) for kept in ("True", "False"))
     kept, plain = (
         int(subprocess.run([sys.executable, "-c", program], check=True, capture_output=True).stdout)

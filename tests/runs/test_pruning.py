@@ -2,18 +2,18 @@
 
 import csv
 import json
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from depth_lightning.runs.pruning import PRUNED, MedianPruning
+from depth_lightning.runs.outcome import PRUNED
+from depth_lightning.runs.pruning import MedianPruning
 
 STEPS_PER_EPOCH = 3
 
 
-def write_run(folder: Path, values: list[float], finished: bool = True) -> None:
+def write_run(folder, values, finished=True):
     folder.mkdir()
     with (folder / "metrics.csv").open("w", newline="") as file:
         writer = csv.writer(file)
@@ -25,7 +25,7 @@ def write_run(folder: Path, values: list[float], finished: bool = True) -> None:
         (folder / "metrics.json").write_text("{}")
 
 
-def ended_after(callback: MedianPruning, values: list[float]) -> int | None:
+def ended_after(callback, values):
     """The epoch, from 0, after which the callback ends a run with these values."""
     trainer = SimpleNamespace(
         sanity_checking=False,
@@ -42,7 +42,7 @@ def ended_after(callback: MedianPruning, values: list[float]) -> int | None:
     return None
 
 
-def test_as_optunas_median_pruner(tmp_path: Path) -> None:
+def test_as_optunas_median_pruner(tmp_path):
     optuna = pytest.importorskip("optuna", reason="needs the extra sweep")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1)
@@ -71,7 +71,7 @@ def test_as_optunas_median_pruner(tmp_path: Path) -> None:
     assert 5 < sum(epoch is not None for epoch in ended) < 25
 
 
-def test_broken_and_unfinished_runs(tmp_path: Path) -> None:
+def test_broken_and_unfinished_runs(tmp_path):
     for number in range(3):
         write_run(tmp_path / f"unfinished{number}", [0.1, 0.1], finished=False)
     (tmp_path / "own").mkdir()

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
+from omegaconf import OmegaConf
 
 from depth_lightning.commands.train import train
 from depth_lightning.runs.resume import changes, checkpoint_to_resume, claim_folder
@@ -41,7 +43,7 @@ def test_auto_takes_the_newest_whole_one_and_names_the_others(compose_config, tm
 def test_a_torn_file_that_is_asked_for_is_named_with_one_that_is_whole(compose_config, tmp_path):
     previous = save(tmp_path / "previous.ckpt", 4)
     (tmp_path / "last.ckpt").write_bytes(b"")
-    with pytest.raises(ValueError, match=rf"last\.ckpt cannot be read.* {previous} is whole"):
+    with pytest.raises(ValueError, match=rf"checkpoint=.*last\.ckpt is empty\. {previous} is whole"):
         checkpoint_to_resume(compose_config("train", [f"checkpoint={tmp_path}/last.ckpt"], tmp_path))
 
 
@@ -87,6 +89,59 @@ def test_changes_that_decide_nothing_are_left_out():
     assert list(changes(known, moved)) == []
     other = {**moved, "loss": [1, 3], "model": {"encoder": "vits"}}
     assert list(changes(known, other)) == ["loss: [1, 2] → [1, 3]", "model: None → {'encoder': 'vits'}"]
+
+
+def test_callbacks_say_what_of_them_decides(compose_config):
+    """Every argument of every callback of conf/, changed, and every callback taken away."""
+    callbacks = compose_config("train", ["callbacks=[ema,early_stopping]"]).callbacks
+    callbacks = OmegaConf.to_container(callbacks, resolve=False)
+    decisive = {
+        "checkpoints": ["monitor", "mode"],
+        "step_seed": ["seed"],
+        "watch": ["jump_factor"],
+        "early_stopping": ["monitor", "mode", "patience"],
+        "ema": ["decay"],
+    }
+    for name, node in callbacks.items():
+        expected = decisive.get(name, [])
+        for argument in node.keys() - {"_target_"}:
+            changed = list(
+                changes({"callbacks": callbacks}, {"callbacks": {**callbacks, name: {**node, argument: "other"}}})
+            )
+            assert [change.partition(":")[0] for change in changed] == [f"callbacks.{name}.{argument}"] * (
+                argument in expected
+            )
+        without = {other: callbacks[other] for other in callbacks if other != name}
+        assert bool(list(changes({"callbacks": callbacks}, {"callbacks": without}))) == bool(expected), name
+        assert bool(list(changes({"callbacks": without}, {"callbacks": callbacks}))) == bool(expected), name
+
+
+class Quiet(Callback):
+    """A user's own, which says that it decides nothing."""
+
+    decisive = ()
+
+
+class Silent(Callback):
+    """A user's own, which does not say."""
+
+
+def test_a_callback_of_ones_own_decides_unless_it_says_otherwise():
+    quiet, silent = ({"_target_": f"{__name__}.{kind.__name__}", "n": 1} for kind in (Quiet, Silent))
+    for before, after, change in (
+        (quiet, {**quiet, "n": 2}, []),
+        (None, quiet, []),
+        (silent, {**silent, "n": 2}, ["callbacks.own.n: 1 → 2"]),
+        (None, silent, [f"callbacks.own: None → {silent}"]),
+    ):
+        assert list(changes({"callbacks": {"own": before}}, {"callbacks": {"own": after}})) == change
+
+
+def test_a_folder_has_no_module_imported_that_was_not_typed(tmp_path, monkeypatch):
+    (tmp_path / "a_strangers.py").write_text("raise AssertionError('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    node = {"_target_": "a_strangers.Callback"}
+    assert list(changes({"callbacks": {"own": node}}, {"callbacks": {}})) == [f"callbacks.own: {node} → None"]
 
 
 def test_a_finished_run_is_scored_again_and_not_trained(trained, small, compose_config):

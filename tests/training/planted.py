@@ -7,7 +7,7 @@ from lightning.pytorch.callbacks import Callback
 class BrokenImage(Callback):
     """Gives one process an image that is not finite, at one step."""
 
-    def __init__(self, step: int, rank: int) -> None:
+    def __init__(self, step, rank):
         self.step, self.rank = step, rank
 
     def on_train_batch_start(self, trainer, module, batch, index):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from depth_lightning.models import DepthAnythingV2
+from depth_lightning.settings import SettingError
 from depth_lightning.training.optimizer import adamw
 
 
@@ -25,16 +26,16 @@ def test_a_frozen_encoder_has_no_group():
 @pytest.mark.parametrize(
     "name, values, expected",
     [
-        ("lr", [-1e-5, 0, float("nan"), float("inf"), "fast", None], "a number above 0"),
-        ("head_lr_scale", [-2, 0.0, None], "a number above 0"),
-        ("weight_decay", [-0.1, float("nan"), "some"], "a number, 0 or above"),
-        ("betas", [(0.9,), (1.0, 0.999), (0.9, -0.1)], r"two numbers in \[0, 1\)"),
+        ("lr", [-1e-5, 0, float("nan"), float("inf"), 1e30, True, "fast", None], "a number above 0 and at most 1"),
+        ("head_lr_scale", [-2, 0.0, None], "a number above 0 and at most 1,000,000"),
+        ("weight_decay", [-0.1, float("nan"), "some"], "a number of at least 0 and at most 1,000"),
+        ("betas", [(0.9,), (1.0, 0.999), (0.9, -0.1), 0.9, "ab"], r"\[β1, β2\], from 0 to below 1"),
     ],
 )
 def test_values_that_cannot_be_right_are_named(name, values, expected):
     groups = DepthAnythingV2("tiny").parameter_groups()
     for value in values:
-        with pytest.raises(ValueError, match=rf"^optimizer\.{name} .*{expected}, found {re.escape(repr(value))}\.$"):
+        with pytest.raises(SettingError, match=rf"^{name} is {expected}, found {re.escape(repr(value))}\.$"):
             adamw(groups, **{name: value})
     assert adamw(groups, weight_decay=0.0, betas=(0.0, 0.999))
 

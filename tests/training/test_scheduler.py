@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from depth_lightning.settings import SettingError
 from depth_lightning.training.scheduler import constant, cosine, poly
 
 
@@ -41,11 +42,11 @@ def test_a_step_past_the_end_has_rate_zero():
 @pytest.mark.parametrize("schedule", [poly, cosine, constant])
 @pytest.mark.parametrize("warmup", [500, 1, -0.1, float("nan"), "long"])
 def test_warmup_is_a_share(schedule, warmup):
-    with pytest.raises(ValueError, match=rf"share of the run in \[0, 1\), found {warmup!r}"):
+    with pytest.raises(SettingError, match=rf"^warmup is a number of at least 0 and below 1, found {warmup!r}\.$"):
         schedule(0, 1000, warmup=warmup)
 
 
 @pytest.mark.parametrize("power", [-1, float("nan"), None])
 def test_power_is_not_negative(power):
-    with pytest.raises(ValueError, match=rf"^scheduler\.power .* found {power!r}"):
+    with pytest.raises(SettingError, match=rf"^power is a number of at least 0 and at most 100, found {power!r}\.$"):
         poly(0, 10, power=power)

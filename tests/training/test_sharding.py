@@ -10,7 +10,7 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from depth_lightning.models import DepthAnythingV2
 from depth_lightning.training.optimizer import adamw
-from depth_lightning.training.sharding import gather, is_sharded, shard, split, split_like, whole
+from depth_lightning.training.sharding import full_tensor, is_sharded, reshard, shard, shard_like, unshard
 
 OPTIONS = [{}, {"recompute_blocks": True}, {"freeze_encoder": True}]
 
@@ -29,10 +29,10 @@ def _step(network, images):
     optimizer = adamw(network.parameter_groups(), lr=1e-3)
     (network(images) ** 2).mean().backward()
     gradients = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
-    norm = whole(torch.nn.utils.get_total_norm(list(gradients.values()))).item()
-    gradients = {name: whole(gradient).clone() for name, gradient in gradients.items()}
+    norm = full_tensor(torch.nn.utils.get_total_norm(list(gradients.values()))).item()
+    gradients = {name: full_tensor(gradient).clone() for name, gradient in gradients.items()}
     optimizer.step()
-    return norm, gradients, {name: whole(p.detach()).clone() for name, p in network.named_parameters()}
+    return norm, gradients, {name: full_tensor(p.detach()).clone() for name, p in network.named_parameters()}
 
 
 def _worker(rank, folder):
@@ -47,11 +47,11 @@ def _worker(rank, folder):
         held = sum(p.to_local().numel() for p in network.parameters())
         found.append((*_step(network, own), held))
     before = {f"network.{name}": p for name, p in _network(**options).state_dict().items()}
-    network.load_state_dict({name.removeprefix("network."): p for name, p in split_like(network, before).items()})
-    gather(network)
+    network.load_state_dict({name.removeprefix("network."): p for name, p in shard_like(network, before).items()})
+    unshard(network)
     with torch.no_grad():
         predictions = [network(_images()[:1]) for _ in range(1 + 2 * rank)]  # nobody waits for anybody
-    split(network)
+    reshard(network)
     network(own).mean().backward()
     torch.save((found, predictions[-1]), folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()

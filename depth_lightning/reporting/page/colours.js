@@ -86,7 +86,7 @@ function roundTicks(low, high, most) {
   return ticks;
 }
 
-/** An element that says what the colours mean. */
+/** A bar of the colours with the values they stand for. */
 function scaleBar(label, colours, low, high, most, write) {
   const bar = element("div", { className: "scale" });
   const canvas = element("canvas", { width: 256, height: 1, role: "img", ariaLabel: `${label}: ${write(low)} to ${write(high)}` });

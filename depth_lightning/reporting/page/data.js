@@ -1,5 +1,5 @@
 "use strict";
-// What the page knows of its images, and their maps, which are decoded when they are looked at.
+// The images of the page; their maps are decoded when they come into view.
 
 const content = JSON.parse(document.getElementById("content").textContent);
 
@@ -23,7 +23,7 @@ async function inflate(packed) {
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
-/** Float32Array of a quantised map, NaN where it has no value; maps.py says how it is stored. */
+/** Float32Array of a quantised map, NaN where it has no value; maps.py describes the format. */
 async function decodeMap(base64, [low, step], count) {
   const planes = await inflate(bytes(base64));
   const values = new Float32Array(count);

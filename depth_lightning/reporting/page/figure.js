@@ -15,26 +15,22 @@ function valueText(value, step, unit) {
   return value === value ? `${value.toFixed(digitsOf(step))} ${unit}`.trim() : "none";
 }
 
-/** How far a stored value is from the one it stands for, at most. */
-function precisionText(step, unit) {
+/** The most by which a stored value is off. */
+function precisionText({ truth, prediction }, unit) {
+  const step = Math.max(truth, prediction);
   return unit ? `±${Number((500 * step).toPrecision(2))} mm` : `±${Number((step / 2).toPrecision(2))}`;
 }
 
-function describeImage(image, maps) {
-  const said = ["abs_rel", "rmse", "delta1", "affine_error", "ordinal_error", "valid_share", "scale", "shift"];
-  const values = content.columns
-    .map(({ name, label }, i) => [label, image.values[i], name])
-    .filter(([, value, name]) => value !== null && said.includes(name));
-  const numbers = values.map(([label, value]) => `${label} ${Number(value.toPrecision(4))}`).join(", ");
-  const kind = { metres: "metres", up_to_scale: "depth up to scale", disparity: "disparity up to scale and shift" }[image.kind];
-  const reduced = maps.height * maps.width < image.height * image.width ? ` of ${image.width} × ${image.height}` : "";
-  const steps = `truth ${precisionText(maps.steps.truth, image.unit)}, prediction ${precisionText(maps.steps.prediction, image.unit)}`;
-  const status = image.status === "scored" ? "" : ` Not scored: ${image.status.replaceAll("_", " ")}.`;
-  const crop = image.crop ? " What is scored lies in the dashed frame." : "";
-  return [
-    `${numbers || "no numbers"}.${status}`,
-    `Truth: ${kind}. ${content.ways[image.shownAs]} Stored: ${maps.width} × ${maps.height}${reduced} pixels, ${steps}.${crop}`,
-  ];
+/** What the caption gives beside the name of the image. */
+function describeImage(image) {
+  const shown = ["abs_rel", "rmse", "delta1", "affine_error", "ordinal_error", "valid_share", "scale", "shift"];
+  const numbers = content.columns
+    .map(({ name }, i) => [name, image.values[i]])
+    .filter(([name, value]) => value !== null && shown.includes(name))
+    .map(([name, value]) => `${name} ${valueOf(name, value)}`);
+  const kind = { metres: "", up_to_scale: "depth up to scale", disparity: "disparity up to scale and shift" }[image.kind];
+  const status = image.status === "scored" ? "" : `not scored: ${image.status.replaceAll("_", " ")}`;
+  return [sceneText(image), kind && `truth: ${kind}`, ...numbers, status].filter(Boolean).join(" · ");
 }
 
 /** The <figure> of an image; its maps are decoded first. */
@@ -45,13 +41,12 @@ async function buildFigure(index) {
   const view = { zoom: 1, x: 0.5, y: 0.5 };
   let mode = "side", spot = null, split = 0.5, surfaces = [];
 
-  const [numbers, circumstances] = describeImage(image, maps);
-  const name = element("b", { textContent: image.id });
-  const caption = element("figcaption", {}, name, image.scene ? ` · ${image.scene}` : "", ` · ${numbers}`, element("br"), circumstances);
+  const caption = element("figcaption", {}, element("b", { textContent: image.id }), ` · ${describeImage(image)}`);
+  if (content.ways.length > 1) caption.append(element("br"), content.ways[image.shownAs]);
   const body = element("div");
   const read = element("output", { className: "read" });
   read.setAttribute("aria-live", "polite");
-  const modes = { side: "Side by side", slider: "Slider", points: "Points" };
+  const modes = { side: "Side by side", slider: "Slider", points: "Point cloud" };
   const modeButtons = Object.entries(modes).map(([key, label]) => {
     const button = element("button", { type: "button", textContent: label });
     button.addEventListener("click", () => show(key));
@@ -74,7 +69,7 @@ async function buildFigure(index) {
     const [low, high] = image.scale;
     const write = (value) => Number(value.toPrecision(4)) + unit;
     const limit = 100 * content.errorLimit;
-    const what = image.kind === "disparity" ? "red: too near" : "red: too far";
+    const what = image.kind === "disparity" ? "blue: too far, red: too near" : "blue: too near, red: too far";
     return element(
       "div",
       { className: "scales" },
@@ -88,7 +83,10 @@ async function buildFigure(index) {
     const holes = maps.truth.some(Number.isNaN) ? "grey: no truth" : "";
     const dots = dotRadius(maps.truth, maps.width) ? "points drawn larger than they are" : "";
     const broken = maps.prediction.some(Number.isNaN) ? "green: not finite" : "";
-    return element("div", { className: "keys", textContent: [holes, dots, broken].filter(Boolean).join(", ") });
+    const crop = image.crop ? "dashed frame: the scored part" : "";
+    const reduced = maps.height * maps.width < image.height * image.width ? ` of ${image.width} × ${image.height}` : "";
+    const stored = `${maps.width} × ${maps.height}${reduced} pixels, ${precisionText(maps.steps, image.unit)}`;
+    return element("div", { className: "keys", textContent: [stored, crop, holes, dots, broken].filter(Boolean).join("; ") });
   }
 
   function show(chosen) {
@@ -108,7 +106,7 @@ async function buildFigure(index) {
       split = Number(range.value) / 100;
       draw();
     });
-    const wide = tile(["truth", "prediction"], "Truth, and right of the line the prediction");
+    const wide = tile(["truth", "prediction"], "Left of the line the truth, right of it the prediction");
     wide.classList.add("handle");
     return [element("label", { className: "tools" }, "truth", range, "prediction"), element("div", { className: "tiles wide" }, wide)];
   }

@@ -9,7 +9,7 @@ function buildNavigation() {
 
 function buildTheme() {
   const button = document.getElementById("theme");
-  const names = { "": "as the system", light: "light", dark: "dark" };
+  const names = { "": "system", light: "light", dark: "dark" };
   const set = (theme) => {
     if (theme) document.documentElement.dataset.theme = theme;
     else delete document.documentElement.dataset.theme;
@@ -37,6 +37,8 @@ function buildGroups() {
       buildFigure(Number(target.dataset.image)).then((figure) => target.replaceWith(figure));
     }
   }, { rootMargin: "400px" });
+  const pictures = document.getElementById("pictures");
+  if (content.ways.length === 1) pictures.querySelector(".note").prepend(`${content.ways[0]} `);
   for (const { title, images } of content.groups) {
     const group = element("section", {}, element("h3", { textContent: title }));
     for (const index of images) {
@@ -49,7 +51,19 @@ function buildGroups() {
       group.append(place);
       near.observe(place);
     }
-    document.getElementById("pictures").append(group);
+    pictures.append(group);
+  }
+}
+
+function buildMore() {
+  for (const button of document.querySelectorAll("button.more")) {
+    const rest = button.parentElement.querySelector("tbody[hidden]");
+    const label = button.textContent;
+    button.addEventListener("click", () => {
+      rest.hidden = !rest.hidden;
+      button.setAttribute("aria-expanded", !rest.hidden);
+      button.textContent = rest.hidden ? label : "Show fewer";
+    });
   }
 }
 
@@ -83,6 +97,7 @@ function buildViewer() {
 
 buildTheme();
 buildNavigation();
+buildMore();
 buildViewer();
 buildTable(openViewer);
 buildGroups();

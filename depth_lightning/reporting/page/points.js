@@ -17,11 +17,11 @@ const POINTS_FRAGMENT = `
 precision mediump float; varying vec3 shade;
 void main() { gl_FragColor = vec4(shade, 1.0); }`;
 
-/** An element with the points of a decoded image, and what chooses among them; a text where there can be none. */
+/** An element with the points of a decoded image and the controls for them; a text where there is no point cloud. */
 function pointCloud(image, maps) {
   const root = element("div", { className: "points" });
   if (image.kind === "disparity") {
-    root.append(element("p", { textContent: "The truth is disparity up to scale and shift, which has no shape in space: there is no point cloud to show." }));
+    root.append(element("p", { textContent: "No point cloud: disparity up to scale and shift has no shape in space." }));
     return root;
   }
   const canvas = element("canvas", { tabIndex: 0 });
@@ -29,15 +29,15 @@ function pointCloud(image, maps) {
   canvas.setAttribute("aria-label", `Point cloud of ${image.id}: arrow keys turn it, + and − bring it nearer or farther`);
   const gl = canvas.getContext("webgl", { antialias: false, preserveDrawingBuffer: true });
   if (!gl) {
-    root.append(element("p", { textContent: "The point cloud needs WebGL, which this browser does not offer or has turned off." }));
+    root.append(element("p", { textContent: "The point cloud needs WebGL, which this browser lacks or has turned off." }));
     return root;
   }
   const what = element("select", { ariaLabel: "Points of" });
   for (const name of ["prediction", "truth", "both: truth blue, prediction orange"]) what.append(element("option", { textContent: name, value: name.split(":")[0] }));
   const across = element("input", { type: "number", min: 10, max: 150, value: 60, ariaLabel: "Horizontal field of view in degrees" });
-  const tools = element("div", { className: "tools" }, what, element("label", {}, "camera’s field of view", across, "° across"));
+  const tools = element("div", { className: "tools" }, what, element("label", {}, "horizontal field of view", across, "°"));
   const unit = image.unit ? "" : " Its size is unknown: the truth is up to scale.";
-  root.append(tools, canvas, element("p", { textContent: `Drag or use the arrow keys to turn it, the wheel or + and − to come nearer. The field of view is assumed, not known.${unit}` }));
+  root.append(tools, canvas, element("p", { textContent: `Drag or use the arrow keys to turn it; the wheel or + and − bring it nearer or farther. The field of view is assumed.${unit}` }));
 
   const program = gl.createProgram();
   for (const [type, source] of [[gl.VERTEX_SHADER, POINTS_VERTEX], [gl.FRAGMENT_SHADER, POINTS_FRAGMENT]]) {

@@ -8,7 +8,12 @@ from lightning.pytorch.callbacks import Callback
 
 
 class LearningRates(Callback):
-    """Logs every group's learning rate under lr/<group>."""
+    """Logs every group's learning rate under lr/<group>, in the row of the step that uses it.
+
+    Lightning's LearningRateMonitor adds rows of its own, under the optimizer's name, and ends a run without loggers.
+    """
+
+    decisive = ()
 
     def on_train_batch_start(self, trainer: lightning.Trainer, module: Any, batch: Any, batch_index: int) -> None:
         """Log the rates that the coming step uses."""

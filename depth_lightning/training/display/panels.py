@@ -8,10 +8,12 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 
+from depth_lightning.data.sampling import evenly_spread
 from depth_lightning.reporting.loggers import log_image
 from depth_lightning.reporting.panels import draw_panel, save_png, stack_panels
 from depth_lightning.sample import DepthDataset, DepthKind, DepthSample, collate
 from depth_lightning.settings import whole_number
+from depth_lightning.training.like_truth import like_truth
 from depth_lightning.training.module import DepthModule
 
 
@@ -25,6 +27,8 @@ class Panels(Callback):
         images: how many, spread evenly over the validation set.
         every_n_epochs: draw after every n-th epoch's validation.
     """
+
+    decisive = ()
 
     def __init__(self, images: int = 4, every_n_epochs: int = 1) -> None:
         without = " Without the pictures: ~callbacks.panels"
@@ -49,8 +53,7 @@ def validated_epoch(trainer: lightning.Trainer) -> bool:
 
 def draw_panels(module: DepthModule, data: DepthDataset, images: int) -> np.ndarray:
     """The panels of a few of `data`'s transformed samples, spread evenly, one below the other."""
-    chosen = np.linspace(0, len(data) - 1, min(images, len(data))).round().astype(int)
-    return stack_panels([sample_panel(module, data[int(index)]) for index in chosen])
+    return stack_panels([sample_panel(module, data[index]) for index in evenly_spread(range(len(data)), images)])
 
 
 def sample_panel(module: DepthModule, sample: DepthSample) -> np.ndarray:
@@ -60,7 +63,7 @@ def sample_panel(module: DepthModule, sample: DepthSample) -> np.ndarray:
     module.eval()
     with torch.no_grad(), module.trainer.precision_plugin.val_step_context():
         given = module.predict_batch(batch).float()
-        prediction = module.like_truth(given, batch.target, batch.mask, sample.kind).depth
+        prediction = like_truth(module.network, given, batch.target, batch.mask, sample.kind).depth
     module.train(was_training)
     return draw_panel(
         (sample.image.clip(0, 1) * 255).round().astype(np.uint8),

@@ -29,6 +29,9 @@ def progress() -> Callback:
     return TerminalProgress() if sys.stdout.isatty() and not in_notebook else PlainProgress()
 
 
+progress.decisive = ()  # type: ignore[attr-defined]
+
+
 class Pace:
     """The time that is left of a run, from the steps that this process has seen, with their validations."""
 
@@ -74,6 +77,8 @@ class PlainProgress(Callback):
         every_seconds: how often a line is written within an epoch.
     """
 
+    decisive = ()
+
     def __init__(self, every_seconds: float = 30.0) -> None:
         self.every_seconds = every_seconds
         self._last = 0.0
@@ -99,22 +104,25 @@ class PlainProgress(Callback):
 
 
 def _validation(trainer: lightning.Trainer) -> str:
-    found = {name: trainer.callback_metrics.get(f"val/{name}") for name in HEADLINE}
-    numbers = ", ".join(f"{name} {value:.4f}" for name, value in found.items() if value is not None)
+    values = {name: trainer.callback_metrics.get(f"val/{name}") for name in HEADLINE}
+    numbers = ", ".join(f"{name} {value:.4f}" for name, value in values.items() if value is not None)
     return f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}: val {numbers}"
 
 
 class TerminalProgress(ProgressBar):
     """A bar over the epoch with loss, last validation, speed and the time left of the run; messages scroll above it.
 
-    The numbers change when Lightning logs, so that the bar never waits for the device.
+    The numbers change when Lightning logs, so that the bar never waits for the device. Lightning's RichProgressBar does
+    at every step, knows the time left of an epoch alone, and has a thread, whose lock a forked worker may inherit.
     """
+
+    decisive = ()
 
     def __init__(self) -> None:
         super().__init__()
         self._shown: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
-        self._said = ""
+        self._status = ""
         self._refreshed = 0.0
         self._enabled = True
 
@@ -135,8 +143,8 @@ class TerminalProgress(ProgressBar):
         """Move on."""
         batch_index = args[2]
         if self._enabled and logs_step(trainer, batch_index):
-            self._said = f"{state(trainer)}, {clock(self._pace.left_s(trainer))} left"
-        self._advance("train", batch_index + 1, self._said)
+            self._status = f"{state(trainer)}, {clock(self._pace.left_s(trainer))} left"
+        self._advance("train", batch_index + 1, self._status)
 
     def on_validation_start(self, trainer: lightning.Trainer, module: Any) -> None:
         """Begin a bar below."""
@@ -176,13 +184,14 @@ class TerminalProgress(ProgressBar):
         assert self._shown is not None
         self._end(name)
         known = total if math.isfinite(total) else None
-        self._tasks[name] = self._shown.add_task(description, total=known, said=self._said if name == "train" else "")
+        status = self._status if name == "train" else ""
+        self._tasks[name] = self._shown.add_task(description, total=known, status=status)
         self._shown.refresh()
 
-    def _advance(self, name: str, completed: int, said: str = "") -> None:
+    def _advance(self, name: str, completed: int, status: str = "") -> None:
         if self._shown is None or name not in self._tasks:
             return
-        self._shown.update(self._tasks[name], completed=completed, said=said)
+        self._shown.update(self._tasks[name], completed=completed, status=status)
         if time.monotonic() - self._refreshed >= REFRESH_S:
             self._refreshed = time.monotonic()
             self._shown.refresh()
@@ -197,7 +206,7 @@ class TerminalProgress(ProgressBar):
             TextColumn("{task.description}"),
             BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=8)),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[said]}", table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[status]}", table_column=Column(no_wrap=True)),
             console=Console(),
             auto_refresh=False,
             expand=True,

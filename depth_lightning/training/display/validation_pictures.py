@@ -14,6 +14,7 @@ from depth_lightning.reporting.panels import save_png, stack_panels
 from depth_lightning.sample import DepthBatch, DepthKind
 from depth_lightning.settings import whole_number
 from depth_lightning.training.display.panels import sample_panel, validated_epoch
+from depth_lightning.training.like_truth import like_truth
 from depth_lightning.training.module import DepthModule
 from depth_lightning.training.prediction_observer import PredictionObserver
 
@@ -41,9 +42,9 @@ class DepthHistogram(PredictionObserver):
     def see(self, module: DepthModule, batch: DepthBatch, prediction: Tensor) -> None:
         """Count the batch."""
         for image, kind in enumerate(batch.kind):
-            one = slice(image, image + 1)
-            target, mask = batch.target[one], batch.mask[one]
-            fitted = module.like_truth(prediction[one].float(), target, mask, kind).depth
+            single = slice(image, image + 1)
+            target, mask = batch.target[single], batch.mask[single]
+            fitted = like_truth(module.network, prediction[single].float(), target, mask, kind).depth
             if kind == DepthKind.METRES:
                 valid = module.metrics.protocol.valid(target, mask)
                 count_pixels(self._counts["val/depth_histogram"], target, fitted, valid, _limit_m(module))
@@ -148,6 +149,6 @@ def _in_order(trainer: lightning.Trainer, ids: list[str]) -> list[str]:
     """The ids of all processes as they lie in the data set, which `EvaluationSampler` deals out in turn."""
     if trainer.world_size == 1:
         return ids
-    found: list[list[str]] = [[] for _ in range(trainer.world_size)]
-    torch.distributed.all_gather_object(found, ids)
-    return [part[turn] for turn in range(len(found[0])) for part in found if turn < len(part)]
+    shares: list[list[str]] = [[] for _ in range(trainer.world_size)]
+    torch.distributed.all_gather_object(shares, ids)
+    return [part[turn] for turn in range(len(shares[0])) for part in shares if turn < len(part)]

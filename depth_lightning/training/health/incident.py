@@ -8,7 +8,6 @@ pictures/<n>_<image>.png   image | truth | prediction | error; what is not finit
 
 import json
 import math
-import os
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
@@ -19,15 +18,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
-from depth_lightning.metrics.alignment import fit_scale_shift
+from depth_lightning.atomic import atomically
 from depth_lightning.models import DepthAnythingV2
 from depth_lightning.reporting.colour import NOT_FINITE
 from depth_lightning.reporting.panels import draw_panel, save_png
 from depth_lightning.sample import DepthBatch, DepthKind
 from depth_lightning.training.health.inspection import Findings
+from depth_lightning.training.like_truth import like_truth
 
 SPARE_BYTES = 2 * 1024**3
 """Room on the disk that a record leaves: checkpoints need it more."""
@@ -99,15 +99,14 @@ def write_incident(
     """
     if folder.exists():
         raise FileExistsError(f"{folder} exists; remove it, or give another path.")
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}")
-    aside.mkdir(parents=True)
-    try:
+    with atomically(folder) as aside:
+        aside.mkdir()
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-        save_file(weights, aside / "weights.safetensors")
+        (aside / "weights.safetensors").write_bytes(save(weights))
         described = []
         for number, (batch, prediction) in enumerate(zip(batches, predictions, strict=True)):
             exact = {name: getattr(batch, name).cpu().contiguous() for name in ("image", "target", "mask")}
-            save_file(exact, aside / f"batch_{number}.safetensors")
+            (aside / f"batch_{number}.safetensors").write_bytes(save(exact))
             kinds = [kind.name.lower() for kind in batch.kind]
             described.append({"id": batch.id, "scene": batch.scene, "kind": kinds, "seed": batch.seed})
             for index, picture in enumerate(_pictures(network, batch, prediction)):
@@ -123,9 +122,6 @@ def write_incident(
         }
         text = json.dumps(_spelt(content), indent=2, ensure_ascii=False, allow_nan=False)
         (aside / "incident.json").write_text(text + "\n", encoding="utf-8")
-        aside.rename(folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def read_incident(folder: Path) -> Incident:
@@ -148,12 +144,12 @@ def read_incident(folder: Path) -> Incident:
         batches = [
             DepthBatch(
                 **load_file(folder / f"batch_{number}.safetensors"),
-                kind=tuple(DepthKind[kind.upper()] for kind in said["kind"]),
-                id=tuple(said["id"]),
-                scene=tuple(said["scene"]),
-                seed=tuple(said["seed"]),
+                kind=tuple(DepthKind[kind.upper()] for kind in names["kind"]),
+                id=tuple(names["id"]),
+                scene=tuple(names["scene"]),
+                seed=tuple(names["seed"]),
             )
-            for number, said in enumerate(content["batches"])
+            for number, names in enumerate(content["batches"])
         ]
     except (json.JSONDecodeError, KeyError, TypeError, SafetensorError) as error:
         raise ValueError(f"{folder} cannot be read: one of its files is torn or was changed ({error}).") from error
@@ -188,21 +184,13 @@ def _as_picture(image: Tensor) -> np.ndarray:
 
 
 def _in_unit_of_truth(network: DepthAnythingV2, batch: DepthBatch, prediction: Tensor) -> Tensor:
-    """Predictions that a picture can show beside their truth; where no fit is to be had, as they are."""
-    shown = prediction.clone()
-    for index, kind in enumerate(batch.kind):
-        if network.output == "metric" and kind != DepthKind.DISPARITY:
-            continue
-        target, mask = batch.target[index : index + 1], batch.mask[index : index + 1]
-        is_disparity = kind == DepthKind.DISPARITY
-        disparity = prediction[index : index + 1] if network.output == "relative" else 1 / prediction[index : index + 1]
-        truth = target if is_disparity else torch.where(mask, 1 / target, 0)
-        usable = mask & truth.isfinite() & disparity.isfinite()
-        scale, shift, _ = fit_scale_shift(disparity, truth, usable)
-        fitted = scale[:, None, None] * disparity + shift[:, None, None]
-        floor = truth.masked_fill(~usable, torch.inf).amin()
-        shown[index] = (fitted if is_disparity else 1 / fitted.clamp(min=float(floor)))[0]
-    return shown
+    """Predictions that a picture can show beside their truth, fitted where both are finite."""
+    usable = batch.mask & batch.target.isfinite() & prediction.isfinite()
+    fitted = [
+        like_truth(network, prediction[one], batch.target[one], usable[one], kind).depth
+        for one, kind in ((slice(index, index + 1), kind) for index, kind in enumerate(batch.kind))
+    ]
+    return torch.cat(fitted)
 
 
 def _spelt(value: Any) -> Any:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from depth_lightning.models import DepthAnythingV2, normalize
 from depth_lightning.sample import DepthBatch, DepthKind
-from depth_lightning.training.health.isolation import mixed_precision, no_trace
+from depth_lightning.training.health.isolation import isolated, mixed_precision
 from depth_lightning.training.objective import Objective
 
 SATURATED = 1e-3
@@ -43,23 +43,23 @@ class Findings:
         return _all_finite(self.losses) and _all_finite(self.gradient_norms.values())
 
     def origin(self) -> list[str]:
-        """Where it starts, in sentences; what comes first is the cause of what comes after."""
-        said = []
+        """Where it starts, in lines; what comes first is the cause of what comes after."""
+        lines = []
         if self.weights_not_finite:
             name, count = next(iter(self.weights_not_finite.items()))
             others = len(self.weights_not_finite) - 1
-            said.append(
+            lines.append(
                 f"Before the step, {count:,} values of {name} are not finite already"
                 + (f", and values of {others} other tensors of the network." if others else ".")
             )
-        said += self.inputs_not_finite
+        lines += self.inputs_not_finite
         if self.first_output:
-            said.append(f"The forward pass is finite up to {self.first_output}.")
+            lines.append(f"The forward pass is finite up to {self.first_output}.")
         elif not _all_finite(self.losses):
-            said.append("The predictions are finite, and the loss is not.")
+            lines.append("The predictions are finite, and the loss is not.")
         elif self.first_gradient:
-            said.append(f"The loss is finite, and the gradient is not, from {self.first_gradient} backwards.")
-        return said or ["Everything is finite: weights, images, targets, every module's output, loss and gradients."]
+            lines.append(f"The loss is finite, and the gradient is not, from {self.first_gradient} backwards.")
+        return lines or ["Everything is finite: weights, images, targets, every module's output, loss and gradients."]
 
 
 def inspect_step(
@@ -81,24 +81,24 @@ def inspect_step(
         precision: the trainer's.
         loss_scale: what the loss is multiplied by before the backward pass, in fp16.
     """
-    found, predictions = Findings(), []
+    findings, predictions = Findings(), []
     for name, tensor in network.state_dict().items():
         if broken := _not_finite(tensor):
-            found.weights_not_finite[name] = broken
+            findings.weights_not_finite[name] = broken
     trainable = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
     sums: dict[str, Tensor] = {}
-    with no_trace(network), _watched(network, found):
+    with isolated(network), _watched(network, findings):
         network.train()
         for number, batch in enumerate(batches):
-            found.inputs_not_finite += _broken_inputs(batch, number if len(batches) > 1 else None)
+            findings.inputs_not_finite += _broken_inputs(batch, number if len(batches) > 1 else None)
             with mixed_precision(precision, batch.image.device):
                 prediction = network(normalize(batch.image))
                 terms = objective.by_kind(prediction, batch.target, batch.mask, batch.kind)
                 loss = objective.weighed(terms, batch.kind)
-            found.losses.append(loss.item())
-            found.terms.append({kind.name.lower(): term.item() for kind, term in terms.items()})
-            found.valid_pixels.append(batch.mask.sum(dim=(1, 2)).tolist())
-            found.saturated.append(saturated_share(network, prediction.detach()).tolist())
+            findings.losses.append(loss.item())
+            findings.terms.append({kind.name.lower(): term.item() for kind, term in terms.items()})
+            findings.valid_pixels.append(batch.mask.sum(dim=(1, 2)).tolist())
+            findings.saturated.append(saturated_share(network, prediction.detach()).tolist())
             gradients = torch.autograd.grad(
                 loss * (loss_scale / len(batches)), list(trainable.values()), allow_unused=True
             )
@@ -106,8 +106,8 @@ def inspect_step(
                 if gradient is not None:
                     sums[name] = sums[name] + gradient if name in sums else gradient
             predictions.append(prediction.detach().float())
-    found.gradient_norms = {name: gradient.float().norm().item() / loss_scale for name, gradient in sums.items()}
-    return found, predictions
+    findings.gradient_norms = {name: gradient.float().norm().item() / loss_scale for name, gradient in sums.items()}
+    return findings, predictions
 
 
 def saturated_share(network: DepthAnythingV2, prediction: Tensor) -> Tensor:
@@ -121,7 +121,7 @@ def saturated_share(network: DepthAnythingV2, prediction: Tensor) -> Tensor:
 
 
 @contextmanager
-def _watched(network: nn.Module, found: Findings) -> Iterator[None]:
+def _watched(network: nn.Module, findings: Findings) -> Iterator[None]:
     """Note the first output and the first gradient that are not finite."""
 
     def look(name: str) -> Callable[[nn.Module, Any, Any], None]:
@@ -130,10 +130,10 @@ def _watched(network: nn.Module, found: Findings) -> Iterator[None]:
             for tensor in output if isinstance(output, list | tuple) else [output]:
                 if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
                     continue
-                if found.first_output is None and (broken := _not_finite(tensor)):
-                    found.first_output = f"{place}: {broken:,} of its {tensor.numel():,} values are not"
+                if findings.first_output is None and (broken := _not_finite(tensor)):
+                    findings.first_output = f"{place}: {broken:,} of its {tensor.numel():,} values are not"
                 if tensor.requires_grad:
-                    tensor.register_hook(_gradient_hook(found, place))  # type: ignore[no-untyped-call]
+                    tensor.register_hook(_gradient_hook(findings, place))  # type: ignore[no-untyped-call]
 
         return hook
 
@@ -145,26 +145,26 @@ def _watched(network: nn.Module, found: Findings) -> Iterator[None]:
             handle.remove()
 
 
-def _gradient_hook(found: Findings, place: str) -> Callable[[Tensor], None]:
+def _gradient_hook(findings: Findings, place: str) -> Callable[[Tensor], None]:
     def hook(gradient: Tensor) -> None:
-        if found.first_gradient is None and _not_finite(gradient):
-            found.first_gradient = place
+        if findings.first_gradient is None and _not_finite(gradient):
+            findings.first_gradient = place
 
     return hook
 
 
 def _broken_inputs(batch: DepthBatch, number: int | None) -> list[str]:
-    said = []
+    problems = []
     where = "" if number is None else f" (batch {number})"
     for index, (name, kind) in enumerate(zip(batch.id, batch.kind, strict=True)):
         target = batch.target[index][batch.mask[index]]
         if batch.image.is_floating_point() and (broken := _not_finite(batch.image[index])):
-            said.append(f"{name}{where}: {broken:,} values of the image are not finite.")
+            problems.append(f"{name}{where}: {broken:,} values of the image are not finite.")
         if broken := _not_finite(target):
-            said.append(f"{name}{where}: {broken:,} of {target.numel():,} valid targets are not finite.")
+            problems.append(f"{name}{where}: {broken:,} of {target.numel():,} valid targets are not finite.")
         if kind != DepthKind.DISPARITY and (negative := int((target <= 0).sum())):
-            said.append(f"{name}{where}: {negative:,} of {target.numel():,} valid targets are not above 0.")
-    return said
+            problems.append(f"{name}{where}: {negative:,} of {target.numel():,} valid targets are not above 0.")
+    return problems
 
 
 def _not_finite(tensor: Tensor) -> int:

@@ -11,7 +11,7 @@ _MIXED = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
 
 
 @contextmanager
-def no_trace(network: nn.Module) -> Iterator[None]:
+def isolated(network: nn.Module) -> Iterator[None]:
     """Inside, gradients are enabled and nothing is compiled; after it, all but parameters is what it was.
 
     That is, random generators, buffers and training modes.
@@ -22,7 +22,8 @@ def no_trace(network: nn.Module) -> Iterator[None]:
     modes = {module: module.training for module in network.modules()}
     buffers = {buffer: buffer.clone() for buffer in network.buffers()}
     try:
-        with torch.inference_mode(False), torch.enable_grad(), isolate_rng(), _eager(network):
+        # A compiled network would be compiled again for batches of another size, and passes over its modules' hooks.
+        with torch.inference_mode(False), torch.enable_grad(), isolate_rng(), torch.compiler.set_stance("force_eager"):
             yield
     finally:
         for module, training in modes.items():
@@ -30,12 +31,6 @@ def no_trace(network: nn.Module) -> Iterator[None]:
         with torch.no_grad():
             for buffer, before in buffers.items():
                 buffer.copy_(before)
-
-
-def _eager(network: nn.Module) -> AbstractContextManager[object]:
-    """Batches of another size would be compiled for, and a compiled network passes over its modules' hooks."""
-    compiled = network._compiled_call_impl is not None  # asked first: importing the compiler takes seconds
-    return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
 
 
 def mixed_precision(precision: str, device: torch.device) -> AbstractContextManager[object]:

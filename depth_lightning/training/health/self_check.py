@@ -16,10 +16,11 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+from depth_lightning.data.sampling import evenly_spread
 from depth_lightning.models import LoadReport, normalize
 from depth_lightning.sample import DepthBatch, DepthKind, DepthSample, collate
 from depth_lightning.training.health.inspection import Findings, inspect_step
-from depth_lightning.training.health.isolation import mixed_precision, no_trace
+from depth_lightning.training.health.isolation import isolated, mixed_precision
 from depth_lightning.training.module import DepthModule
 from depth_lightning.training.sharding import is_sharded
 
@@ -69,8 +70,8 @@ class SelfCheck(Callback):
         if trainer.is_global_zero:
             try:
                 self._check(trainer, module)
-            except (ValueError, OSError) as found:
-                error = found
+            except (ValueError, OSError) as problem:
+                error = problem
         failed = trainer.strategy.broadcast(error is not None)
         if error is not None:
             raise error
@@ -147,15 +148,15 @@ def _targets(page: Page, module: DepthModule, samples: Sequence[DepthSample]) ->
     if module.network.output == "metric" and metres.size:
         beyond = float((metres > most).mean())
         line += f", {100 * beyond:.1f} % of the metres beyond model.max_depth={most:g}"
-        told = (
+        message = (
             f"{100 * beyond:.0f} % of the targets are beyond model.max_depth={most:g}, the most that the network "
             f"gives; their median is {middle}. Is the data's unit metres (data.depth_scale: stored units per metre)? "
             "If it is, choose a larger model.max_depth."
         )
         if beyond > 0.9:
-            page.problems.append(told)
+            page.problems.append(message)
         elif beyond > 0.2:
-            page.warnings.append(told)
+            page.warnings.append(message)
         elif np.percentile(metres, 98) < most / 50:
             page.warnings.append(
                 f"98 % of the targets are below {high}, a fiftieth of model.max_depth={most:g}. Is the data's unit "
@@ -183,7 +184,7 @@ def _gradients(page: Page, module: DepthModule, findings: Findings) -> None:
 def _outputs(page: Page, module: DepthModule, batch: DepthBatch, findings: Findings, precision: str) -> None:
     network, objective = module.network, module.objective
     assert objective is not None
-    with no_trace(network), torch.no_grad(), mixed_precision(precision, batch.image.device):
+    with isolated(network), torch.no_grad(), mixed_precision(precision, batch.image.device):
         network.eval()
         prediction = network(normalize(batch.image))
         evaluated = objective(prediction, batch.target, batch.mask, batch.kind).item()
@@ -215,14 +216,14 @@ def _zero_shot(
 ) -> None:
     if loaded is None or loaded.init != "all":
         return
-    found = []
-    with no_trace(module.network), torch.no_grad():
+    correlations = []
+    with isolated(module.network), torch.no_grad():
         module.network.eval()
         for batch in validation:
             with mixed_precision(precision, batch.image.device):
                 prediction = module.predict_batch(batch).float()
-            found.append(_correlation(module, batch, prediction))
-    finite = [value for value in found if np.isfinite(value)]
+            correlations.append(_correlation(module, batch, prediction))
+    finite = [value for value in correlations if np.isfinite(value)]
     if not finite:
         page.warnings.append("The loaded weights could not be tried on validation images: none has truth that varies.")
         return
@@ -230,15 +231,15 @@ def _zero_shot(
     page.lines.append(
         f"zero-shot: correlation {mean:.2f} with the truth, averaged over {len(finite)} validation images"
     )
-    told = (
+    message = (
         f"Before any training, the loaded weights' predictions have a correlation of {mean:.2f} with the truth; "
         "released weights have 0.9 on most data. Is the truth what data.kind says, depth or disparity, and that of its "
         "image?"
     )
     if mean < 0:
-        page.problems.append(told)
+        page.problems.append(message)
     elif mean < 0.5:
-        page.warnings.append(told)
+        page.warnings.append(message)
 
 
 def _correlation(module: DepthModule, batch: DepthBatch, prediction: Tensor) -> float:
@@ -256,8 +257,7 @@ def _count(parameters: Iterable[Tensor]) -> int:
 
 def _spread(data: Sequence[DepthSample], count: int) -> list[DepthSample]:
     """Samples spread evenly over the data."""
-    chosen = np.linspace(0, len(data) - 1, min(count, len(data))).round().astype(int)
-    return [data[int(index)] for index in chosen]
+    return [data[index] for index in evenly_spread(range(len(data)), count)]
 
 
 def _on_device(module: DepthModule, samples: list[DepthSample]) -> DepthBatch:

@@ -14,6 +14,7 @@ import logging
 import math
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast, get_args
 
@@ -26,10 +27,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from depth_lightning.sample import DepthBatch
+from depth_lightning.settings import number, one_of, optional, text, whole_number
 from depth_lightning.training.health.incident import Circumstances, replay_command, room_for, write_incident
 from depth_lightning.training.health.inspection import Findings, inspect_step
 from depth_lightning.training.module import DepthModule
-from depth_lightning.training.sharding import is_sharded, whole
+from depth_lightning.training.sharding import full_tensor, is_sharded
 
 log = logging.getLogger(__name__)
 OnBadStep = Literal["skip", "stop"]
@@ -81,8 +83,10 @@ class Watch(Callback):
         max_incidents: how many are recorded in `folder`; each takes the room of the weights.
 
     Raises:
-        ValueError: an argument is out of range.
+        SettingError: an argument is out of range.
     """
+
+    decisive = ("jump_factor", "window")  # a run that on_bad_step=stop ended may go on without the step
 
     def __init__(
         self,
@@ -92,19 +96,12 @@ class Watch(Callback):
         window: int = 100,
         max_incidents: int = 3,
     ) -> None:
-        if on_bad_step not in get_args(OnBadStep):
-            raise ValueError(f"watch.on_bad_step is skip or stop, found {on_bad_step!r}.")
-        if jump_factor is not None and not jump_factor > 1:
-            raise ValueError(f"watch.jump_factor is above 1, or null for no test; found {jump_factor!r}.")
-        if window < MIN_HISTORY or max_incidents < 0:
-            raise ValueError(
-                f"watch.window is {MIN_HISTORY} steps or more and watch.max_incidents not negative; "
-                f"found {window} and {max_incidents}."
-            )
-        self.folder = Path(folder)
-        self.on_bad_step, self.jump_factor, self.window, self.max_incidents = (
-            on_bad_step, jump_factor, window, max_incidents,
-        )  # fmt: skip
+        self.folder = Path(text("folder", folder, "a path"))
+        self.on_bad_step = one_of("on_bad_step", on_bad_step, get_args(OnBadStep))
+        above_1 = partial(number, above=1, otherwise=" null: no loss counts as a jump.")
+        self.jump_factor = optional("jump_factor", jump_factor, above_1)
+        self.window = whole_number("window", window, least=MIN_HISTORY)
+        self.max_incidents = whole_number("max_incidents", max_incidents, least=0)
         self._history = torch.full((window,), torch.nan)
         """Of the last losses; NaN where there is none, or one that was not finite."""
         self._seen = 0
@@ -162,7 +159,7 @@ class Watch(Callback):
         loss = trainer.strategy.reduce(own_loss.clone(), reduce_op="mean")
         assert isinstance(loss, Tensor)
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        norm = whole(torch.nn.utils.get_total_norm(gradients)).float()
+        norm = full_tensor(torch.nn.utils.get_total_norm(gradients)).float()
         module.log("train/gradient_norm", norm, batch_size=1)
         self._history = self._history.to(loss.device)
         median = self._history.nanmedian() if self._seen >= MIN_HISTORY else torch.full_like(loss, torch.nan)
@@ -198,17 +195,17 @@ class Watch(Callback):
             _GRADIENT: f"the loss is {loss:.4g}, and its gradient is not finite",
             _JUMP: f"the loss is {loss:.4g}, {loss / median:.0f} times the median of the steps before, {median:.4g}",
         }[int(verdict)]
-        said = self._record(trainer, module, step, reason, loss, norm, median)
+        report = self._record(trainer, module, step, reason, loss, norm, median)
         too_many = len(self._skipped) > MAX_SKIPPED_SHARE * self.window
         if self.on_bad_step == "skip" and not too_many:
-            rank_zero_only(log.warning)(f"Step {step.step} is skipped: {reason}.{said}")
+            rank_zero_only(log.warning)(f"Step {step.step} is skipped: {reason}.{report}")
             return True
         if trainer.global_rank:
             sys.exit(1)  # one process says why
         why = f"{len(self._skipped)} of the last {self.window} steps went wrong, this one because " if too_many else ""
         hint = "" if too_many else " callbacks.watch.on_bad_step=skip goes on without it."
         raise StoppedByWatchError(
-            f"The run ends at step {step.step}: {why}{reason}. The weights are those from before it.{hint}{said}"
+            f"The run ends at step {step.step}: {why}{reason}. The weights are those from before it.{hint}{report}"
         )
 
     def _record(
@@ -234,7 +231,7 @@ class Watch(Callback):
             predictions = [torch.full_like(batch.target, torch.nan) for batch in step.batches]
         losses = _of_all(trainer, step.own_loss)
         culprit = _culprit(losses, _of_all(trainer, torch.tensor(float(findings.finite))))
-        said = ""
+        report = ""
         if trainer.global_rank == culprit:
             circumstances = Circumstances(
                 reason=reason,
@@ -252,9 +249,9 @@ class Watch(Callback):
                 device=str(module.device),
             )
             outcome = self._write(circumstances, findings, module, step.batches, predictions)
-            said = "".join(f"\n  {sentence}" for sentence in (*findings.origin(), outcome))
+            report = "".join(f"\n  {sentence}" for sentence in (*findings.origin(), outcome))
         # The others wait for it: the end of a process ends them all, and would tear the record.
-        return trainer.strategy.broadcast(said, src=culprit)
+        return trainer.strategy.broadcast(report, src=culprit)
 
     def _write(
         self,

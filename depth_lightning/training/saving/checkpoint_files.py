@@ -1,55 +1,47 @@
 """Checkpoints on the disk: written aside and renamed, so that a file under its name is whole; checked when read."""
 
-import errno
 import io
 import os
-import pickle
 import shutil
-import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
+from depth_lightning.atomic import atomically, flush, write_bytes
+from depth_lightning.models.torch_files import (
+    END_OF_PARTS,
+    INDEX_OF_PARTS,
+    CheckpointError,
+    NotARunError,
+    read_run,
+    refuse_parts,
+)
+
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
-INDEX_OF_PARTS, END_OF_PARTS = ".metadata", "meta.pt"
-"""Of a checkpoint that is a folder, to which every process of trainer=fsdp wrote its part; written in this order."""
 
 
 class WholeFiles(TorchCheckpointIO):
     """Lightning's files, each of them complete or not there at all, after a crash of the machine too."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write aside, and rename once every byte is on the disk.
+        """Write a file.
 
         Raises:
             OSError: there is no room, or the folder cannot be written; what was there before is untouched.
         """
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f"{path.name}.partial")
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
-        try:
-            with aside.open("wb") as file:
-                file.write(buffer.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(path)
-        except OSError as error:
-            aside.unlink(missing_ok=True)
-            raise _explained(error, path, buffer.getbuffer().nbytes) from error
-        _sync_folder(path.parent)
+        write_bytes(Path(path), buffer.getbuffer(), durable=True)
 
     def load_checkpoint(self, path: str | Path, *args: Any, **options: Any) -> dict[str, Any]:
         """Read a file.
 
         Raises:
-            ValueError: it is a folder of parts.
+            CheckpointError: it is a folder of parts.
         """
-        if Path(path).is_dir():
-            raise ValueError(f"{path} is in parts, which trainer=fsdp wrote, and which that alone goes on from.")
+        refuse_parts(Path(path))
         return super().load_checkpoint(path, *args, **options)
 
 
@@ -58,33 +50,31 @@ def keep_as(path: Path, target: Path) -> None:
 
     A second name for the same bytes where the disk has such, as checkpoints are never written into; else a copy.
     """
-    aside = target.with_name(f"{target.name}.partial")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_dir():
-        shutil.rmtree(aside, ignore_errors=True)
-        shutil.copytree(path, aside, copy_function=os.link)
-        put(aside, target)
-        return
-    aside.unlink(missing_ok=True)
-    try:
-        os.link(path, aside)
-    except OSError:
-        try:
-            shutil.copyfile(path, aside)
-        except OSError as error:
-            aside.unlink(missing_ok=True)
-            raise _explained(error, target, path.stat().st_size) from error
-    put(aside, target)
+    needed_bytes = None if path.is_dir() else path.stat().st_size
+    with atomically(target, durable=True, needed_bytes=needed_bytes) as aside:
+        if path.is_dir():
+            shutil.copytree(path, aside, copy_function=os.link)
+        else:
+            try:
+                os.link(path, aside)
+            except OSError:
+                shutil.copyfile(path, aside)
+        _make_way(aside, target)
 
 
 def put(path: Path, target: Path) -> None:
     """Move a file or folder to `target`, in the place of what was there."""
+    _make_way(path, target)
+    path.replace(target)
+    flush(target.parent)
+
+
+def _make_way(path: Path, target: Path) -> None:
+    """Remove what `path` cannot replace by a rename: a folder, or by a folder a file."""
     if target.is_dir():
         shutil.rmtree(target)
     elif path.is_dir():
         target.unlink(missing_ok=True)
-    path.replace(target)
-    _sync_folder(target.parent)
 
 
 def whole_step(path: Path) -> int:
@@ -92,25 +82,16 @@ def whole_step(path: Path) -> int:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is empty, torn, damaged or something else.
+        CheckpointError: it is empty, torn, damaged or something else.
     """
     if path.is_dir():
         if not all((path / name).is_file() for name in (INDEX_OF_PARTS, END_OF_PARTS)):
-            raise ValueError(f"{path} is a folder without all parts of a checkpoint.")
-        return int(torch.load(path / END_OF_PARTS, map_location="cpu", weights_only=True)["global_step"])
-    if not path.stat().st_size:
-        raise ValueError(f"{path} is empty.")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except zipfile.BadZipFile:
-        raise ValueError(f"{path} is torn, or no checkpoint.") from None
-    if damaged is not None:
-        raise ValueError(f"{path} is damaged: its part {damaged} is not what was written.")
-    try:
-        return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"])
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError):
-        raise ValueError(f"{path} is no checkpoint of train.py.") from None
+            raise CheckpointError(f"{path} is a folder without all parts of a checkpoint.")
+        path = path / END_OF_PARTS
+    step = read_run(path, ("global_step",), every_byte=True)["global_step"]
+    if not isinstance(step, int):
+        raise NotARunError(f"{path} is no checkpoint of train.py: its global_step is {step!r}.")
+    return step
 
 
 class Found(NamedTuple):
@@ -131,25 +112,6 @@ def newest_whole(folder: Path) -> Found:
             continue
         try:
             steps[path] = whole_step(path)
-        except ValueError as error:
+        except CheckpointError as error:
             passed_over.append(str(error))
     return Found(max(steps, key=steps.__getitem__) if steps else None, passed_over)
-
-
-def _explained(error: OSError, path: Path, size: int) -> OSError:
-    """The error with the file, what it needs and what there is."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        free = shutil.disk_usage(path.parent).free
-        why = f"{error.strerror}: it takes {size / 1e6:.1f} MB, and {free / 1e6:.1f} MB are free."
-    else:
-        why = f"{error.strerror or error}."
-    return OSError(error.errno, f"{path} could not be written. {why}")
-
-
-def _sync_folder(folder: Path) -> None:
-    """See that the rename, too, survives a crash of the machine."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from depth_lightning.settings import whole_number
+
 
 class StepSeed(Callback):
     """Seeds torch before every batch by (seed, epoch, batch, process).
@@ -15,7 +17,7 @@ class StepSeed(Callback):
     """
 
     def __init__(self, seed: int) -> None:
-        self.seed = seed
+        self.seed = whole_number("seed", seed, least=0)
 
     def on_train_batch_start(self, trainer: lightning.Trainer, module: Any, batch: Any, batch_index: int) -> None:
         """Seed the coming batch."""

@@ -5,7 +5,7 @@ import pytest
 from depth_lightning.data.diagnosis.edges import ORIENTATIONS, REACH, WIDTH, agreement
 
 
-def scene(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def scene(seed=0):
     """Rectangles at different depths, each of one colour."""
     rng = np.random.default_rng(seed)
     image, depth = np.full((240, 320, 3), 128, np.uint8), np.full((240, 320), 5, np.float32)
@@ -16,14 +16,14 @@ def scene(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return image, depth
 
 
-def peak(image: np.ndarray, depth: np.ndarray, orientation: str) -> tuple[float, tuple[int, int]]:
+def peak(image, depth, orientation):
     values = agreement(image, depth, depth > 0)[list(ORIENTATIONS).index(orientation)]
     y, x = np.unravel_index(values.argmax(), values.shape)
     return float(values.max()), (int(y) - REACH, int(x) - REACH)
 
 
 @pytest.mark.parametrize("down, right", [(0, 0), (-12, 20), (16, -30)])
-def test_the_shift_that_brings_depth_back_is_found(down: int, right: int) -> None:
+def test_the_shift_that_brings_depth_back_is_found(down, right):
     image, depth = scene()
     moved = np.roll(depth, (-down, -right), (0, 1))
     value, at = peak(image, moved, "as it is")
@@ -40,7 +40,7 @@ TURNS = {
 
 
 @pytest.mark.parametrize("turn", TURNS)
-def test_the_turn_that_brings_depth_back_is_found(turn: str) -> None:
+def test_the_turn_that_brings_depth_back_is_found(turn):
     image, depth = scene()
     turned = np.ascontiguousarray(TURNS[turn](depth))
     value, at = peak(image, turned, turn)
@@ -50,7 +50,7 @@ def test_the_turn_that_brings_depth_back_is_found(turn: str) -> None:
     assert max(others) < value / 1.5
 
 
-def test_holes_smaller_maps_and_nothing() -> None:
+def test_holes_smaller_maps_and_nothing():
     image, depth = scene()
     depth[np.random.default_rng(0).random(depth.shape) < 0.9] = 0
     assert peak(image, depth, "as it is")[1] == (0, 0)

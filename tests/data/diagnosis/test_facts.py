@@ -1,7 +1,6 @@
 """The doctor goes on where a sample cannot be read or is none."""
 
 import os
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,7 +10,7 @@ from depth_lightning.data.diagnosis.facts import Facts, Unreadable, examine
 from depth_lightning.sample import DepthKind, DepthSample
 
 
-def test_what_cannot_be_read_is_listed(tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_listed(tmp_path):
     for number in range(3):
         cv2.imwrite(str(tmp_path / f"i{number}.png"), np.full((28, 42, 3), 50 * number, np.uint8))
         cv2.imwrite(str(tmp_path / f"d{number}.png"), np.full((28, 42), 2000, np.uint16))
@@ -26,7 +25,7 @@ def test_what_cannot_be_read_is_listed(tmp_path: Path) -> None:
     assert isinstance(examine(data, 1, detailed=True), Facts)
 
 
-def test_what_is_no_sample_is_listed() -> None:
+def test_what_is_no_sample_is_listed():
     target = np.full((28, 42), np.nan, np.float32)
     source = [DepthSample(np.zeros((28, 42, 3), np.uint8), target, ~np.isnan(target), DepthKind.METRES, "a")]
     found = examine(source, 0, detailed=True)

@@ -1,15 +1,14 @@
 """Every fault is planted into data that is right, and found; in the same data without it, nothing is."""
 
 import re
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 
 import cv2
 import numpy as np
 import pytest
 
 from depth_lightning.data import NYUDepthV2, RenderedRooms
-from depth_lightning.data.diagnosis import Facts, Verdict, examine, judge, judge_splits, summarise
+from depth_lightning.data.diagnosis import examine, judge, judge_splits, summarise
 from depth_lightning.sample import DepthDataset, DepthKind, DepthSample
 
 COUNT = 12
@@ -19,53 +18,53 @@ Change = Callable[[DepthSample, int], DepthSample]
 class Planted(DepthDataset):
     """Samples of another data set, changed."""
 
-    def __init__(self, samples: Sequence[DepthSample], change: Change) -> None:
+    def __init__(self, samples, change):
         self.samples, self.change = samples, change
 
-    def __len__(self) -> int:
+    def __len__(self):
         return len(self.samples)
 
-    def __getitem__(self, index: int) -> DepthSample:
+    def __getitem__(self, index):
         return self.change(self.samples[index], index)
 
 
 @pytest.fixture(scope="module")
-def rooms(tmp_path_factory: pytest.TempPathFactory) -> list[DepthSample]:
+def rooms(tmp_path_factory):
     """Exact planar depth; one view of each room."""
     data = RenderedRooms(tmp_path_factory.mktemp("rooms"), "val", COUNT, height=120, width=160)
     return [data[index] for index in range(COUNT)]
 
 
 @pytest.fixture(scope="module")
-def kitchen(realdata: Path) -> list[DepthSample]:
+def kitchen(realdata):
     """A Kinect's depth."""
     data = NYUDepthV2(realdata / "nyu_h5", "train")
     return [data[index] for index in range(5, 65, 8)]
 
 
-def found(samples: Sequence[DepthSample], change: Change) -> dict[str, Verdict]:
+def found(samples, change):
     data = Planted(samples, change)
     verdicts = judge([examine(data, index, detailed=True) for index in range(len(data))])
     return {verdict.check: verdict for verdict in verdicts if verdict.state == "found"}
 
 
-def of_depth(change: Callable[[np.ndarray], np.ndarray], kind: DepthKind = DepthKind.METRES) -> Change:
-    def changed(sample: DepthSample, index: int) -> DepthSample:
+def of_depth(change, kind=DepthKind.METRES):
+    def changed(sample, index):
         target = np.where(sample.mask, change(np.where(sample.mask, sample.target, 1)), 0).astype(np.float32)
         return sample._replace(target=target, mask=target > 0, kind=kind)
 
     return changed
 
 
-def of_map(change: Callable[[np.ndarray], np.ndarray]) -> Change:
-    def changed(sample: DepthSample, index: int) -> DepthSample:
+def of_map(change):
+    def changed(sample, index):
         target = np.ascontiguousarray(change(sample.target))
         return sample._replace(target=target, mask=target > 0)
 
     return changed
 
 
-def along_the_ray(depth: np.ndarray) -> np.ndarray:
+def along_the_ray(depth):
     """Distances for the focal length that Hypersim's cameras have."""
     height, width = depth.shape
     focal = 886.81 * width / 1024
@@ -73,14 +72,14 @@ def along_the_ray(depth: np.ndarray) -> np.ndarray:
     return depth * np.sqrt(1 + (x**2 + y**2) / focal**2)
 
 
-def of_8_bits(depth: np.ndarray) -> np.ndarray:
+def of_8_bits(depth):
     """Scaled to the map's own range, as pictures are."""
     low, high = depth.min(), depth.max()
     return np.round((depth - low) / (high - low) * 254 + 1) / 25
 
 
-def moved(share: float) -> Callable[[np.ndarray], np.ndarray]:
-    def shift(target: np.ndarray) -> np.ndarray:
+def moved(share):
+    def shift(target):
         pixels = round(share * target.shape[1])
         return np.pad(target, ((0, 0), (pixels, 0)))[:, : target.shape[1]]
 
@@ -90,7 +89,7 @@ def moved(share: float) -> Callable[[np.ndarray], np.ndarray]:
 KIND, RAYS, LEVELS = "depth or disparity as declared", "depth along the optical axis", "finer than 8 bits"
 ALIGNED, UNIT = "image and depth on one another", "unit is metres"
 
-FAULTS: dict[str, tuple[Change, str, str]] = {
+FAULTS = {
     "millimetres": (of_depth(lambda d: 1000 * d), UNIT, r"/ 1000 = "),
     "KITTI's unit": (of_depth(lambda d: 256 * d), UNIT, r"/ 256 = "),
     "divided once too often": (of_depth(lambda d: d / 1000), UNIT, r"× 1000 = "),
@@ -111,7 +110,7 @@ FAULTS: dict[str, tuple[Change, str, str]] = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("scenes", ["rooms", "kitchen"])
-def test_planted_fault_is_found(fault: str, scenes: str, request: pytest.FixtureRequest) -> None:
+def test_planted_fault_is_found(fault, scenes, request):
     change, check, evidence = FAULTS[fault]
     verdicts = found(request.getfixturevalue(scenes), change)
     assert check in verdicts, verdicts
@@ -123,23 +122,23 @@ def test_planted_fault_is_found(fault: str, scenes: str, request: pytest.Fixture
 
 
 @pytest.mark.parametrize("scenes", ["rooms", "kitchen"])
-def test_nothing_is_found_in_what_is_right(scenes: str, request: pytest.FixtureRequest) -> None:
+def test_nothing_is_found_in_what_is_right(scenes, request):
     samples = request.getfixturevalue(scenes)
     assert not found(samples, lambda sample, index: sample)
     assert not found(samples, of_depth(lambda d: 1 / d, DepthKind.DISPARITY))
     assert not found(samples, of_map(moved(0.01)))
 
 
-def test_a_shift_by_a_twentieth_is_found_in_few_real_frames(kitchen: list[DepthSample]) -> None:
+def test_a_shift_by_a_twentieth_is_found_in_few_real_frames(kitchen):
     verdicts = found(kitchen, of_map(moved(0.05)))
     assert "-5.0% of the image's width" in verdicts[ALIGNED].evidence
 
 
-def only_the_fourth(change: Change) -> Change:
+def only_the_fourth(change):
     return lambda sample, index: change(sample, index) if index == 3 else sample
 
 
-def test_single_samples_are_named(rooms: list[DepthSample]) -> None:
+def test_single_samples_are_named(rooms):
     empty = only_the_fourth(lambda s, i: s._replace(target=np.zeros_like(s.target), mask=np.zeros_like(s.mask)))
     grey = only_the_fourth(lambda s, i: s._replace(image=np.full_like(s.image, 128)))
     millimetres = only_the_fourth(of_depth(lambda d: 1000 * d))
@@ -155,8 +154,8 @@ def test_single_samples_are_named(rooms: list[DepthSample]) -> None:
         assert verdicts[check].pictures == [3]
 
 
-def test_undeclared_sky(rooms: list[DepthSample]) -> None:
-    def sky(sample: DepthSample, index: int) -> DepthSample:
+def test_undeclared_sky(rooms):
+    def sky(sample, index):
         target = sample.target.copy()
         target[:30] = 65.535
         return sample._replace(target=target, mask=target > 0)
@@ -165,8 +164,8 @@ def test_undeclared_sky(rooms: list[DepthSample]) -> None:
     assert "12 of 12 maps the largest value, 65.535" in verdicts["one value for far or unknown"].evidence
 
 
-def test_broken_and_refused_samples_are_grouped(rooms: list[DepthSample]) -> None:
-    def broken(sample: DepthSample, index: int) -> DepthSample:
+def test_broken_and_refused_samples_are_grouped(rooms):
+    def broken(sample, index):
         if index < 3:
             raise ValueError(f"/data/{index}.h5: expected {index} bytes")
         return sample
@@ -178,8 +177,8 @@ def test_broken_and_refused_samples_are_grouped(rooms: list[DepthSample]) -> Non
     assert verdict.examples == ["sample 0", "sample 1", "sample 2"]
 
 
-def test_nothing_can_be_read(rooms: list[DepthSample]) -> None:
-    def broken(sample: DepthSample, index: int) -> DepthSample:
+def test_nothing_can_be_read(rooms):
+    def broken(sample, index):
         raise OSError("no")
 
     (verdict,) = found(rooms, broken).values()
@@ -189,13 +188,13 @@ def test_nothing_can_be_read(rooms: list[DepthSample]) -> None:
 
 
 @pytest.mark.parametrize("scenes", ["rooms", "kitchen"])
-def test_near_duplicates(scenes: str, request: pytest.FixtureRequest) -> None:
+def test_near_duplicates(scenes, request):
     samples = request.getfixturevalue(scenes)
 
-    def same(sample: DepthSample, index: int) -> DepthSample:
+    def same(sample, index):
         return sample
 
-    def copied(sample: DepthSample, index: int) -> DepthSample:
+    def copied(sample, index):
         """Two of the others, smaller, brighter and compressed."""
         if index >= 2:
             return sample
@@ -203,7 +202,7 @@ def test_near_duplicates(scenes: str, request: pytest.FixtureRequest) -> None:
         bright = np.clip(1.05 * image + 4, 0, 255).astype(np.uint8)
         return sample._replace(image=cv2.imdecode(cv2.imencode(".jpg", bright)[1], cv2.IMREAD_COLOR))
 
-    def split(change: Change, indices: range) -> list[Facts]:
+    def split(change, indices):
         facts = [examine(Planted(samples, change), index, detailed=False) for index in indices]
         return [one._replace(scene=f"{index}") for one, index in zip(facts, indices, strict=True)]
 
@@ -219,7 +218,7 @@ def test_near_duplicates(scenes: str, request: pytest.FixtureRequest) -> None:
     assert (shared.state, shared.examples) == ("found", ["1"])
 
 
-def test_figures_of_a_split(rooms: list[DepthSample]) -> None:
+def test_figures_of_a_split(rooms):
     summary = summarise([examine(Planted(rooms, lambda s, i: s), index, detailed=False) for index in range(COUNT)])
     valid = np.concatenate([sample.target[sample.mask] for sample in rooms])
     np.testing.assert_allclose(summary.quantiles, np.quantile(valid, [0.001, 0.5, 0.999]), rtol=0.05)

@@ -10,8 +10,11 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from depth_lightning.data import DepthDataModule
+from depth_lightning.losses import AffineInvariantLoss, SiLogLoss
+from depth_lightning.models import DepthAnythingV2
 from depth_lightning.reporting.loggers import MetricsFile
 from depth_lightning.sample import DepthKind, DepthSample
+from depth_lightning.training import DepthModule, Objective
 from depth_lightning.training.display.learning_rates import LearningRates
 from depth_lightning.training.display.progress import TerminalProgress
 from depth_lightning.training.display.throughput import Throughput
@@ -100,10 +103,30 @@ def test_images_per_second_leave_validation_out(tmp_path):
     assert "time/gpu_memory_gib" not in rows[0]
 
 
-def test_numbers_are_read_from_the_device_when_lightning_logs_and_not_before(tmp_path, monkeypatch):
+class Real(DepthModule):
+    """What runs train; less Adam, which reads its count of steps where it is not fused."""
+
+    stepping = False
+
+    def __init__(self):
+        super().__init__(
+            DepthAnythingV2("tiny"),
+            objective=Objective(SiLogLoss(), SiLogLoss(), AffineInvariantLoss(), "metric", 10.0),
+        )
+
+    def training_step(self, batch, index):
+        self.stepping = True
+        return super().training_step(batch, index)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD([{"params": self.parameters(), "name": "all"}], lr=1e-5)
+
+
+@pytest.mark.parametrize("kind", [lambda: Slow(0), Real])
+def test_numbers_are_read_from_the_device_when_lightning_logs_and_not_before(kind, tmp_path, monkeypatch):
     """On a GPU every one of these calls would wait for it."""
     read_at = []
-    module = Slow(0)
+    module = kind()
 
     def watched(original):
         def read(tensor, *arguments, **options):

@@ -1,6 +1,7 @@
 """Every planted fault is seen, left out exactly, recorded and found again."""
 
 import json
+import math
 
 import lightning
 import pytest
@@ -12,6 +13,7 @@ from torch.utils.data import DataLoader
 from depth_lightning.losses import AffineInvariantLoss, SiLogLoss
 from depth_lightning.models import DepthAnythingV2
 from depth_lightning.sample import DepthBatch, DepthKind
+from depth_lightning.settings import SettingError
 from depth_lightning.training import DepthModule, Objective
 from depth_lightning.training.health.incident import read_incident
 from depth_lightning.training.health.inspection import inspect_step
@@ -283,6 +285,14 @@ def test_a_compiled_network_is_inspected_module_by_module():
     assert calls
 
 
+def test_the_layer_of_a_block_where_infinities_begin_is_named():
+    network = DepthAnythingV2("tiny")
+    network.encoder.blocks[1].mlp.fc1.bias.data[0] = torch.inf
+    objective = Objective(SiLogLoss(), SiLogLoss(), AffineInvariantLoss(), "metric", 10.0)
+    findings, _ = inspect_step(network, objective, [batch(0)])
+    assert findings.first_output.startswith("the output of encoder.blocks.1.mlp.fc1 (Linear)")
+
+
 def test_gradient_norms_are_those_of_a_plain_backward_pass():
     torch.manual_seed(0)
     network = DepthAnythingV2("tiny")
@@ -297,8 +307,16 @@ def test_gradient_norms_are_those_of_a_plain_backward_pass():
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"on_bad_step": "ignore"}, {"jump_factor": 0.5}, {"window": 3}, {"max_incidents": -1}]
+    "name, value, expected",
+    [
+        ("on_bad_step", "ignore", "skip or stop"),
+        ("jump_factor", 0.5, "a number above 1"),
+        ("jump_factor", math.nan, "a number above 1"),
+        ("window", 3, "a whole number, 20 or above"),
+        ("max_incidents", -1, "a whole number, 0 or above"),
+        ("folder", None, "a path"),
+    ],
 )
-def test_arguments_are_checked(arguments, tmp_path):
-    with pytest.raises(ValueError, match=r"watch\."):
-        Watch(tmp_path, **arguments)
+def test_arguments_are_checked(name, value, expected, tmp_path):
+    with pytest.raises(SettingError, match=rf"^{name} is {expected}, found {value!r}\."):
+        Watch(**{"folder": tmp_path, name: value})

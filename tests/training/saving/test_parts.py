@@ -40,7 +40,7 @@ def test_folders_and_files_take_each_others_place(tmp_path):
 
 def test_parts_are_named_where_a_file_is_needed(tmp_path):
     last = _parts(tmp_path / "last.ckpt", 2)
-    with pytest.raises(ValueError, match=r"last.ckpt is in parts.*best.ckpt, which is whole"):
+    with pytest.raises(ValueError, match=r"last.ckpt is in parts.*best.ckpt, which is complete"):
         read_run_checkpoint(last)
-    with pytest.raises(ValueError, match="is in parts, which trainer=fsdp"):
+    with pytest.raises(ValueError, match=r"is in parts, one from each process of trainer=fsdp.*best.ckpt, which"):
         WholeFiles().load_checkpoint(last)

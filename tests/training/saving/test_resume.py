@@ -1,9 +1,11 @@
 """A run that stopped anywhere goes on to the very bits of a run that did not."""
 
+import csv
 import errno
 import itertools
 import multiprocessing
 import os
+import resource
 import signal
 import subprocess
 from pathlib import Path
@@ -12,17 +14,19 @@ import lightning
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from depth_lightning.data import DepthDataModule
 from depth_lightning.reporting.loggers import MetricsFile
 from depth_lightning.sample import DepthKind, DepthSample
+from depth_lightning.settings import SettingError
 from depth_lightning.training.averaging import AveragedWeights
 from depth_lightning.training.display.learning_rates import LearningRates
 from depth_lightning.training.saving.checkpoint_files import LAST, PREVIOUS, newest_whole, whole_step
-from depth_lightning.training.saving.checkpointing import EXIT_SAVED, Checkpoints, Stopped
+from depth_lightning.training.saving.checkpointing import Checkpoints
+from depth_lightning.training.saving.signals import EXIT_SAVED, Stopped
 from depth_lightning.training.saving.step_seed import StepSeed
 
 SIDE = 14
@@ -226,6 +230,38 @@ def test_the_end_of_a_run_is_saved_with_the_weights_that_were_trained(tmp_path):
     assert dict(leaves(saved["current_model_state"])) == weights
 
 
+def test_lightnings_own_average_overwrites_the_weights_that_were_trained(tmp_path):
+    """Else `AveragedWeights` could leave `on_train_end` to it."""
+    fit(tmp_path, EMAWeightAveraging(decay=0.8))
+    saved = content(tmp_path)
+    assert dict(leaves(saved["current_model_state"])) == dict(leaves(saved["state_dict"]))
+
+
+@pytest.mark.parametrize(("average", "kept"), [(AveragedWeights, True), (EMAWeightAveraging, False)])
+def test_what_is_validated_after_the_run_is_what_the_network_then_holds(average, kept, tmp_path):
+    """Lightning's own puts the last average in its place; else `AveragedWeights` could leave that to it."""
+    module, _ = fit(tmp_path, average(decay=0.8))
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.zero_()
+    data = DepthDataModule(Patterns, noisy, lambda sample: sample, 2, 2, 0, seed=3)
+    (scored,) = module.trainer.validate(module, data, verbose=False)
+    expected = np.mean([Patterns("val")[index].target for index in range(5)])  # the error of a prediction of 0
+    assert (scored["val/abs_rel"] == pytest.approx(expected)) == kept
+
+
+@pytest.mark.parametrize("counting", [True, False])
+def test_rows_are_numbered_by_the_steps_made(counting, tmp_path, monkeypatch):
+    """Lightning's own count is one behind; else `count_steps` could go."""
+    if not counting:
+        monkeypatch.setattr("depth_lightning.training.saving.checkpointing.count_steps", lambda trainer: None)
+    with pytest.raises(End):
+        fit(tmp_path, At("on_train_batch_end", 7, die))
+    go_on(tmp_path)
+    steps = [int(row["step"]) for row in csv.DictReader((tmp_path / "metrics.csv").open()) if row["train/loss"]]
+    assert (steps == list(range(18))) == counting
+
+
 def test_a_run_that_is_over_stays_as_it_is(tmp_path):
     fit(tmp_path)
     before = (tmp_path / "metrics.csv").read_text()
@@ -266,7 +302,7 @@ def test_the_best_so_far_comes_along_into_a_new_folder(tmp_path):
         fit(old, At("on_train_batch_end", 15, die), checkpoints={"mode": "max"})
     _, saving = fit(new, checkpoint=old / "checkpoints" / LAST, checkpoints={"mode": "max"}, max_epochs=3)
     _, expected = fit(tmp_path / "expected", checkpoints={"mode": "max"})
-    assert (saving.best_score, saving.best_step) == (expected.best_score, expected.best_step) and saving.best_step == 6
+    assert saving.best.state_dict() == expected.best.state_dict() and saving.best.step == 6
     assert saving.best_path == new / "checkpoints" / "best.ckpt"
     assert whole_step(saving.best_path) == 6
 
@@ -277,7 +313,7 @@ def test_a_best_that_is_gone_is_said(tmp_path, caplog):
     (tmp_path / "checkpoints" / "best.ckpt").unlink()
     _, saving = go_on(tmp_path, checkpoints={"mode": "max"})
     assert "is not the best checkpoint so far, that of step 6" in caplog.text
-    assert saving.best_step is not None and saving.best_step > 6
+    assert saving.best.step is not None and saving.best.step > 6
 
 
 @pytest.mark.parametrize(
@@ -307,14 +343,19 @@ def test_a_spoiled_file_is_passed_over_for_the_one_before(spoil, reason, tmp_pat
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path):
-    """Writing to /dev/full fails as a full disk does."""
+    """A limit on the size of files fails in the middle of one, as a full disk does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def fill():
-        (tmp_path / "checkpoints" / "new.ckpt.partial").symlink_to("/dev/full")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
 
-    with pytest.raises(OSError, match=r"No space left .* of step 4, is whole\. .* checkpoint=auto goes on") as error:
-        fit(tmp_path, At("on_train_batch_end", 9, fill))
-    assert error.value.errno == errno.ENOSPC
+    reason = r"new\.ckpt could not be written\. File too large: it takes \d+\.\d kB\. .* of step 4, is whole\. "
+    try:
+        with pytest.raises(OSError, match=reason + ".* checkpoint=auto goes on") as error:
+            fit(tmp_path, At("on_train_batch_end", 9, fill))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert error.value.errno == errno.EFBIG
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [LAST, PREVIOUS]
     fit(tmp_path / "expected")
     go_on(tmp_path)
@@ -325,8 +366,21 @@ def test_saving_by_the_clock(tmp_path):
     with pytest.raises(End):
         fit(tmp_path, At("on_train_batch_end", 9, die), checkpoints={"every_n_steps": None, "every_n_minutes": 1e-9})
     assert content(tmp_path)["global_step"] == 4
-    with pytest.raises(ValueError, match=r"every_n_minutes is above 0"):
-        Checkpoints(tmp_path, every_n_minutes=0)
+
+
+@pytest.mark.parametrize(
+    "name, value, expected",
+    [
+        ("every_n_minutes", 0, "a number above 0"),
+        ("every_n_minutes", float("nan"), "a number above 0"),
+        ("every_n_steps", 2.5, "a whole number, 1 or above"),
+        ("mode", "Min", "min or max"),
+        ("folder", "", "a path"),
+    ],
+)
+def test_arguments_are_checked(name, value, expected, tmp_path):
+    with pytest.raises(SettingError, match=rf"^{name} is {expected}, found {value!r}\."):
+        Checkpoints(**{"folder": tmp_path, name: value})
 
 
 def test_a_monitor_that_is_not_validated_is_named(tmp_path):
@@ -364,3 +418,16 @@ def test_metrics_file_rewrites_only_what_comes_again(tmp_path):
     lines = (tmp_path / "metrics.csv").read_text().split()
     assert lines == ["a,b,c,step", "0,,,0", "1,,,1", ",,7,2"]
     assert [path.name for path in Path(tmp_path).iterdir()] == ["metrics.csv"]
+
+
+def test_metrics_file_takes_several_rows_at_once(tmp_path):
+    """As of Lightning's LearningRateMonitor, which logs beside the step."""
+    file = MetricsFile(tmp_path, name="", version="")
+    for step, name in enumerate("aab"):
+        file.log_metrics({name: step}, step)
+        file.save()
+    for step in (3, 4):
+        file.log_metrics({"a": step}, step)
+    file.save()
+    lines = (tmp_path / "metrics.csv").read_text().split()
+    assert lines == ["a,b,step", "0,,0", "1,,1", ",2,2", "3,,3", "4,,4"]

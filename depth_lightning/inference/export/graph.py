@@ -1,0 +1,124 @@
+"""A network as a traced graph that runs without this project."""
+
+import copy
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Literal, cast, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from depth_lightning.data.transforms import network_size
+from depth_lightning.inference.export.comparison import (
+    Runner,
+    check_differences,
+    check_sizes,
+    compare,
+    dimensions,
+    example_images,
+    latency_ms,
+    network_runner,
+)
+from depth_lightning.inference.export.layout import Export, Layout
+from depth_lightning.models import DepthAnythingV2, normalize
+from depth_lightning.models.checkpoints import to_json, with_kind
+from depth_lightning.models.encoder import PATCH
+from depth_lightning.models.provenance import metadata_path
+from depth_lightning.settings import one_of, several, whole_number
+
+GraphPrecision = Literal["float32", "float16"]
+LIMIT = 1e-3
+"""Largest allowed difference in float32, relative to the prediction's range."""
+_INPUT = "image: float32 (batch, 3, height, width), RGB in [0, 1]; the ImageNet normalisation is inside"
+
+
+class Graph(Layout):
+    """A traced network in a file.
+
+    Args:
+        size: fixed (h, w) of all images; None for any multiples of 14 that are 42 or more.
+        precision: of weights and arithmetic. The logits and their sigmoid or ReLU are always float32.
+
+    Raises:
+        ModuleNotFoundError: a package is not installed.
+        SettingError: an unknown precision, or the size is not in multiples of 14.
+    """
+
+    file: ClassVar[str]
+    example: ClassVar[str]
+    """Python code that calls it, with the placeholders {quantity} for its output and {size} for the input size."""
+
+    def __init__(self, size: Sequence[int] | None = None, precision: GraphPrecision = "float32") -> None:
+        super().__init__()
+        self.precision: GraphPrecision = one_of("precision", precision, get_args(GraphPrecision))
+        self.size: tuple[int, int] | None = None
+        if size is not None:
+            usual = list(network_size(480, 640, 518))
+            what = f"[height,width] in multiples of {PATCH}, as in {usual}, the size for 480×640; or null for any"
+            height, width = several("size", size, 2, what, partial(whole_number, least=PATCH, multiple_of=PATCH))
+            self.size = (height, width)
+
+    def write(self, network: DepthAnythingV2, folder: Path, metadata: Mapping[str, Any], side: int) -> Export:
+        """Write the file, and its metadata as JSON beside it. In float32 it must agree with the network."""
+        folder.mkdir()
+        path = folder / self.file
+        own = {"input": _INPUT, "precision": self.precision, "graph_size": self.size and list(self.size)}
+        description = with_kind(network, {**metadata, **own})
+        run = self.save(export_program(network, self.size, self.precision), path, description)
+        metadata_path(path).write_text(to_json(description), encoding="utf-8")
+        sizes = check_sizes(network, side) if self.size is None else [self.size]
+        differences = list(compare(run, network_runner(network), sizes))
+        if self.precision == "float32":
+            check_differences(differences, LIMIT)
+        image = example_images(*sizes[0], count=1)
+        latency = {self.name: latency_ms(run, image), "torch": latency_ms(network_runner(network), image)}
+        return Export([], run, differences, latency)
+
+    @abstractmethod
+    def save(self, program: ExportedProgram, path: Path, description: Mapping[str, Any]) -> Runner:
+        """Write the graph with its description inside, and return a runner of the file."""
+
+    def usage(self, quantity: str) -> str:
+        """Python code for the library that runs it."""
+        size = "h and w multiples of 14" if self.size is None else f"h×w {dimensions(self.size)}"
+        return self.example.format(quantity=quantity, size=size)
+
+    @property
+    def limits(self) -> Sequence[str]:
+        """The accepted input."""
+        sides = "multiples of 14, 42 or more" if self.size is None else f"{dimensions(self.size)} alone"
+        return [f"Input: {_INPUT}; the sides are {sides}."]
+
+
+def export_program(
+    network: DepthAnythingV2, size: tuple[int, int] | None = None, precision: GraphPrecision = "float32"
+) -> ExportedProgram:
+    """Trace the network from RGB in [0, 1] to (b, h, w) float32 metres or disparity, for any number of images.
+
+    Args:
+        network: on the CPU; it is not modified.
+        size: see `Graph`.
+        precision: see `Graph`.
+    """
+    height, width = size or (5 * PATCH, 7 * PATCH)  # example input; dynamic dimensions do not keep its size
+    dynamic = {0: Dim("batch")}
+    if size is None:
+        dynamic |= {2: PATCH * Dim("rows", min=3), 3: PATCH * Dim("columns", min=3)}
+    graph = _FromPixels(network, torch.float16 if precision == "float16" else torch.float32).eval()
+    with torch.no_grad():
+        return torch.export.export(
+            graph, (torch.zeros(2, 3, height, width),), dynamic_shapes={"image": dynamic}, strict=False
+        )
+
+
+class _FromPixels(nn.Module):
+    def __init__(self, network: DepthAnythingV2, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(network).requires_grad_(False).to(dtype)
+        self.dtype = dtype
+
+    def forward(self, image: Tensor) -> Tensor:
+        return cast(Tensor, self.network(normalize(image).to(self.dtype)))

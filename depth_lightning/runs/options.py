@@ -1,0 +1,331 @@
+"""The options of every command: which there are, and what those may be that no object of this package checks.
+
+An object checks its own arguments when it is built, and `objects.build` names them by their keys. What else a person
+may type is declared here: the commands' own options, and the arguments of Lightning's classes.
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, NamedTuple, Union, cast, get_args
+
+import lightning
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import get_object
+from lightning.pytorch.accelerators import AcceleratorRegistry
+from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import StrategyRegistry
+from omegaconf import DictConfig, OmegaConf
+
+from depth_lightning.data.transforms import check_size
+from depth_lightning.models.checkpoints import Init
+from depth_lightning.reporting.loggers import MetricsFile
+from depth_lightning.runs.earlier import current
+from depth_lightning.runs.overrides import references
+from depth_lightning.settings import (
+    Check,
+    SettingError,
+    boolean,
+    number,
+    one_of,
+    optional,
+    several,
+    text,
+    unknown,
+    whole_number,
+)
+
+Options = Mapping[str, Union[Check, "Options", None]]
+"""Name → what its value may be; None where the object that takes it checks it. "*" stands for any other name."""
+
+PATH = partial(text, what="a path")
+PATH_OR_NONE = partial(optional, check=PATH)
+FROM_0 = partial(whole_number, least=0)
+OBJECT: Options = {}
+"""What has a `_target_`, whose arguments are its options."""
+ANYTHING: Options = {"*": None}
+HYDRAS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
+"""Keys of a node that say how it is built."""
+
+MODEL: Options = {
+    "weights": partial(optional, check=partial(text, what="a path or a hub id")),
+    "init": partial(one_of, choices=get_args(Init)),
+    "force": boolean,
+}
+DATA: dict[str, Any] = {
+    **dict.fromkeys(("size", "crop", "augmentation", "batch_size", "eval_batch_size")),
+    "num_workers": partial(optional, check=partial(FROM_0, otherwise=" null: one per core, at most 8.")),
+    "on_error": partial(one_of, choices=("raise", "skip")),
+    "dataset": OBJECT,
+    **dict.fromkeys(("weights", "samples_per_epoch", "validate_on")),
+}
+DATA["parts"] = {"*": DATA}
+COMMON: Options = {
+    "seed": partial(whole_number, least=0, most=2**32 - 1),
+    "run_dir": PATH,
+    "metrics": {"*": partial(text, what="the import path of a function")},
+    "trust": partial(several, count=None, what="a list of packages", check=partial(text, what="a package")),
+}
+NETWORK: Options = {**COMMON, "checkpoint": PATH_OR_NONE, "model": MODEL, "data": DATA}
+TRAIN: Options = {
+    **NETWORK,
+    **dict.fromkeys(("protocol", "optimizer", "scheduler", "trainer"), OBJECT),
+    "loss": {**dict.fromkeys(("metres", "up_to_scale", "disparity"), OBJECT), "across_devices": None},
+    **{group: {"*": OBJECT} for group in ("callbacks", "logger")},
+    "augmentation": None,
+    **dict.fromkeys(("compile", "self_check", "baseline", "report"), boolean),
+}
+COMMANDS: Mapping[str, Options] = {
+    "train": TRAIN,
+    "batch_size": {
+        **TRAIN,
+        "memory_gib": partial(optional, check=partial(number, above=0)),
+        "max_batch_size": whole_number,
+    },
+    "evaluate": {
+        **NETWORK,
+        **dict.fromkeys(("protocol", "trainer"), OBJECT),
+        **dict.fromkeys(("compile", "baseline", "explain", "breakdowns", "report"), boolean),
+        "panels": FROM_0,
+    },
+    "predict": {
+        **NETWORK,
+        "data": {**DATA, "size": check_size},
+        "input": partial(text, what="one path or pattern (several go into a .txt file, a line each)"),
+        "output": PATH,
+        "batch_size": whole_number,
+        **dict.fromkeys(("save", "overwrite", "device", "precision", "png_scale", "range")),
+        "cloud": dict.fromkeys(("intrinsics", "calibrated_size", "fov_deg", "max_range_m", "remove_flying")),
+    },
+    "export": {
+        **NETWORK,
+        "protocol": OBJECT,
+        **dict.fromkeys(("layout", "size", "precision")),
+        "output": PATH,
+        "metrics_file": PATH_OR_NONE,
+        "score_images": whole_number,
+    },
+    "doctor": {
+        **COMMON,
+        "data": DATA,
+        "images": partial(optional, check=whole_number),
+        "detailed": partial(optional, check=FROM_0),
+        "fov_deg": partial(optional, check=partial(number, above=0, below=180)),
+        "pictures": FROM_0,
+    },
+    "show": {
+        **COMMON,
+        "data": DATA,
+        "augmentation": None,
+        "split": partial(one_of, choices=("train", "val")),
+        **dict.fromkeys(("images", "draws"), whole_number),
+    },
+    "pack": {
+        **COMMON,
+        "data": DATA,
+        "output": PATH,
+        "shard_mb": partial(number, above=0),
+        "compress": boolean,
+        "endpoint_url": None,
+    },
+}
+
+
+def _or_no_limit(name: str, value: Any) -> None:
+    if not (type(value) is int and value == -1):
+        whole_number(name, value, otherwise=" -1: no limit.")
+
+
+def _batches(name: str, value: Any, otherwise: str = "") -> None:
+    if isinstance(value, float):
+        number(name, value, above=0, most=1, otherwise=f" It is a share; a number of batches has no point.{otherwise}")
+    elif value is not None:
+        whole_number(name, value, otherwise=f" A share of the batches has a point: 0.5.{otherwise}")
+
+
+def _interval(name: str, value: Any) -> None:
+    if not isinstance(value, str | Mapping):  # a time
+        _batches(name, value)
+
+
+def _overfit(name: str, value: Any) -> None:
+    if isinstance(value, bool) or value != 0:
+        _batches(name, value)
+
+
+def _accelerator(name: str, value: Any) -> None:
+    known = ("auto", "gpu", *sorted(AcceleratorRegistry.available_accelerators()))
+    wanted = ("cuda", "mps") if one_of(name, value, known) == "gpu" else (value,)
+    if value != "auto" and not any(AcceleratorRegistry[each]["accelerator"].is_available() for each in wanted):
+        raise SettingError(name, f"asks for {value}, which this machine does not have: trainer=cpu, or auto.")
+
+
+def _devices(name: str, value: Any) -> None:
+    if type(value) is int and value != -1:
+        whole_number(name, value, otherwise=" auto: all that there are.")
+    elif not (isinstance(value, list) and value) and not re.fullmatch(r"auto|-1|[\d, ]+", str(value)):
+        raise SettingError(name, f"is a number of devices, a list of their numbers, or auto, found {value!r}.")
+
+
+def _strategy(name: str, value: Any) -> None:
+    if not (isinstance(value, Mapping) and "_target_" in value):
+        one_of(name, value, ("auto", *StrategyRegistry.available_strategies()))
+
+
+def _precision(name: str, value: Any) -> None:
+    if str(value) not in ("32", "bf16", "16"):
+        others = " With others Lightning converts the truth as well: bf16-true would round it to 8 bits."
+        one_of(name, value, ("32-true", "bf16-mixed", "16-mixed"), others)
+
+
+def _set_by_the_command(name: str, value: Any) -> None:
+    raise SettingError(name, "is set by the command: callbacks, loggers and the run's folder have keys of their own.")
+
+
+LIGHTNING: Mapping[Any, Mapping[str, Check]] = {
+    lightning.Trainer: {
+        "accelerator": _accelerator,
+        "devices": _devices,
+        "num_nodes": whole_number,
+        "strategy": _strategy,
+        "precision": _precision,
+        **dict.fromkeys(("max_epochs", "max_steps"), _or_no_limit),
+        **dict.fromkeys(("min_epochs", "min_steps"), partial(optional, check=whole_number)),
+        **dict.fromkeys(("accumulate_grad_batches", "log_every_n_steps"), whole_number),
+        "check_val_every_n_epoch": partial(optional, check=whole_number),
+        "gradient_clip_val": partial(optional, check=partial(number, least=0, otherwise=" null: no clipping.")),
+        "gradient_clip_algorithm": partial(optional, check=partial(one_of, choices=("norm", "value"))),
+        "limit_train_batches": partial(_batches, otherwise=" evaluate.py scores a network without training it."),
+        "limit_val_batches": partial(_batches, otherwise=" What is not validated has no best checkpoint."),
+        "val_check_interval": _interval,
+        "overfit_batches": _overfit,
+        "num_sanity_val_steps": partial(whole_number, least=-1, otherwise=" -1: all of the validation."),
+        "reload_dataloaders_every_n_epochs": FROM_0,
+        "deterministic": partial(optional, check=partial(one_of, choices=(True, False, "warn"))),
+        "benchmark": partial(optional, check=boolean),
+        **dict.fromkeys(("inference_mode", "detect_anomaly", "barebones", "sync_batchnorm"), boolean),
+        **dict.fromkeys(("logger", "callbacks", "default_root_dir", "use_distributed_sampler"), _set_by_the_command),
+        **dict.fromkeys(("enable_model_summary", "enable_progress_bar"), _set_by_the_command),
+    },
+    EarlyStopping: {
+        "monitor": partial(text, what="the name of what is validated, such as val/abs_rel"),
+        "mode": partial(one_of, choices=("min", "max")),
+        "patience": FROM_0,
+        "min_delta": partial(number, least=0),
+        **dict.fromkeys(("verbose", "strict", "check_finite", "log_rank_zero_only"), boolean),
+        **dict.fromkeys(("stopping_threshold", "divergence_threshold"), partial(optional, check=number)),
+        "check_on_train_epoch_end": partial(optional, check=boolean),
+    },
+    MetricsFile: {"save_dir": PATH, "flush_logs_every_n_steps": whole_number},
+    TensorBoardLogger: {"save_dir": PATH, **dict.fromkeys(("log_graph", "default_hp_metric"), boolean)},
+}
+"""Class → what its arguments may be, where it accepts what cannot be right, or says so when training has begun."""
+
+
+def check(cfg: DictConfig, command: str, is_typed: Callable[[str], bool] = lambda key: True) -> None:
+    """Refuse keys that nothing reads, and values that cannot be right but for those that objects check.
+
+    A key is read where the command, or an object in its place, knows it; or outside of objects, where another key
+    refers to it.
+
+    Args:
+        cfg: of the command.
+        command: one of `COMMANDS`.
+        is_typed: whether a key is to be looked at; those of a checkpoint, which may be older, are not.
+
+    Raises:
+        SettingError: the first of these.
+    """
+    raw = OmegaConf.to_container(cfg, resolve=False)
+    referring = [raw]
+    if HydraConfig.initialized():
+        referring.append(OmegaConf.to_container(cast(DictConfig, HydraConfig.get()), resolve=False))
+    read = frozenset(key for each in referring for key in references(each))
+    _Checked(read, is_typed).node("", raw, OmegaConf.to_container(cfg, resolve=True), COMMANDS[command])
+
+
+class _Checked(NamedTuple):
+    """A configuration that is gone through, every node with its interpolations (`raw`) and without them (`value`)."""
+
+    references: frozenset[str]
+    is_typed: Callable[[str], bool]
+
+    def node(self, path: str, raw: Any, value: Any, options: Options) -> None:
+        """Check what is in a node."""
+        if isinstance(raw, list):
+            for index, entry in enumerate(raw):
+                self.node(f"{path}.{index}", entry, value[index], ANYTHING)
+        if not isinstance(raw, dict):
+            return
+        names = options
+        if "_target_" in raw and any(self.is_typed(f"{path}.{key}") for key in raw):
+            own = {name: rule for name, rule in options.items() if name != "*"}
+            names = {**_arguments(path, raw), **own}
+        if isinstance(raw.get("dataset"), dict):  # its arguments are the keys beside it
+            names = {**dict.fromkeys(_names_below(f"{path}.dataset", raw["dataset"])), **names}
+        for key, entry in raw.items():
+            at = f"{path}.{key}" if path else str(key)
+            if key in HYDRAS:
+                continue
+            rule = names.get(key, names.get("*"))
+            if self.is_typed(at):
+                if key not in names and "*" not in names and not self._is_read(at, raw):
+                    raise unknown(at, [name for name in names if name != "*"])
+                self._entry(at, entry, value[key], rule, may_be_none="*" in names)
+            self.node(at, entry, value[key], rule if isinstance(rule, Mapping) else ANYTHING)
+
+    def _entry(self, path: str, raw: Any, value: Any, rule: Check | Options | None, may_be_none: bool) -> None:
+        if value == "???":
+            raise SettingError(path, f"is missing. Type {path}=…")
+        if callable(rule):
+            rule(path, value)
+        elif isinstance(rule, Mapping) and not isinstance(raw, str):
+            if value is None and (may_be_none or "*" in rule):
+                return
+            if not isinstance(value, dict):
+                raise SettingError(path, f"is a group of settings, found {value!r}.")
+            if rule is OBJECT and "_target_" not in value:
+                raise SettingError(path, "has no _target_, the class that it is to be. Is its name misspelt?")
+
+    def _is_read(self, path: str, node: Mapping[str, Any]) -> bool:
+        """Whether another key refers to this one."""
+        below = (f"{path}.".startswith(f"{each}.") or each.startswith(f"{path}.") for each in self.references)
+        return "_target_" not in node and any(below)
+
+
+def _names_below(path: str, node: Any) -> Iterator[str]:
+    """The arguments of a data set and of the objects within it, whose options are the keys beside it."""
+    if isinstance(node, dict):
+        yield from argument_names(_called(path, node)) - {"split"} if "_target_" in node else ()
+        for key, entry in node.items():
+            yield from _names_below(f"{path}.{key}", entry)
+
+
+def argument_names(called: Any) -> set[str]:
+    """The names of the arguments of a class or function; with those of its base, where a class takes any others."""
+    parameters = inspect.signature(called).parameters
+    passes_on = isinstance(called, type) and any(each.kind == each.VAR_KEYWORD for each in parameters.values())
+    return {*parameters, *(argument_names(called.__base__) if passes_on else ())}
+
+
+def _called(path: str, node: Mapping[str, Any]) -> Any:
+    try:
+        return get_object(current(node)["_target_"])
+    except (ImportError, ValueError, AttributeError) as error:
+        raise SettingError(f"{path}._target_", f"cannot be imported: {str(error).splitlines()[0]}") from error
+
+
+def _arguments(path: str, node: Mapping[str, Any]) -> Options:
+    """The arguments that a node's class or function takes, as options; without those that the command gives it."""
+    called = _called(path, node)
+    checks = LIGHTNING.get(called, {})
+    try:
+        parameters = inspect.signature(called).parameters.values()
+    except (TypeError, ValueError):  # of what is written in C
+        return {"*": None, **checks}
+    optional_ones = [each for each in parameters if each.default is not each.empty or each.name in node]
+    names = dict.fromkeys(each.name for each in optional_ones)
+    takes_any = any(each.kind == each.VAR_KEYWORD for each in parameters)
+    return {**names, **checks, **({"*": None} if takes_any else {})}

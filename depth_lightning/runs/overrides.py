@@ -1,0 +1,53 @@
+"""What was typed: overrides as Hydra reads them, and the keys that they were typed under."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+REFERENCE = re.compile(r"\$\{(\.*)([\w.]+)\}")
+"""Of one key to another: dots for the levels above, as in ${..root}, and the key. A resolver has a colon."""
+
+
+def typed(overrides: Sequence[str]) -> dict[str, str | None]:
+    """Key or group → its value as typed, without quotes around it; None for what was deleted (`~key`).
+
+    A value of several, as in a sweep, stays as it is. Of a key that was typed twice, the last counts.
+    """
+    found: dict[str, str | None] = {}
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        value = None if override.is_sweep_override() else override.value()
+        written = (override.input_line or "").partition("=")[2]
+        found[override.key_or_group] = None if override.is_delete() else value if isinstance(value, str) else written
+    return found
+
+
+def typed_key(path: str, raw: Any, name: str) -> str:
+    """The key under which a setting was typed: its own, or where that refers to another key, that one.
+
+    Args:
+        path: of a node of the configuration.
+        raw: the node with its interpolations as they were written.
+        name: of the setting below the node.
+    """
+    at, rest = path.split("."), name.split(".")
+    while rest:
+        at.append(rest.pop(0))
+        raw = raw.get(at[-1]) if isinstance(raw, Mapping) else None
+        if isinstance(raw, str) and (reference := REFERENCE.fullmatch(raw)):
+            return ".".join([_absolute(at, *reference.groups()), *rest])
+    return ".".join(at)
+
+
+def references(raw: Any, at: Sequence[str] = ()) -> Iterator[str]:
+    """The keys that a configuration refers to, which is given with its interpolations as they were written."""
+    if isinstance(raw, str):
+        yield from (_absolute(at, *reference) for reference in REFERENCE.findall(raw))
+    elif isinstance(raw, Mapping | list):
+        for key, value in raw.items() if isinstance(raw, Mapping) else enumerate(raw):
+            yield from references(value, (*at, str(key)))
+
+
+def _absolute(at: Sequence[str], dots: str, key: str) -> str:
+    return ".".join([*at[: len(at) - len(dots)], key]) if dots else key

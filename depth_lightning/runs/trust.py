@@ -1,0 +1,169 @@
+"""A configuration that a file carries is data: of it, nothing is built but what belongs in its place.
+
+A checkpoint and the folder of an incident hold the configuration of their run, and commands build the network, the data
+set and the protocol from it. Hydra would call whatever a `_target_` names, and OmegaConf's resolvers read the
+environment. So that a stranger's file can be evaluated, every such configuration passes through here first. What a
+person typed in the same command is not questioned.
+"""
+
+import inspect
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+
+from depth_lightning.data.transforms import is_augmentation
+from depth_lightning.runs.earlier import current
+
+DATASETS = ("DepthPairs", "DepthShards", "NYUDepthV2", "RenderedRooms", "da2k.DA2K")
+LOSSES = ("AffineInvariantLoss", "L1Loss", "L2Loss", "LogL1Loss", "OfInverse", "SiLogLoss")
+BELONGS: Mapping[str, tuple[str, ...]] = {
+    r"model": ("depth_lightning.models.DepthAnythingV2",),
+    r"data(\.parts\.\w+)?\.dataset": tuple(f"depth_lightning.data.{name}" for name in DATASETS),
+    r"data(\.parts\.\w+)?\.dataset\.encoding": ("depth_lightning.data.DepthEncoding",),
+    r"protocol": ("depth_lightning.metrics.Protocol",),
+    r"loss\.\w+(\.loss)?": tuple(f"depth_lightning.losses.{name}" for name in LOSSES),
+    r"optimizer": ("depth_lightning.training.optimizer.adamw",),
+    r"scheduler": tuple(f"depth_lightning.training.scheduler.{name}" for name in ("poly", "cosine", "constant")),
+}
+"""A place in the configuration, as a pattern → what may be named there."""
+AUGMENTATION = re.compile(r"data\.augmentation(\.\d+|\.transforms)+")
+"""Where transforms of albumentations may be named."""
+ERRORS = "depth_lightning.metrics.errors."
+BESIDE = {"model": {"weights", "init", "force"}}
+"""Keys that stand beside a target's arguments."""
+_OWN_KEY = re.compile(r"\$\{[\w.\[\]-]*\}")
+
+
+class UntrustedConfigError(ValueError):
+    """A file's configuration names what does not belong in its place."""
+
+
+def refuse_resolvers(config: Mapping[str, Any], source: str) -> None:
+    """See that a configuration refers to nothing but its own keys.
+
+    Args:
+        config: plain and unresolved, from a file.
+        source: the file, for the message.
+
+    Raises:
+        UntrustedConfigError: an interpolation with a resolver, such as ${oc.env:HOME}.
+    """
+    for path, value in _leaves(config, ""):
+        if isinstance(value, str) and "${" in _OWN_KEY.sub("", value):
+            raise UntrustedConfigError(
+                f"{source}: {path} in its configuration is {value!r}. A file may refer to other keys of its "
+                f"configuration, as in ${{data.root}}, and to nothing else. Type {path}=… to replace it."
+            )
+
+
+def refuse_strangers(
+    cfg: DictConfig, parts: Sequence[str], source: str, typed: Sequence[str] = (), trust: Sequence[str] = ()
+) -> None:
+    """See that a file's configuration names only what belongs in its place, before anything is built from it.
+
+    Args:
+        cfg: with the file's parts, and what was typed on top.
+        parts: those that come from the file.
+        source: the file, for the message.
+        typed: keys and groups that were typed, whose values are the user's own.
+        trust: packages whose classes and functions may be named as well.
+
+    Raises:
+        UntrustedConfigError: a target, an argument, a function or a network address that the file may not choose.
+    """
+    for part in parts:
+        node = cfg.get(part)
+        if OmegaConf.is_config(node):
+            values = current(OmegaConf.to_container(node, resolve=True, throw_on_missing=False))
+            _refuse_addresses(dict(_leaves(values, part)), dict(_leaves(_unresolved(node), part)), source, typed)
+            for path, mapping in _mappings(values, part):
+                if not _is_typed(path, typed):
+                    _check(path, mapping, source, typed, trust)
+
+
+def _refuse_addresses(values: Mapping[str, Any], written: Mapping[str, Any], source: str, typed: Sequence[str]) -> None:
+    for path, value in values.items():
+        if isinstance(value, str) and ("://" in value or value.startswith(("//", "\\\\"))):
+            refers = _OWN_KEY.fullmatch(str(written.get(path)))  # to a key that is looked at itself
+            if not refers and not _is_typed(path, typed):
+                raise UntrustedConfigError(
+                    f"{source}: {path} in its configuration is the address {value}. An address is only contacted "
+                    f"where it is typed: {path}=…"
+                )
+
+
+def _check(path: str, node: Mapping[str, Any], source: str, typed: Sequence[str], trust: Sequence[str]) -> None:
+    own = {key: value for key, value in node.items() if not _is_typed(f"{path}.{key}", typed)}
+    if path == "metrics":
+        for name, function in own.items():
+            if not (isinstance(function, str) and (function.startswith(ERRORS) or _trusted(function, trust))):
+                raise _stranger(source, f"metrics.{name}", function)
+    special = {key for key in own if isinstance(key, str) and key.startswith("_")}
+    if "_target_" not in node:
+        if special:
+            raise UntrustedConfigError(f"{source}: {path}.{min(special)} in its configuration does not belong there.")
+        return
+    target = node["_target_"]
+    if "_target_" in own and not _trusted(target, trust) and not _belongs(path, target):
+        raise _stranger(source, path, target)
+    allowed = {"_target_", "_convert_"} | ({"_partial_"} if path in ("optimizer", "scheduler") else set())
+    if special - allowed:
+        raise UntrustedConfigError(
+            f"{source}: {path}.{min(special - allowed)} in its configuration does not belong there."
+        )
+    if _belongs(path, target):
+        parameters = inspect.signature(get_object(target)).parameters
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+            unknown = own.keys() - special - parameters.keys() - BESIDE.get(path, set())
+            if unknown:
+                raise UntrustedConfigError(
+                    f"{source}: {path}.{min(unknown)} in its configuration is no argument of {target}."
+                )
+
+
+def _belongs(path: str, target: Any) -> bool:
+    if not isinstance(target, str):
+        return False
+    if AUGMENTATION.fullmatch(path):
+        return is_augmentation(target)
+    return any(re.fullmatch(place, path) and target in names for place, names in BELONGS.items())
+
+
+def _trusted(target: Any, trust: Sequence[str]) -> bool:
+    return isinstance(target, str) and any(target == name or target.startswith(f"{name}.") for name in trust)
+
+
+def _stranger(source: str, path: str, target: Any) -> UntrustedConfigError:
+    package = str(target).partition(".")[0]
+    return UntrustedConfigError(
+        f"{source}: {path} in its configuration names {target}, which is not of this project. Nothing that a file "
+        f"names is run unless it is trusted: if the code is yours, type trust=[{package}], or {path} itself."
+    )
+
+
+def _unresolved(node: Any) -> Any:
+    return OmegaConf.to_container(node, resolve=False)
+
+
+def _is_typed(path: str, typed: Sequence[str]) -> bool:
+    return any(path == key or path.startswith(f"{key}.") for key in typed)
+
+
+def _leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(node, Mapping | list):
+        for key, value in node.items() if isinstance(node, Mapping) else enumerate(node):
+            yield from _leaves(value, f"{path}.{key}".lstrip("."))
+    else:
+        yield path, node
+
+
+def _mappings(node: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every mapping in a tree, the outer ones first."""
+    if isinstance(node, Mapping):
+        yield path, node
+    if isinstance(node, Mapping | list):
+        for key, value in node.items() if isinstance(node, Mapping) else enumerate(node):
+            yield from _mappings(value, f"{path}.{key}")

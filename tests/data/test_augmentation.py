@@ -1,0 +1,60 @@
+"""Every form of data.augmentation and augmentation comes to the same options, and what cannot be right is named."""
+
+import pytest
+
+from depth_lightning.data.augmentation import (
+    ARTICLE,
+    AUTHORS,
+    BY_NAME,
+    NONE,
+    augmentation_in_words,
+    augmentation_options,
+)
+
+OWN = [{"_target_": "albumentations.Rotate", "limit": 5}]
+
+
+@pytest.mark.parametrize(
+    ("own", "chosen", "expected"),
+    [
+        ("article", None, ARTICLE),
+        ("authors", None, AUTHORS),
+        ("none", None, NONE),
+        (OWN, None, {**NONE, "transforms": OWN}),
+        ({"hue": 0}, None, {**ARTICLE, "hue": 0}),
+        ("authors", "none", NONE),
+        (OWN, ARTICLE, ARTICLE),
+        ("authors", {"noise_probability": 1}, {**AUTHORS, "noise_probability": 1}),
+        ("article", {"transforms": OWN}, {**ARTICLE, "transforms": OWN}),
+    ],
+)
+def test_forms(own, chosen, expected):
+    assert augmentation_options(own, chosen) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("paper", r" is one of article, authors, none, a list of transforms, or the options .*, found 'paper'\."),
+        ({"jitter_probability": 1.5}, r"\.jitter_probability is a number from 0 to 1, found 1\.5\."),
+        ({"flip_probability": True}, r"\.flip_probability is a number from 0 to 1, found True\."),
+        ({"noise_probability": "often"}, r"\.noise_probability is a number from 0 to 1, found 'often'\."),
+        ({"brightness": -0.1}, r"\.brightness is a number from 0 to 1, found -0\.1\."),
+        ({"hue": 0.6}, r"\.hue is a number from 0 to 0\.5, found 0\.6\."),
+        ({"noise_std": 5}, r"\.noise_std is \[smallest, largest\] in grey levels of 255, found 5\."),
+        ({"noise_std": [5, 1]}, r"\.noise_std is \[smallest, largest\] .*, found \[5, 1\]\."),
+        ({"transforms": "flip"}, r"\.transforms is a list of transforms, found 'flip'\."),
+        ({"noise": 0.5}, r"\.noise is no option: there are flip_probability, transforms, .*, found 0\.5\."),
+    ],
+)
+def test_what_cannot_be_right_is_named(value, message):
+    with pytest.raises(ValueError, match=f"^data\\.augmentation{message}"):
+        augmentation_options(value)
+    with pytest.raises(ValueError, match=f"^augmentation{message}"):
+        augmentation_options("none", value)
+
+
+def test_words():
+    for name, recipe in BY_NAME.items():
+        assert augmentation_in_words(recipe) == name
+    assert augmentation_in_words({**ARTICLE, "hue": 0, "noise_std": [0, 9]}) == "article with hue=0, noise_std=[0, 9]"

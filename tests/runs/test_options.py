@@ -1,0 +1,280 @@
+"""Every option that conf/ has refuses what cannot be right, under its own key; so does every key that nothing reads."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from depth_lightning.commands import export, predict
+from depth_lightning.data.object_store import ObjectStore
+from depth_lightning.inference import Predictor
+from depth_lightning.models import DepthAnythingV2
+from depth_lightning.runs import objects
+from depth_lightning.runs.options import COMMANDS, check
+from depth_lightning.settings import SettingError
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+GROUPS = sorted({folder.name for folder in CONF.iterdir() if folder.is_dir()} - {"hydra", "experiment"})
+PARTS = ("data/default", "data/mixture_base", "loss/default", "model/default")
+"""What others extend."""
+TYPED = {
+    "predict": ["input=photos"],
+    "pack": ["output=packed"],
+    "hparams_search=optuna": ["callbacks.median_pruning.folder=sweep"],
+    "data=mixture": [
+        *("~data.parts.nyu", "~data.parts.pairs", "+data@data.parts.rooms=rooms"),
+        *("data.parts.rooms.root=${run_dir}", "data.parts.rooms.train_images=1"),
+    ],
+    **{command: ["trainer=cpu"] for command in ("train", "evaluate", "batch_size")},
+}
+"""Without which a command, or an option, cannot be composed here."""
+FREE = {
+    *("run_dir", "checkpoint", "input", "output", "metrics_file", "endpoint_url", "device"),
+    *("model.weights", "data.root", "data.image", "data.depth", "data.mask", "data.depth_key", "data.manifest"),
+    *("data.split_list", "data.cache", "data.endpoint_url"),
+    *("callbacks.checkpoints.folder", "callbacks.checkpoints.monitor", "callbacks.early_stopping.monitor"),
+    *("callbacks.watch.folder", "callbacks.median_pruning.folder", "callbacks.median_pruning.run_dir"),
+    *("callbacks.median_pruning.monitor", "logger.csv.save_dir", "logger.tensorboard.save_dir"),
+}
+"""Texts that are no choice between words: any is taken, but no number, and not an empty one."""
+UNCHECKED = {
+    *(f"logger.{name}.{key}" for name in ("csv", "tensorboard") for key in ("name", "version")),
+    *("logger.wandb.save_dir", "logger.wandb.project"),
+}
+"""What a logger calls its folder and its project."""
+OF_DA2K = {"data.root", "data.size", "data.num_workers", "data.on_error"}
+"""What is read where point pairs are scored."""
+RIGHT = {
+    "trainer.deterministic": [None],
+    "logger.wandb.offline": [True],
+    "data.depth_offset": [-7, -0.5],
+    **{key: [-7, -0.5, math.inf, -math.inf, math.nan] for key in ("data.invalid", "data.sky_value")},
+    "trainer.devices": [3],
+    "data.split_list": ["words", ["Scene20", "Scene20"]],  # a file, and a list
+    "data.augmentation": [{"a": 1}],  # refused under the key in it
+}
+"""Values that would be wrong elsewhere."""
+
+
+def wrong_values(key, value):
+    """Of the other types, and of the same type where none is right."""
+    if isinstance(value, bool):
+        wrong = ["no", "yes", "maybe", 1, 0, math.nan, None]
+    elif isinstance(value, int | float):
+        wrong = ["many", "", True, False, {"a": 1}, -7, -0.5, math.nan, math.inf, -math.inf]
+    elif isinstance(value, str):
+        wrong = ["", 3, True, {"a": 1}, math.nan, *([] if key in FREE else [f"{value}x", value.upper()])]
+    elif isinstance(value, list):
+        wrong = ["words", 3, True, [math.nan] * len(value), [*value, *value], {"a": 1}]
+    else:
+        wrong = [True, {"a": 1}, math.nan]
+    rights = [value, *RIGHT.get(key, [])]
+    return [each for each in wrong if not any(each is right or each == right for right in rights)]
+
+
+def leaves(raw, path=""):
+    """Key → value of everything that may be typed: neither what builds an object, nor what refers to another key."""
+    for key, value in raw.items():
+        own = f"{path}.{key}".lstrip(".")
+        if isinstance(value, dict):
+            yield from leaves(value, own)
+        elif not key.startswith("_") and not (isinstance(value, str) and "${" in value and own not in FREE):
+            yield own, value
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return DepthAnythingV2("tiny")
+
+
+def build(cfg, command, key, tiny):
+    """What a command builds of a key before anything is fetched, read or trained."""
+    check(cfg, command)
+    part = key.split(".")[0]
+    if part == "model":
+        with torch.device("meta"):
+            objects.build_network(cfg.model)
+    elif command == "predict":
+        predict.build_outputs(cfg, video=False, metric=True, max_depth=1.0)
+        Predictor(tiny, cfg.data.size, cfg.device, cfg.precision)
+    elif command == "export":
+        export._chosen_layout(cfg)
+    elif command == "pack":
+        ObjectStore("/nowhere", cfg.endpoint_url)
+    elif part == "data" and "parts" not in cfg.data and objects.is_point_pairs(cfg.data):
+        objects.dataset_of(cfg.data)()
+    elif part in ("data", "augmentation"):
+        objects.build_data(cfg).dataset(split="train")
+    elif part in ("protocol", "loss", "optimizer", "scheduler"):
+        objects.build_module(cfg, tiny)
+    elif part == "trainer":
+        objects.build_trainer(cfg, [], [])
+    elif part in ("callbacks", "logger"):
+        objects.build_all(cfg, part)
+
+
+def assert_refused(cfg, command, key, value, tiny):
+    for wrong in wrong_values(key, value):
+        typed = cfg.copy()
+        OmegaConf.update(typed, key, wrong, merge=False)
+        try:
+            build(typed, command, key, tiny)
+        except SettingError as error:
+            assert str(error).startswith(f"{key} is "), f"{key}={wrong!r}: {error}"
+            assert isinstance(wrong, dict | list) or f"found {wrong!r}" in str(error), error
+        else:
+            pytest.fail(f"{key}={wrong!r} was taken")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_of_a_command(command, compose_config, tiny, tmp_path):
+    cfg = compose_config(command, TYPED.get(command, []), tmp_path)
+    groups = set(GROUPS) - ({"data"} if command == "predict" else set())
+    raw = OmegaConf.to_container(cfg, resolve=False)
+    keys = {key: value for key, value in leaves(raw) if key.split(".")[0] not in groups}
+    assert {"seed", "run_dir"} < set(keys)
+    for key, value in keys.items():
+        assert_refused(cfg, command, key, value, tiny)
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_option_of_a_group(group, compose_config, tiny, tmp_path):
+    part = {"encoder": "model", "hparams_search": "callbacks", "debug": "trainer"}.get(group, group)
+    seen = set()
+    for option in (f"{group}={file.stem}" for file in (CONF / group).glob("*.yaml")):
+        if option.replace("=", "/") in PARTS:
+            continue
+        command = "evaluate" if option == "data=da2k" else "train"
+        trainer = [] if group == "trainer" else ["trainer=cpu"]
+        cfg = compose_config(command, [option, *trainer, *TYPED.get(option, [])], tmp_path)
+        raw = OmegaConf.to_container(cfg, resolve=False)[part]
+        for key, value in leaves({part: raw}):
+            own = (key, type(value), str(raw.get("dataset")))  # the same key of another data set is another option
+            if own in seen or key in UNCHECKED or key.startswith("data.parts."):
+                continue
+            if option != "data=da2k" or key in OF_DA2K:
+                seen.add(own)
+                assert_refused(cfg, command, key, value, tiny)
+
+
+@pytest.mark.parametrize(
+    "typed, message",
+    [
+        ("+data.batchsize=4", "data.batchsize is no option. Did you mean data.batch_size?"),
+        ("+trainer.max_epoch=3", "trainer.max_epoch is no option. Did you mean trainer.max_epochs?"),
+        ("+optimizer.lrr=1", "optimizer.lrr is no option. Did you mean optimizer.lr?"),
+        ("+callbacks.panels.image=3", "callbacks.panels.image is no option. Did you mean callbacks.panels.images?"),
+        ("+loss.metres.variance=1", "loss.metres.variance is no option. Did you mean loss.metres.variance_focus?"),
+        ("loss=affine_invariant +loss.disparity.trims=1", "loss.disparity.trims is no option. Did you mean "),
+        ("+loss.variance_focus=0.7", "loss.variance_focus is no option. Options of loss: across_devices, disparity, "),
+        ("+data.dataset.layot=h5", "data.dataset.layot is no option. Did you mean data.dataset.layout?"),
+        ("+data.layot=h5", "data.layot is no option. Did you mean data.layout?"),
+        ("+reports=true", "reports is no option. Did you mean report?"),
+        ("+data.depth_scale=1000", "data.depth_scale is no option. Options of data: "),
+        ("+trainer.foo=1", "trainer.foo is no option. Options of trainer: accelerator, "),
+        ("+callbacks.panel.images=3", "callbacks.panel has no _target_, "),
+        ("+callbacks.mine._target_=nope.Mine", "callbacks.mine._target_ cannot be imported: "),
+        ("+trainer.logger=false", "trainer.logger is set by the command"),
+    ],
+)
+def test_a_key_that_nothing_reads_is_refused_with_the_nearest(typed, message, compose_config, tmp_path):
+    with pytest.raises(SettingError) as caught:
+        check(compose_config("train", ["trainer=cpu", *typed.split()], tmp_path), "train")
+    assert str(caught.value).startswith(message)
+
+
+def test_what_something_reads_may_be_added(compose_config, tmp_path):
+    typed = [
+        *("trainer=cpu", "model=tiny", "+model.features=16", "+loss.metres.per_image=true", "callbacks.worst=null"),
+        *("+trainer.val_check_interval=0.5", "+callbacks.watch.window=50", "data.layout=h5"),
+        *("+callbacks.mine._target_=lightning.pytorch.callbacks.Timer", "+callbacks.mine.duration=00:00:01:00"),
+        *("+logger.wandb._target_=depth_lightning.reporting.loggers.wandb_logger", "+logger.wandb.entity=mine"),
+        *("+data.mine=/data", "data.root=${.mine}/nyu", "+rate=1e-5", "optimizer.lr=${rate}"),
+        "+metrics.mine=depth_lightning.metrics.errors.mae",
+    ]
+    cfg = compose_config("train", typed, tmp_path)
+    check(cfg, "train")
+    assert objects.build_network(cfg.model).head.scratch.output_conv1.in_channels == 16
+    assert cfg.optimizer.lr == 1e-5 and objects.dataset_node(cfg.data)["root"] == "/data/nyu"
+
+
+@pytest.mark.parametrize(
+    "typed, key",
+    [
+        ("loss=scale_invariant loss.up_to_scale.variance_focus=2", "loss.up_to_scale.variance_focus"),
+        ("loss=affine_invariant loss.disparity.trim=1", "loss.disparity.trim"),
+        ("trainer=fsdp_cpu trainer.strategy.in_parts=no", "trainer.strategy.in_parts"),
+        ("data=rooms data.train_images=0", "data.train_images"),
+        ("data=pairs data.kind=inches", "data.kind"),
+        ("data=mixture_base +data@data.parts.mine=pairs data.parts.mine.kind=inches", "data.parts.mine.kind"),
+        ("model.max_depth=1e-30", "model.max_depth"),
+        ("protocol.max_depth=1e-4", "protocol.min_depth"),
+    ],
+)
+def test_the_key_is_the_one_that_was_typed(typed, key, compose_config, tiny, tmp_path):
+    cfg = compose_config("train", ["trainer=cpu", *typed.split()], tmp_path)
+    with pytest.raises(SettingError) as caught:
+        build(cfg, "train", key, tiny)
+    assert caught.value.name == key
+
+
+@pytest.mark.parametrize("word", ["no", "off", "yes", "On", "0", "null"])
+def test_words_that_hydra_takes_for_text_or_numbers_are_no_booleans(word, compose_config, tmp_path):
+    found = repr({"0": 0, "null": None}.get(word, word))
+    with pytest.raises(SettingError, match=rf"^report is true or false, found {found}\.$"):
+        check(compose_config("train", ["trainer=cpu", f"report={word}"], tmp_path), "train")
+    cfg = compose_config("train", [f"model.freeze_encoder={word}"], tmp_path)
+    with pytest.raises(SettingError, match=rf"^model\.freeze_encoder is true or false, found {found}\.$"):
+        objects.build_network(cfg.model)
+    check(compose_config("train", ["trainer=cpu", "report=FALSE", "baseline=True"], tmp_path), "train")
+
+
+@pytest.mark.parametrize(
+    "path, message",
+    [
+        ("os.path.join", r"^metrics\.mine is f\(prediction, target, mask\) → \(b,\), but os\.path\.join failed: "),
+        ("nope.nothing", r"^metrics\.mine .* nope\.nothing failed: .*No module named 'nope'"),
+        ("torch.addcmul", r"^metrics\.mine .* torch\.addcmul gave tensor"),
+        ("3", r"^metrics\.mine is the import path of a function, found 3\."),
+    ],
+)
+def test_a_metric_that_is_none_is_refused_before_training(path, message, compose_config, tmp_path):
+    cfg = compose_config("train", ["trainer=cpu", f"+metrics.mine={path}"], tmp_path)
+    with pytest.raises(SettingError, match=message):
+        check(cfg, "train")
+        objects.build_metrics(cfg)
+
+
+def test_a_standard_error_is_not_replaced(compose_config, tmp_path):
+    cfg = compose_config("train", ["+metrics.rmse=depth_lightning.metrics.errors.mae"], tmp_path)
+    with pytest.raises(SettingError, match=r"^metrics\.rmse is a standard error\. Give yours another name\.$"):
+        objects.build_metrics(cfg)
+
+
+@pytest.mark.parametrize("monitor", ["val/nope", "abs_rel"])
+def test_what_is_not_validated_is_not_monitored(monitor, compose_config, tiny, tmp_path):
+    typed = ["callbacks=early_stopping", f"callbacks.early_stopping.monitor={monitor}"]
+    cfg = compose_config("train", typed, tmp_path)
+    with pytest.raises(SettingError, match=rf"^callbacks\.early_stopping\.monitor is one of val/abs_rel.*'{monitor}'"):
+        objects.check_monitors(cfg, objects.build_module(cfg, tiny))
+
+
+def test_a_group_may_be_left_out(compose_config, tiny, tmp_path):
+    cfg = compose_config("train", ["trainer=cpu", "~callbacks", "~logger"], tmp_path)
+    check(cfg, "train")
+    assert objects.build_all(cfg, "callbacks") == objects.build_all(cfg, "logger") == {}
+    objects.check_monitors(cfg, objects.build_module(cfg, tiny))
+
+
+def test_a_run_has_an_end(compose_config, tmp_path):
+    cfg = compose_config("train", ["trainer=cpu", "trainer.max_epochs=-1"], tmp_path)
+    with pytest.raises(SettingError, match=r"^trainer\.max_epochs is -1, no limit, which needs trainer\.max_steps"):
+        objects.build_trainer(cfg, [], [])
+
+
+def test_what_lightning_refuses_is_said_of_the_trainer(compose_config, tmp_path):
+    cfg = compose_config("train", ["trainer=cpu", "trainer.devices=-1"], tmp_path)
+    with pytest.raises(ValueError, match=r"^trainer: `devices` selected with `CPUAccelerator` should be an int > 0\.$"):
+        objects.build_trainer(cfg, [], [])

@@ -1,0 +1,185 @@
+"""What a stranger's file can make the commands do: nothing but score, predict and export its network."""
+
+import copy
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from depth_lightning.commands.evaluate import evaluate
+from depth_lightning.runs.checkpoint import chosen_network, describe, overlay, read_run_checkpoint
+from depth_lightning.runs.record import Origin, find_origin
+from depth_lightning.runs.trust import UntrustedConfigError, refuse_strangers
+
+RUNS = "open('{proof}', 'w').close()"
+
+
+def shared_error(prediction, target, mask):
+    """Of `trust=[test_trust]`."""
+    return prediction.new_zeros(len(prediction))
+
+
+@pytest.fixture(scope="module")
+def recorded(compose_config):
+    """The configuration in a checkpoint of the rooms."""
+    return describe(compose_config("train", ["experiment=rooms", "data.root=rooms"]))
+
+
+@pytest.fixture
+def checkpoint(recorded, tmp_path):
+    """checkpoint(change): a file whose configuration was changed."""
+
+    def write(change):
+        config = copy.deepcopy(recorded)
+        change(config)
+        torch.save({"config": config, "state_dict": {"a": torch.zeros(1)}, "global_step": 1}, tmp_path / "a.ckpt")
+        return tmp_path / "a.ckpt"
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def plain(compose_config):
+    """What `evaluate.py checkpoint=…` alone is given."""
+    return compose_config("evaluate", ["checkpoint=a.ckpt"])
+
+
+@pytest.fixture
+def chosen(compose_config, checkpoint, plain):
+    """chosen(change, *typed): what `evaluate.py` would build from such a checkpoint."""
+
+    def choose(change, *typed):
+        cfg = compose_config("evaluate", list(typed)) if typed else plain.copy()
+        cfg.checkpoint = str(checkpoint(change))
+        return chosen_network(cfg, typed, "evaluate")[0]
+
+    return choose
+
+
+def call(target, **arguments):
+    return {"_target_": target, **arguments}
+
+
+RUN_CODE = {
+    "model.recompute_blocks": lambda c: c["model"].update(recompute_blocks=call("os.system", command="true")),
+    "model.freeze_encoder": lambda c: c["model"].update(freeze_encoder=call("sympy.sympify", a=RUNS)),
+    "model.max_depth": lambda c: c["model"].update(max_depth=[call("numpy.load", file="x", allow_pickle=True)]),
+    "model": lambda c: c["model"].update(_target_="builtins.dict"),
+    "data.dataset": lambda c: c["data"]["dataset"].update(_target_="subprocess.run"),
+    "data.dataset.count": lambda c: c["data"]["dataset"].update(count=call("sympy.sympify", a=RUNS)),
+    "data.dataset.count.train": lambda c: c["data"]["dataset"]["count"].update(
+        train=call("depth_lightning.data.RenderedRooms")
+    ),
+    "data.parts.a.dataset": lambda c: c["data"].update(parts={"a": {"dataset": call("pathlib.Path.unlink")}}),
+    "data.augmentation.0": lambda c: c["data"].update(augmentation=[call("albumentations.load", filepath="x")]),
+    "data.augmentation.0.image": lambda c: c["data"].update(
+        augmentation=[call("albumentations.Lambda", image=call("hydra.utils.get_method", path="os.system"))]
+    ),
+    "protocol.crop": lambda c: c["protocol"].update(crop=call("pathlib.Path.write_text")),
+    "protocol": lambda c: c.update(protocol=call("depth_lightning.metrics.DepthMetrics")),
+    "metrics.x": lambda c: c.update(metrics={"x": "builtins.eval"}),
+    "metrics.y": lambda c: c.update(metrics={"y": "antigravity.geohash"}),
+    "metrics.z": lambda c: c.update(metrics={"z": call("depth_lightning.metrics.errors.abs_rel")}),
+    "metrics.errors": lambda c: c.update(metrics={"errors": "depth_lightning.metrics.errors_of_mine.x"}),
+    "node interpolation": lambda c: c["model"].update(recompute_blocks="${trainer}"),
+}
+
+
+@pytest.mark.parametrize("change", RUN_CODE.values(), ids=RUN_CODE)
+def test_code_that_a_checkpoint_names_is_not_run(change, chosen):
+    with pytest.raises(UntrustedConfigError, match=r"a\.ckpt: [\w.]+ in its configuration names .*not of this project"):
+        chosen(change)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda c: c["model"].update(_args_=["vits"]), r"model\._args_ in its configuration does not belong there"),
+        (lambda c: c["model"].update(_partial_=True), r"model\._partial_ in its configuration does not belong"),
+        (lambda c: c["data"].update(mine={"_args_": []}), r"data\.mine\._args_ in its configuration does not belong"),
+        (lambda c: c["model"].update(note="x"), r"model\.note in its configuration is no argument of depth_lightning"),
+        (lambda c: c["data"]["dataset"].update(hook=1), r"data\.dataset\.hook in its configuration is no argument"),
+        (lambda c: c["data"].update(root="${oc.env:HOME}"), r"data\.root in its configuration is '\$\{oc\.env:HOME\}'"),
+        (lambda c: c["model"].update(encoder="${oc.decode:tiny}"), r"model\.encoder in its configuration is"),
+        (lambda c: c.update(seed="${hydra:runtime.cwd}"), r"seed in its configuration is"),
+        (lambda c: c["data"].update(root="$${seed}{oc.env:HOME}"), r"data\.root in its configuration is"),
+        (lambda c: c["data"].update(root="${data.${oc.env:HOME}}"), r"data\.root in its configuration is"),
+        (lambda c: c["trainer"].update(devices=["${oc.env:HOME}"]), r"trainer\.devices\.0 in its configuration is"),
+        (lambda c: c["data"].update(root="s3://bucket/x"), r"data\.root in its configuration is the address s3://buck"),
+        (lambda c: c["data"].update(endpoint_url="http://127.0.0.1:1"), r"endpoint_url in its configuration is the"),
+        (
+            lambda c: c["data"].update(root="s3${data.a}${data.b}", a=":/", b="/x"),
+            r"data\.root in its .* address s3://x",
+        ),
+        (
+            lambda c: (c["model"].update(weights="s3://x"), c["data"].update(root="${model.weights}")),
+            "model.weights in",
+        ),
+        (lambda c: c["data"].update(image=["http://x/a.png"]), r"data\.image\.0 in its configuration is the address"),
+        (lambda c: c["data"].update(root="//host/share"), r"data\.root in its configuration is the address //host"),
+        (
+            lambda c: c["data"].update(parts={"a": {"root": "\\\\host\\x"}}),
+            r"parts\.a\.root in its configuration is th",
+        ),
+    ],
+)
+def test_what_does_not_belong_is_named(change, match, chosen):
+    with pytest.raises(UntrustedConfigError, match=match):
+        chosen(change)
+
+
+@pytest.mark.parametrize("config", [None, [], "text", {"model": torch.zeros(2)}, {1: {2: object}}])
+def test_a_configuration_that_is_none(config, tmp_path):
+    torch.save(
+        {"config": config if config != {1: {2: object}} else {1: {2: {3}}}, "state_dict": {}}, tmp_path / "b.ckpt"
+    )
+    with pytest.raises(ValueError, match=r"b\.ckpt"):
+        read_run_checkpoint(tmp_path / "b.ckpt")
+
+
+def test_an_environment_variable_reaches_no_file(checkpoint, compose_config, monkeypatch, tmp_path):
+    monkeypatch.setenv("SECRET", "xyzzy")
+    typed = [f"checkpoint={checkpoint(lambda c: c['data'].update(root='${oc.env:SECRET}'))}", "report=true"]
+    with pytest.raises(UntrustedConfigError) as error:
+        evaluate(compose_config("evaluate", typed, tmp_path / "run"), typed)
+    assert "xyzzy" not in str(error.value) and not (tmp_path / "run").exists()
+
+
+def test_what_is_typed_is_the_users_own(chosen, tmp_path):
+    strange = lambda c: c["data"]["dataset"].update(_target_="my_package.MyData")  # noqa: E731
+    assert chosen(strange, "data=nyu").data.dataset._target_ == "depth_lightning.data.NYUDepthV2"
+    typed = chosen(lambda c: None, "data=shards", "data.root=s3://bucket/x", "data.endpoint_url=http://h")
+    assert typed.data.endpoint_url == "http://h"
+    assert chosen(lambda c: None, "+metrics.mine=builtins.len").metrics.mine == "builtins.len"
+    own = "data.dataset._target_=my_package.MyData"
+    assert chosen(lambda c: None, own).data.dataset._target_ == "my_package.MyData"
+
+
+def test_trust_names_packages_whole(chosen):
+    metric = lambda c: c.update(metrics={"mine": "test_trust.shared_error"})  # noqa: E731
+    with pytest.raises(
+        UntrustedConfigError, match=r"metrics\.mine.*names test_trust\.shared_error.*trust=\[test_trust\]"
+    ):
+        chosen(metric)
+    assert chosen(metric, "trust=[test_trust]").metrics.mine == "test_trust.shared_error"
+    with pytest.raises(UntrustedConfigError):
+        chosen(metric, "trust=[test]")
+    with pytest.raises(UntrustedConfigError):  # a checkpoint cannot widen it
+        chosen(lambda c: (metric(c), c.update(trust=["test_trust"])))
+
+
+def test_all_that_the_project_writes_itself_passes(compose_config, plain):
+    for typed in (
+        ["data=nyu"], ["data=pairs", "data.image=a", "data.depth=b"], ["data=kitti"], ["data=mixture"], ["data=shards"],
+        ["experiment=relative", "data.manifest=a.csv"], ["loss=affine_invariant", "data=vkitti2"], ["loss=l1"],
+        ["data.augmentation=[{_target_: albumentations.OneOf, transforms: [{_target_: albumentations.Blur}]}]"],
+    ):  # fmt: skip
+        train = compose_config("train", ["data.root=x" if "mixture" not in typed[0] else "seed=1", *typed])
+        saved = OmegaConf.create(describe(train))
+        overlay(saved, plain, ["checkpoint=a.ckpt"])
+        refuse_strangers(saved, ("model", "loss", "optimizer", "scheduler", "protocol", "metrics"), "incident")
+
+
+def test_weights_that_name_themselves_come_from_nowhere(checkpoint, tmp_path):
+    path = checkpoint(lambda c: c["model"].update(weights=str(tmp_path / "a.ckpt")))
+    assert find_origin(path) == Origin(None, None)
