@@ -93,10 +93,11 @@ FILES = [
         b"MM\0*" + struct.pack(">IHHHIIHHII", 8, 2, 256, 4, 1, 10**6, 257, 4, 1, 10**6),
         PIECES.format("1000000×1000000"),
     ),
+    ("a.jpg", b"GIF89a" + struct.pack("<HH", 28_458, 33_052) + bytes(99), PIECES.format("33052×28458")),
     (
         "a.png",
         b"P6\n100000 100000\n255\n" + bytes(99),
-        "expected an image, found one that does not fit into the memory .*CV_IO_MAX_IMAGE_PIXELS",
+        "expected an image, found one that does not fit into memory .*CV_IO_MAX_IMAGE_PIXELS",
     ),
     ("a.pfm", b"Pf\n100000000 100000000\n-1\n" + bytes(64), PIECES.format("100000000×100000000")),
     ("a.pfm", b"Pf\n4 4\nabc\n" + bytes(64), r"expected a PFM file, found one that begins with b'Pf\\n4 4\\nabc"),
