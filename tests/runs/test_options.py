@@ -262,6 +262,12 @@ def test_what_is_not_validated_is_not_monitored(monitor, compose_config, tiny, t
         objects.check_monitors(cfg, objects.build_module(cfg, tiny))
 
 
+def test_a_callback_of_ones_own_may_log_what_is_monitored(compose_config, tiny, tmp_path):
+    typed = ["callbacks.checkpoints.monitor=val/mine", "+callbacks.mine._target_=my_package.MyCallback"]
+    cfg = compose_config("train", typed, tmp_path)
+    objects.check_monitors(cfg, objects.build_module(cfg, tiny))
+
+
 def test_a_group_may_be_left_out(compose_config, tiny, tmp_path):
     cfg = compose_config("train", ["trainer=cpu", "~callbacks", "~logger"], tmp_path)
     check(cfg, "train")
