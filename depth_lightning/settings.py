@@ -119,7 +119,7 @@ def unknown(name: str, known: Iterable[str]) -> SettingError:
     """The refusal of a setting that nothing reads, with the known one whose name is nearest, or all of them."""
     parent, names = name.rpartition(".")[0], sorted(known)
     hint = nearest(name, names) or f" Options{parent and f' of {parent}'}: {', '.join(names)}."
-    return SettingError(name, f"is no option.{hint}")
+    return SettingError(name, f"is not an option.{hint}")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

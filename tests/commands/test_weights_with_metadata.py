@@ -11,7 +11,7 @@ from depth_lightning.runs.checkpoint import chosen_network
 def test_what_stands_beside_the_weights_holds_unless_typed(typed, max_depth, size, compose_config, tmp_path):
     path = tmp_path / "mine.pth"
     save_weights(DepthAnythingV2("tiny", max_depth=42.0), path, metadata={"size": 140})
-    overrides = ["model=tiny", f"model.weights={path}", *typed]
+    overrides = ["input=photos", "model=tiny", f"model.weights={path}", *typed]
     cfg, state = chosen_network(compose_config("predict", overrides), overrides, "predict")
     assert state is None
     assert (cfg.model.max_depth, cfg.data.size) == (max_depth, size)
