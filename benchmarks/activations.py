@@ -1,7 +1,7 @@
-"""Memory that a training step must hold, counted on tensors without storage: no GPU, and nothing computed.
+"""Memory required by a training step, counted on fake tensors without a GPU and without computing anything.
 
-Counted are the weights, their gradients, AdamW's two moments, and what the forward pass keeps for the backward pass;
-not what single operations need for a moment, which `memory.py` measures on a GPU.
+The count includes the weights, their gradients, AdamW's two moments, and the activations saved for the backward pass.
+It excludes temporary buffers of single operations, which `memory.py` measures on a GPU.
 """
 
 from typing import Any
@@ -24,7 +24,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def main() -> None:
-    """Count, print, keep."""
+    """Count, print and save."""
     arguments = parser(__doc__)
     arguments.add_argument("--encoders", nargs="+", default=["vits", "vitb", "vitl"])
     arguments.add_argument("--batch-sizes", nargs="+", type=int, default=[1, 8, 11])
@@ -50,7 +50,7 @@ def gigabytes(
     recompute_blocks: bool = False,
     freeze_encoder: bool = False,
 ) -> tuple[float, float]:
-    """Of weights, gradients and moments; and of what the backward pass needs."""
+    """GiB of weights, gradients and moments; and GiB of saved activations."""
     network = DepthAnythingV2(encoder, freeze_encoder=freeze_encoder, recompute_blocks=recompute_blocks)
     weights = sum(parameter.nbytes for parameter in network.parameters())
     trained = sum(parameter.nbytes for parameter in network.parameters() if parameter.requires_grad)

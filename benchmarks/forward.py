@@ -1,7 +1,7 @@
-"""Time of one forward pass on the CPU, against transformers and the official code with the same weights.
+"""Time of one forward pass on the CPU, compared with transformers and the official code with the same weights.
 
-Ours runs as evaluate.py and predict.py do, which keep freed memory; so that the network's own share can be told,
-transformers' model is run that way, too.
+Ours runs as in evaluate.py and predict.py, which keep freed memory. To isolate the contribution of the network itself,
+transformers' model is also run that way.
 """
 
 from collections.abc import Callable
@@ -21,9 +21,9 @@ MODELS = ("ours, eager", "ours, compiled", "transformers", "transformers, memory
 
 
 def main() -> None:
-    """Measure, print, keep."""
+    """Measure, print and save."""
     arguments = parser(__doc__)
-    arguments.add_argument("--official", type=Path, help="a checkout of the official repository, to be timed too")
+    arguments.add_argument("--official", type=Path, help="a checkout of the official repository, to time as well")
     arguments.add_argument("--precisions", nargs="+", default=PRECISIONS, choices=PRECISIONS, help="to time")
     chosen = arguments.parse_args()
     models = dict.fromkeys(chosen.precisions, MODELS)
@@ -47,14 +47,14 @@ def main() -> None:
 
 
 def forward_of(precision: str, name: str, official: Path | None) -> Callable[[], Tensor]:
-    """A forward pass of that model, under autocast unless `precision` is float32."""
+    """A forward pass of the named model, under autocast unless `precision` is float32."""
     if name not in ("transformers", "official"):
         keep_freed_memory()
     torch.manual_seed(0)
     network = DepthAnythingV2("vits", output="relative").eval()
     model: Callable[[Tensor], Tensor] = network
     if name == "ours, compiled":
-        torch._inductor.config.freezing = True  # as evaluate.py has it; this process is this model's alone
+        torch._inductor.config.freezing = True  # as in evaluate.py; this process runs only this model
         network.compile()
     elif name.startswith("transformers"):
         model = TransformersDepth(network).eval()

@@ -1,9 +1,9 @@
-"""Training throughput and evaluation time on one CUDA GPU; nothing is printed that was not measured there.
+"""Training throughput and evaluation time on one CUDA GPU. Everything printed was measured there.
 
     python benchmarks/gpu.py                      # everything, about ten minutes
     python benchmarks/gpu.py --encoders vits --batch-sizes 8
 
-`--device cpu` runs the same code at toy sizes, to see that it works; its numbers mean nothing.
+`--device cpu` runs the same code at toy sizes to check that it works; its numbers are meaningless.
 """
 
 import argparse
@@ -32,14 +32,14 @@ from depth_lightning.sample import DepthBatch, DepthKind
 from depth_lightning.training import DepthModule, Objective
 
 PEAK_TFLOPS = {"H100 PCIe": 756, "H100": 989, "H200": 989, "A100": 312, "L4": 121, "RTX 4090": 165}
-"""Dense bfloat16 products a second, in 10¹², as the makers state them; the first name that is in the GPU's counts."""
+"""Dense bfloat16 TFLOPS from the vendors' data sheets; the first key contained in the GPU's name applies."""
 IMAGES = 654
-"""Of NYU's test set."""
+"""The size of NYU's test set."""
 HEADER = {"": False, "batch": True, "images/s": True, "ratio": True, "of peak": True, "peak GB": True}
 
 
 class Setting(NamedTuple):
-    """One way to train."""
+    """A training configuration."""
 
     encoder: str
     batch_size: int
@@ -49,13 +49,13 @@ class Setting(NamedTuple):
 
 
 class Clock(Callback):
-    """Images per second between two steps of a run, and what the GPU held at most."""
+    """Measures the time between two steps of a run."""
 
     def __init__(self, first: int, last: int) -> None:
         self.first, self.last, self.started, self.seconds = first, last, 0.0, 0.0
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Read the clock at the first and the last step, with nothing under way."""
+        """Read the clock at the first and the last step, with no kernels in flight."""
         if trainer.global_step in (self.first, self.last):
             synchronize()
             if trainer.global_step == self.first:
@@ -65,10 +65,10 @@ class Clock(Callback):
 
 
 def main() -> None:
-    """Measure, print, keep."""
+    """Measure, print and save."""
     chosen = arguments().parse_args()
     if chosen.device == "cuda" and not torch.cuda.is_available():
-        raise SystemExit("There is no CUDA GPU here.")
+        raise SystemExit("No CUDA GPU is available.")
     if chosen.device == "cuda":
         torch.set_float32_matmul_precision("highest")
     rows, values = [], {}
@@ -85,7 +85,7 @@ def main() -> None:
 def training_rows(
     encoder: str, batch_size: int, root: Path, chosen: argparse.Namespace, values: dict[str, Any]
 ) -> list[list[str]]:
-    """Float32 eager, then what there is to choose, each as a ratio to it; the real loader as a ratio to the last."""
+    """Float32 eager, then the other settings relative to it; the real loader relative to the last setting."""
     baseline = Setting(encoder, batch_size, "32-true")
     fast = baseline._replace(precision="bf16-mixed", compiled=True)
     settings = [baseline, baseline._replace(precision="bf16-mixed"), baseline._replace(precision="16-mixed"), fast]
@@ -114,7 +114,7 @@ def training_rows(
 
 
 def train(setting: Setting, root: Path, chosen: argparse.Namespace) -> tuple[float, float]:
-    """Images per second and peak GB of a run through Lightning, with everything that happens between steps."""
+    """Images per second and peak GB of a Lightning run, including everything between steps."""
     torch.manual_seed(0)
     network = DepthAnythingV2(setting.encoder)
     if setting.compiled:
@@ -158,7 +158,7 @@ def train(setting: Setting, root: Path, chosen: argparse.Namespace) -> tuple[flo
 
 
 class Frames(NYUDepthV2):
-    """A few frames on disk, read again and again as if they were `count`."""
+    """A few frames on disk, read repeatedly as if there were `count` of them."""
 
     def __init__(self, root: Path, count: int, split: Any) -> None:
         super().__init__(root, split=split)
@@ -168,12 +168,12 @@ class Frames(NYUDepthV2):
         return self.count
 
     def __getitem__(self, index: int) -> Any:
-        """The frame of an index beyond their number, too."""
+        """The frame at `index`, which wraps around."""
         return super().__getitem__(index % super().__len__())
 
 
 def evaluation_rows(encoder: str, root: Path, chosen: argparse.Namespace, values: dict[str, Any]) -> list[list[str]]:
-    """All metrics of images of one size: batched, against one by one with a host sync per image."""
+    """All metrics on images of one size: batched, compared with one by one and a host sync per image."""
     torch.manual_seed(0)
     network = DepthAnythingV2(encoder).to(chosen.device).eval()
     data = DepthDataModule(
@@ -231,7 +231,7 @@ def evaluation_rows(encoder: str, root: Path, chosen: argparse.Namespace, values
 
 
 def fixed_batch(batch_size: int, chosen: argparse.Namespace) -> DepthBatch:
-    """Random images with depth and holes, as the loader gives them, on the device."""
+    """Random images with depth and holes, in the loader's format, on the device."""
     shape = (batch_size, chosen.size, chosen.size)
     depth = torch.rand(shape, device=chosen.device) * 9 + 0.5
     image = torch.randint(0, 256, (batch_size, 3, *shape[1:]), dtype=torch.uint8, device=chosen.device)
@@ -240,7 +240,7 @@ def fixed_batch(batch_size: int, chosen: argparse.Namespace) -> DepthBatch:
 
 
 def flops_per_image(encoder: str, size: int) -> float:
-    """Of forward and backward pass, counted on tensors without storage."""
+    """FLOPs of forward and backward pass, counted on fake tensors."""
     network = DepthAnythingV2(encoder)
     with FakeTensorMode(allow_non_fake_inputs=True), FlopCounterMode(display=False) as counter:
         network(torch.empty(1, 3, size, size)).sum().backward()
@@ -248,7 +248,7 @@ def flops_per_image(encoder: str, size: int) -> float:
 
 
 def share_of_peak(flops_per_second: float) -> str:
-    """Of the GPU's bfloat16 peak, where it is known."""
+    """Share of the GPU's bfloat16 peak, if it is known."""
     peak = next((peak for name, peak in PEAK_TFLOPS.items() if name in machine()), None)
     return "–" if peak is None else f"{flops_per_second / (peak * 1e12):.0%}"
 
@@ -260,7 +260,7 @@ def synchronize() -> None:
 
 
 def arguments() -> argparse.ArgumentParser:
-    """What may be chosen."""
+    """The command line."""
     made = parser(__doc__)
     made.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     made.add_argument("--encoders", nargs="+", default=["vits", "vitb", "vitl"])
@@ -268,7 +268,7 @@ def arguments() -> argparse.ArgumentParser:
     made.add_argument("--eval-batch-size", type=int, default=16)
     made.add_argument("--evaluated", type=int, default=IMAGES // 16 + 1, help="batches to evaluate")
     made.add_argument("--size", type=int, default=518)
-    made.add_argument("--steps", type=int, default=60, help="of which the first third is not timed")
+    made.add_argument("--steps", type=int, default=60, help="steps per run; the first third is not timed")
     made.add_argument("--workers", type=int, default=12)
     return made
 

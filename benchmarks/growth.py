@@ -1,6 +1,6 @@
-"""What a data set's size costs: start-up and memory of its index; and samples per second against workers and processes.
+"""Cost of a data set's size: start-up time and memory of its index; and samples per second by workers and processes.
 
-Also, small files against shards of the same samples, from a folder.
+Also compares small files with shards of the same samples, from a local folder.
 """
 
 import multiprocessing
@@ -33,7 +33,7 @@ PER_SCENE = 100
 
 
 def main() -> None:
-    """Measure, print, keep."""
+    """Measure, print and save."""
     made = parser(__doc__)
     made.add_argument("--images", type=int, nargs="+", default=[1000, 10_000, 100_000], help="sizes of the data set")
     made.add_argument("--samples", type=int, default=192, help="read per measurement of samples per second")
@@ -45,7 +45,7 @@ def main() -> None:
                 root = Path(folder) / f"{kind}_{count}"
                 write_empty(root, kind, count)
                 times = [_in_fork(start_up, str(root), kind) for _ in range(1 + chosen.repeats)]
-                first, again = times[0], min(times[1:], key=lambda found: found["seconds"])
+                first, again = times[0], min(times[1:], key=lambda timing: timing["seconds"])
                 values[f"{kind} {count}"] = {"first": first, "again": again}
                 row = [
                     f"{count:,}",
@@ -55,7 +55,7 @@ def main() -> None:
                     f"{again['processor_seconds']:.2f}",
                 ]
                 rows.append([*row, f"{again['index_mb']:.1f}", f"{again['copied_mb']:.1f}"])
-        print_rows(f"Both splits of one data set, of empty files: {machine()}", HEADER, [rows])
+        print_rows(f"Both splits of a data set of empty files: {machine()}", HEADER, [rows])
         rates = throughput(Path(folder) / "frames", chosen.samples, chosen.repeats)
     one = rates["files, workers 0"]
     rate_rows = [[name, f"{rate:.1f}", f"{rate / one:.2f}"] for name, rate in rates.items()]
@@ -78,7 +78,7 @@ def write_empty(root: Path, kind: str, count: int) -> None:
 
 
 def start_up(root: str, kind: str) -> dict[str, float]:
-    """Seconds to list both splits, what the index of training takes, and what a worker copies that reads it all."""
+    """Seconds to list both splits, memory of the training index, and memory copied by a worker that reads all of it."""
     started, computed = time.perf_counter(), time.process_time()
     if kind == "pairs":
         patterns = {"image": "{scene}/rgb/*.jpg", "depth": "{scene}/depth/*.png"}
@@ -96,13 +96,13 @@ def start_up(root: str, kind: str) -> dict[str, float]:
 
 
 def _in_fork(work: Callable[..., Any], *arguments: Any) -> Any:
-    """What `work` returns in a process of its own, which has the imports already."""
+    """The result of `work` in a forked process, which has the imports already."""
     with multiprocessing.get_context("fork").Pool(1) as pool:
         return pool.apply(work, arguments)
 
 
 def _copied_megabytes(look: Callable[[int], Any], count: int) -> float:
-    """Memory that a forked process has of its own after looking at every entry."""
+    """Private memory that a forked process gains by reading every entry, in MB."""
     receiver, sender = os.pipe()
     child = os.fork()
     if child == 0:
@@ -121,7 +121,7 @@ def _private() -> float:
 
 
 def throughput(root: Path, samples: int, repeats: int) -> dict[str, float]:
-    """Training samples per second: against workers, against processes, and from shards."""
+    """Training samples per second by workers, by processes, and from shards."""
     write_frames(root)
     shards = {compress: root.with_name(f"shards_{compress}") for compress in (True, False)}
     for compress, folder in shards.items():
@@ -136,7 +136,7 @@ def throughput(root: Path, samples: int, repeats: int) -> dict[str, float]:
 
 
 def pack(source: DepthDataset, folder: Path, compress: bool) -> None:
-    """As commands.pack does, without Hydra."""
+    """Write shards as commands.pack does, without Hydra."""
     from depth_lightning.commands.pack import split_folder, write_shards
     from depth_lightning.data.object_store import ObjectStore
 
@@ -148,7 +148,7 @@ def pack(source: DepthDataset, folder: Path, compress: bool) -> None:
 
 
 class _Repeated:
-    """A data set gone through again and again, as if it had `length` samples."""
+    """A data set repeated as if it had `length` samples."""
 
     def __init__(self, source: DepthDataset, length: int) -> None:
         self.source, self.length = source, length
@@ -170,7 +170,7 @@ def _loading(root: Path, kind: str, workers: int, samples: int) -> Callable[[], 
 
     data = DepthDataModule(open_split, TrainTransform(), EvaluationTransform(518), batch_size=8, num_workers=workers)
     data.setup("fit")
-    loader = data.train_dataloader()  # its workers stay
+    loader = data.train_dataloader()  # its workers are persistent
 
     def read() -> None:
         assert sum(len(batch.id) for batch in loader) == samples
@@ -181,12 +181,12 @@ def _loading(root: Path, kind: str, workers: int, samples: int) -> Callable[[], 
 def _processes(root: Path, count: int, samples: int) -> float:
     """Samples per second of `count` processes together, each without workers, as in DDP with data.num_workers=0."""
     command = [sys.executable, __file__, "--read", str(root), str(samples)]
-    found = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(count)]
-    return sum(samples / float(process.communicate()[0].splitlines()[-1]) for process in found)
+    readers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(count)]
+    return sum(samples / float(process.communicate()[0].splitlines()[-1]) for process in readers)
 
 
 def read_alone(root: str, samples: int) -> float:
-    """Seconds of processor-bound reading in this process, start-up left out."""
+    """Seconds of processor-bound reading in this process, excluding start-up."""
     read = _loading(Path(root), "files", 0, samples)
     started = time.perf_counter()
     read()

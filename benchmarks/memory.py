@@ -1,4 +1,4 @@
-"""The largest training batch that fits into a given memory, per encoder and option, on one CUDA GPU."""
+"""The largest training batch that fits into a given GPU memory, by encoder and option, measured on one CUDA GPU."""
 
 from typing import Any
 
@@ -19,18 +19,20 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def main() -> None:
-    """Measure, print, keep."""
+    """Measure, print and save."""
     arguments = parser(__doc__)
     arguments.add_argument("--encoders", nargs="+", default=["vits", "vitb", "vitl"])
-    arguments.add_argument("--gigabytes", nargs="+", type=int, default=[16, 24, 80], help="of the GPUs to answer for")
+    arguments.add_argument(
+        "--gigabytes", nargs="+", type=int, default=[16, 24, 80], help="of GPUs to compute batches for"
+    )
     chosen = arguments.parse_args()
     if not torch.cuda.is_available():
-        raise SystemExit("There is no CUDA GPU here.")
+        raise SystemExit("No CUDA GPU is available.")
     rows, values = [], {}
     for encoder in chosen.encoders:
         for name, option in OPTIONS.items():
             one, two = (peak_gigabytes(encoder, batch_size, **option) for batch_size in (1, 2))
-            # Memory grows by the same for each image; a tenth is left to fragments and the CUDA context.
+            # Memory grows linearly with images; a tenth is reserved for fragmentation and the CUDA context.
             largest = [max(0, int((0.9 * memory - one) // (two - one)) + 1) for memory in chosen.gigabytes]
             rows.append([f"{encoder}, {name}", f"{one:.2f}", f"{two - one:.2f}", *map(str, largest)])
             values[f"{encoder}, {name}"] = {"one_image_gb": one, "further_image_gb": two - one}
@@ -45,7 +47,7 @@ def peak_gigabytes(
     recompute_blocks: bool = False,
     freeze_encoder: bool = False,
 ) -> float:
-    """Of two training steps, the second of which has the optimiser's state."""
+    """Peak GiB over two training steps, the second with the optimiser's state."""
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     network = DepthAnythingV2(encoder, freeze_encoder=freeze_encoder, recompute_blocks=recompute_blocks).cuda()

@@ -1,4 +1,4 @@
-"""What a user would run instead, with our weights in it."""
+"""Alternative implementations, with our weights loaded."""
 
 import sys
 import tempfile
@@ -27,7 +27,7 @@ class TransformersDepth(nn.Module):
             self.model = DepthAnythingForDepthEstimation.from_pretrained(path)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Depth of ImageNet-normalised images, at their size."""
+        """Depth of ImageNet-normalised images, at their resolution."""
         return cast(Tensor, self.model(pixel_values=image).predicted_depth)
 
 
@@ -35,8 +35,8 @@ class OfficialDepth(nn.Module):
     """The official repository's model, from image to (b, h, w).
 
     Args:
-        checkout: folder of github.com/DepthAnything/Depth-Anything-V2.
-        network: whose weights it takes; relative, as its code at the top level is.
+        checkout: a clone of github.com/DepthAnything/Depth-Anything-V2.
+        network: provides the weights; relative, like the repository's top-level code.
     """
 
     def __init__(self, checkout: Path, network: DepthAnythingV2) -> None:
@@ -53,5 +53,5 @@ class OfficialDepth(nn.Module):
             self.model.load_state_dict(torch.load(path, weights_only=True))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Disparity of ImageNet-normalised images, at their size."""
+        """Disparity of ImageNet-normalised images, at their resolution."""
         return cast(Tensor, self.model(image))

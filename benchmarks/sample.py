@@ -1,7 +1,7 @@
-"""Time of one training sample, from an NYU h5 file to what is collated, on one core.
+"""Time of one training sample, from an NYU h5 file to the input of the collate function, on one core.
 
-Ours runs as train.py does, which keeps freed memory; so that the pipeline's own share can be told, the plain one is run
-that way, too.
+Ours runs as in train.py, which keeps freed memory. To isolate the contribution of the pipeline itself, the plain one is
+also run that way.
 """
 
 import os
@@ -30,7 +30,7 @@ ROWS = ("ours", "ours, reading alone", "plain", "plain, memory kept", "moved to 
 
 
 class PlainPipeline:
-    """The article's steps as they are usually written: the whole image, in float64, colours on the CPU."""
+    """The article's steps as usually implemented: on the full image, in float64, with colours on the CPU."""
 
     def __init__(self) -> None:
         self.augment = A.Compose(
@@ -56,7 +56,7 @@ class PlainPipeline:
 
 
 def main() -> None:
-    """Measure, print, keep."""
+    """Measure, print and save."""
     chosen = parser(__doc__).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         write_frames(Path(folder))
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def samples_of(name: str, root: Path) -> Callable[[], object]:
-    """What makes `FILES` samples, or changes their colours, on one thread."""
+    """A function that makes `FILES` samples, or changes their colours, on one thread."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     if name != "plain":
@@ -94,7 +94,7 @@ def samples_of(name: str, root: Path) -> Callable[[], object]:
 
 
 def write_frames(root: Path) -> None:
-    """Frames as the published files hold them: rgb (3, 480, 640) uint8, depth (480, 640) float32, not compressed."""
+    """Write frames like the published files: rgb (3, 480, 640) uint8, depth (480, 640) float32, uncompressed."""
     rng = np.random.default_rng(0)
     for split, count in (("train", FILES), ("val", 1)):
         folder = root / split / "room"

@@ -1,4 +1,4 @@
-"""What every benchmark shares: fair timing, peak memory, and a table that names the machine."""
+"""Shared by all benchmarks: fair timing, peak memory, and a table that names the machine."""
 
 import argparse
 import contextlib
@@ -20,7 +20,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def best_seconds(candidates: Mapping[str, Callable[[], Any]], repeats: int, warmup: int = 1) -> dict[str, float]:
-    """The least time of each candidate, called in turns, so that what else the machine does meets all of them alike."""
+    """The shortest time of each candidate, called in turns, so that other load on the machine affects all alike."""
     best = dict.fromkeys(candidates, float("inf"))
     for turn in range(warmup + repeats):
         for name, run in candidates.items():
@@ -34,21 +34,21 @@ def best_seconds(candidates: Mapping[str, Callable[[], Any]], repeats: int, warm
 def best_seconds_apart(
     make: Callable[..., Callable[[], Any]], candidates: Mapping[str, tuple[Any, ...]], repeats: int, warmup: int = 1
 ) -> dict[str, float]:
-    """`best_seconds` of what `make` returns for each candidate's arguments, each in a process of its own.
+    """`best_seconds` of what `make` returns for each candidate's arguments, each in a separate process.
 
-    What a process sets for itself, its allocator for one, is then no other candidate's. `make` is a module's function.
+    Process-wide settings, such as the allocator's, then affect no other candidate. `make` is a module-level function.
     """
     context = multiprocessing.get_context("spawn")
-    asked = {}
+    connections = {}
     for name, arguments in candidates.items():
-        asked[name], answering = context.Pipe()
+        connections[name], answering = context.Pipe()
         context.Process(target=_answer, args=(answering, make, arguments), daemon=True).start()
         answering.close()
-        asked[name].recv()  # until it is ready
+        connections[name].recv()  # wait until it is ready
     best = best_seconds(
-        {name: functools.partial(_ask, connection) for name, connection in asked.items()}, repeats, warmup
+        {name: functools.partial(_ask, connection) for name, connection in connections.items()}, repeats, warmup
     )
-    for connection in asked.values():
+    for connection in connections.values():
         connection.close()
     return best
 
@@ -69,9 +69,9 @@ def _answer(connection: Any, make: Callable[..., Callable[[], Any]], arguments: 
 
 
 def in_fresh_process(work: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
-    """What `work` returns in a process of its own, and that process's peak memory in GB beyond its state at the start.
+    """The result of `work` in a new process, and that process's increase of peak memory in GB during the call.
 
-    `work` is a function of a module, and calls `start_counting` once its imports are done.
+    `work` is a module-level function.
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
@@ -113,13 +113,13 @@ def machine() -> str:
 
 
 def report(name: str, header: Mapping[str, bool], rows: list[list[str]], values: Mapping[str, Any]) -> None:
-    """Print the rows under the machine's name, and keep the plain values in results/<name>.json."""
+    """Print the rows under the machine's name, and save the plain values in results/<name>.json."""
     print_rows(f"{name}: {machine()}", header, [rows])
     write_json(RESULTS / f"{name}.json", {"machine": machine(), **values})
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """Arguments that all scripts take."""
+    """A parser with the arguments of all scripts."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    made.add_argument("--repeats", type=int, default=5, help="timed turns; the best counts")
+    made.add_argument("--repeats", type=int, default=5, help="timed turns; the best one counts")
     return made

@@ -1,7 +1,7 @@
-"""Time and peak memory of a training step on the CPU, against transformers' model with the same loss and optimiser.
+"""Time and peak memory of a training step on the CPU, compared with transformers' model, same loss and optimiser.
 
-Ours runs as train.py does, which keeps freed memory; so that the network's own share can be told, transformers' model
-is run that way, too.
+Ours runs as in train.py, which keeps freed memory. To isolate the contribution of the network itself, transformers'
+model is also run that way.
 """
 
 import time
@@ -22,13 +22,13 @@ MODELS = ("ours", "transformers", "transformers, memory kept")
 
 
 def main() -> None:
-    """Measure, print, keep."""
+    """Measure, print and save."""
     arguments = parser(__doc__)
     arguments.add_argument("--batch-size", type=int, default=2)
     chosen = arguments.parse_args()
     seconds = dict.fromkeys(MODELS, float("inf"))
     gigabytes = dict.fromkeys(MODELS, float("inf"))
-    for _ in range(chosen.repeats):  # in turns, so that what else the machine does meets both alike
+    for _ in range(chosen.repeats):  # in turns, so that other load on the machine affects all alike
         for name in MODELS:
             took, peak = in_fresh_process(step, name, chosen.batch_size)
             seconds[name], gigabytes[name] = min(seconds[name], took), min(gigabytes[name], peak)
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def step(name: str, batch_size: int) -> float:
-    """Seconds of the best of two steps after a first one."""
+    """Seconds of the faster of two steps after a warm-up step."""
     if name != "transformers":
         keep_freed_memory()
     torch.manual_seed(0)

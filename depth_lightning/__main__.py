@@ -16,22 +16,22 @@ CONFIGURED = {
     "pack": "write a data set into a few large files",
     "batch-size": "find the largest batch that trains",
 }
-"""Name → what it does. Each takes Hydra's overrides, and its options are those of conf/<name>.yaml."""
+"""Command → what it does. Each takes Hydra overrides, and its options are those of conf/<command>.yaml."""
 PLAIN = {
-    "compare": "tell which of several evaluations is better, and how sure that is",
-    "replay": "go through a recorded bad step again",
+    "compare": "tell which of several evaluations is better, and how certain that is",
+    "replay": "run a recorded bad step again",
 }
-"""The same, of those with arguments of their own."""
+"""The same, for the commands with arguments of their own."""
 
 
 def main() -> None:
-    """Run the command that is typed; each is the file of its name in `depth_lightning.commands`."""
+    """Run the typed command; each command is the module of its name in `depth_lightning.commands`."""
     commands = CONFIGURED | PLAIN
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in ("-h", "--help"):
         print("python -m depth_lightning <command> …\n")
         print(*(f"  {command:<11} {what}" for command, what in commands.items()), sep="\n")
-        print("\nEach answers --help.")
+        print("\nEvery command has --help.")
     elif name in CONFIGURED:
         program(name.replace("-", "_"), typed=name)
     elif name in PLAIN:

@@ -1,7 +1,7 @@
-"""Files and folders that are whole under their names: written beside, then renamed.
+"""Atomic writes of files and folders: written under a temporary name beside the target, then renamed.
 
-An error, Ctrl-C, a full disk or a second writer leaves nothing cut short, and what was there before stays. What a
-killed process leaves beside, `.partial-…`, is removed by the next process that writes into the same folder.
+After an error, Ctrl-C, a full disk or a concurrent writer, no file is truncated, and the previous content is kept.
+Leftovers of a killed process, `.partial-…`, are removed by the next process that writes into the same folder.
 """
 
 import errno
@@ -20,38 +20,38 @@ from pathlib import Path
 from typing import Final
 
 PARTIAL: Final = ".partial-"
-"""What the names of unfinished files and folders begin with; then come the machine, the process and a number."""
+"""Prefix of unfinished files and folders, followed by the machine, the process and a number."""
 SILENCE_S: Final = 24 * 3600
-"""An unfinished file of another machine is abandoned when it has not been touched for this long."""
+"""An unfinished file of another machine counts as abandoned if it has not been modified for this long."""
 
 _NAME: Final = re.compile(re.escape(PARTIAL) + r"(?P<machine>[0-9a-f]{8})-(?P<process>\d{1,9})-(?P<start>[0-9a-f]{6})-")
 _START: Final = secrets.token_hex(3)
-"""Tells this process from an earlier one of the same number, which a container that starts again has."""
+"""Distinguishes this process from an earlier one with the same number, as in a restarted container."""
 _NUMBERS: Final = itertools.count()
-_SAID: Final = " could not be written. "
+_UNWRITTEN: Final = " could not be written. "
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
 def atomically(path: Path, *, durable: bool = False, needed_bytes: int | None = None) -> Iterator[Path]:
-    """A path to write a file or a folder to, which becomes `path` if all went well and is removed otherwise.
+    """Yield a temporary path for a file or a folder, which is renamed to `path` on success and removed otherwise.
 
-    A file takes the place of another, a folder that of an empty one. Of several writers at once, the last one's file
-    stays, and the first one's folder.
+    A file replaces an existing file, a folder only an empty one. Of concurrent writers, the last one's file is kept,
+    but the first one's folder.
 
     Args:
-        path: its folder is made where it is missing.
-        durable: wait until the disk has every byte, so that a power cut leaves the whole of the old or of the new.
-        needed_bytes: how much will be written, for the message.
+        path: the target; its folder is created if missing.
+        durable: wait until everything is on the disk, so that a power cut leaves either the complete old or new state.
+        needed_bytes: size of what will be written, for the message.
 
     Raises:
         OSError: it cannot be written; see `explained`. Other errors from inside pass unchanged.
-        FileExistsError: a folder was written, and another process had put one there meanwhile.
+        FileExistsError: a folder was written, and another process has created `path` meanwhile.
     """
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(path.parent.resolve())
-    # The end of the name, since libraries go by its suffix, and not all of it, since a name has at most 255 bytes.
+    # Keep the end of the name, since libraries check its suffix; not all of it, since names have at most 255 bytes.
     owner = f"{_machine()}-{os.getpid()}-{_START}-{next(_NUMBERS)}"
     aside = path.with_name(f"{PARTIAL}{owner}-{path.name[-40:]}")
     with explained(path, aside, needed_bytes):
@@ -74,32 +74,32 @@ def write_bytes(path: Path, content: bytes | memoryview, *, durable: bool = Fals
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file `atomically`, in UTF-8 and with the line ends as they are."""
+    """Write a file `atomically`, in UTF-8 and with unchanged line endings."""
     write_bytes(path, text.encode())
 
 
 @contextmanager
 def explained(path: Path, aside: Path | None = None, needed_bytes: int | None = None) -> Iterator[None]:
-    """Inside, an OSError of writing `path` is raised again with its path, and where the disk is full, what is free.
+    """Re-raise an OSError from writing `path` with that path and, if the disk is full, the free space.
 
     Args:
-        path: what is written.
-        aside: what it is written as; errors that do not name it then pass, unless a disk is full that nobody named.
-        needed_bytes: how much will be written.
+        path: the file or folder being written.
+        aside: its temporary path. Errors that do not name it then pass, except unexplained ones about a full disk.
+        needed_bytes: size of what will be written.
     """
     try:
         yield
     except OSError as error:
         names = f"{error.strerror or error} {error.filename} {error.filename2}"
-        if aside is None or str(aside) in names or (error.errno in _FULL and _SAID not in names):
+        if aside is None or str(aside) in names or (error.errno in _FULL and _UNWRITTEN not in names):
             text = _explanation(error, path, aside or path, needed_bytes)
             raise OSError(text) if error.errno is None else OSError(error.errno, text) from error
         raise
 
 
 def flush(path: Path) -> None:
-    """Wait until the disk has all of a file, or the names in a folder."""
-    windows = os.name == "nt"  # knows no such thing for folders, and for files only where they may be written
+    """Wait until a file's content, or a folder's entries, are on the disk."""
+    windows = os.name == "nt"  # cannot sync folders, and files only if they are open for writing
     if windows and path.is_dir():
         return
     handle = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
@@ -111,7 +111,7 @@ def flush(path: Path) -> None:
 
 def _explanation(error: OSError, path: Path, aside: Path, needed_bytes: int | None) -> str:
     reason = error.strerror or str(error)
-    if aside != path and str(aside) in reason:  # by a library; or of a file in this folder, explained already
+    if aside != path and str(aside) in reason:  # from a library, or already explained for a file in this folder
         return reason.replace(str(aside), str(path))
     if error.filename is not None and not str(error.filename).startswith((str(aside), str(path))):
         reason += f": {error.filename}"
@@ -121,7 +121,7 @@ def _explanation(error: OSError, path: Path, aside: Path, needed_bytes: int | No
     if error.errno == errno.ENOSPC:
         there = next(folder for folder in path.absolute().parents if folder.exists())
         facts.append(f"{_size(shutil.disk_usage(there).free)} are free")
-    return f"{path}{_SAID}{reason}{': ' if facts else ''}{', and '.join(facts)}."
+    return f"{path}{_UNWRITTEN}{reason}{': ' if facts else ''}{', and '.join(facts)}."
 
 
 def _size(count: int) -> str:
@@ -150,7 +150,7 @@ def _remove(path: Path) -> None:
 
 @cache
 def _remove_abandoned(folder: Path) -> None:
-    """Remove what dead processes left in a folder: once in this process, since to list a large one takes long."""
+    """Remove what dead processes left in a folder; once per process, since listing a large folder is slow."""
     with suppress(OSError):
         for path in folder.glob(f"{PARTIAL}*"):
             with suppress(OSError):
@@ -159,7 +159,7 @@ def _remove_abandoned(folder: Path) -> None:
 
 
 def _is_abandoned(path: Path) -> bool:
-    """Whether its writer is dead for sure."""
+    """Whether its writer is certainly dead."""
     owner = _NAME.match(path.name)
     if owner is None:
         return False
@@ -180,9 +180,9 @@ def _is_abandoned(path: Path) -> bool:
 
 @cache
 def _machine() -> str:
-    """Where a process's number means that process: this computer since it was started, and this container on it."""
+    """Identifies the scope in which process numbers are unique: this boot of this computer, and the container on it."""
     name = platform.node()
-    with suppress(OSError):  # no Linux
+    with suppress(OSError):  # not on Linux
         boot, numbers = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
         name += f"{boot.read_text()}{numbers.stat().st_ino}"
     return hashlib.sha256(name.encode()).hexdigest()[:8]

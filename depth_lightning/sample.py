@@ -1,4 +1,4 @@
-"""What travels from a file to the loss: the sample, the batch, and the kinds of depth."""
+"""The data passed from files to the loss: samples, batches, and the kinds of depth."""
 
 from collections.abc import Sequence
 from enum import IntEnum
@@ -10,13 +10,13 @@ from torch import Tensor
 
 
 class DepthKind(IntEnum):
-    """What the numbers of a ground truth mean. A data set declares it once; loss and protocol read it."""
+    """What the values of a ground truth mean. A data set declares it once; loss and protocol use it."""
 
     METRES = 0
     UP_TO_SCALE = 1
-    """Depth times an unknown factor, as structure from motion gives it."""
+    """Depth times an unknown factor, as from structure from motion."""
     DISPARITY = 2
-    """a / depth + b with unknown a > 0 and b, as uncalibrated stereo and Depth Anything give it."""
+    """a / depth + b with unknown a > 0 and b, as from uncalibrated stereo and Depth Anything."""
 
 
 class DepthSample(NamedTuple):
@@ -30,11 +30,11 @@ class DepthSample(NamedTuple):
     """(h, w) bool, True where the target is valid."""
     kind: DepthKind
     id: str
-    """Names the image in reports: its path below the data set's root."""
+    """The image's name in reports: its path below the data set's root."""
     scene: str = ""
-    """Frames of one scene are not independent; empty where scenes are not known."""
+    """Frames of one scene are not independent; empty if scenes are not known."""
     seed: int = 0
-    """Of the random changes that are left to the device, once transformed for training."""
+    """Seed of the random changes that are applied on the device; set by the training transform."""
 
 
 class DepthBatch(NamedTuple):
@@ -47,14 +47,14 @@ class DepthBatch(NamedTuple):
     mask: Tensor
     """(b, h, w) bool."""
     kind: Sequence[DepthKind]
-    """One per image; on the host, so that choosing a loss by it costs no sync."""
+    """One per image, on the host, so that choosing a loss by kind needs no device sync."""
     id: Sequence[str]
     scene: Sequence[str]
     seed: Sequence[int] = ()
 
 
 class DepthDataset(Protocol):
-    """What the data module wants of a data set: a length, and samples as they are on disk."""
+    """The interface of data sets: a length, and samples as on disk."""
 
     def __len__(self) -> int: ...
 
@@ -64,7 +64,7 @@ class DepthDataset(Protocol):
 
 
 def collate(samples: Sequence[DepthSample]) -> DepthBatch:
-    """Stack samples into a batch; no samples give a batch of no images.
+    """Stack samples into a batch; no samples give an empty batch.
 
     Raises:
         ValueError: the images or the targets differ in size; the message lists the sizes with their ids.
@@ -72,9 +72,9 @@ def collate(samples: Sequence[DepthSample]) -> DepthBatch:
     for field in ("image", "target"):
         shapes = {getattr(sample, field).shape for sample in samples}
         if len(shapes) > 1:
-            found = ", ".join(f"{sample.id} {getattr(sample, field).shape}" for sample in samples[:4])
+            sizes = ", ".join(f"{sample.id} {getattr(sample, field).shape}" for sample in samples[:4])
             raise ValueError(
-                f"A batch needs {field}s of one size, found {found}. Set a data.crop for training, "
+                f"A batch needs {field}s of one size, found {sizes}. Set a data.crop for training, "
                 "or data.eval_batch_size=1 for evaluation."
             )
     if not samples:

@@ -1,7 +1,7 @@
-"""Values that a person typed: checked where they are used, and refused under the name of the setting.
+"""Validation of values that users type, where they are used and under the name of the setting.
 
-Every check takes the name and the value, returns the value, and raises `SettingError` where it cannot be right. True
-and False are no numbers, and NaN and infinity are not either.
+Every check takes the name and the value, returns the value, and raises `SettingError` if it is invalid. True, False,
+NaN and infinity do not count as numbers.
 """
 
 import difflib
@@ -16,11 +16,11 @@ Check = Callable[[str, Any], Any]
 
 
 class SettingError(ValueError):
-    """A setting whose value cannot be right.
+    """A setting with an invalid value.
 
     Args:
-        name: of the setting, as its owner knows it.
-        problem: what is expected and what was found, to be read after the name.
+        name: name of the setting within its owner.
+        problem: what is expected and what was found; follows the name in the message.
     """
 
     def __init__(self, name: str, problem: str) -> None:
@@ -33,7 +33,7 @@ class SettingError(ValueError):
 
 @contextmanager
 def within(path: str) -> Iterator[None]:
-    """Inside, settings that are refused are named by their whole path: with "optimizer", `lr` is `optimizer.lr`."""
+    """Prefix the names of settings refused inside with a path: with "optimizer", `lr` becomes `optimizer.lr`."""
     try:
         yield
     except SettingError as error:
@@ -61,7 +61,7 @@ def number(
     most: float = math.inf,
     otherwise: str = "",
 ) -> float:
-    """A finite number within the limits, of which `above` and `below` are not in the range; `otherwise` as before."""
+    """A finite number within the limits; `above` and `below` are exclusive, and `otherwise` ends the message."""
     is_number = isinstance(value, Real) and not isinstance(value, bool)
     if not (is_number and above < value < below and least <= value <= most):
         raise SettingError(name, f"is a number{_limits(above, least, below, most)}, found {value!r}.{otherwise}")
@@ -78,7 +78,7 @@ def _limits(above: float, least: float, below: float, most: float) -> str:
 
 
 def boolean(name: str, value: Any) -> bool:
-    """True or False: Hydra takes no other word for them, and "no" would count as true."""
+    """True or False; Hydra accepts no other spelling, and "no" would count as true."""
     if not isinstance(value, bool):
         raise SettingError(name, f"is true or false, found {value!r}.")
     return value
@@ -95,7 +95,7 @@ def one_of(name: str, value: Any, choices: Iterable[Any], otherwise: str = "") -
 
 
 def text(name: str, value: Any, what: str) -> str:
-    """A text that is not empty, or a path; `what` is for the message, such as "a path"."""
+    """A non-empty text or a path; `what` describes it in the message, such as "a path"."""
     if not isinstance(value, str | os.PathLike) or not str(value).strip():
         quoted = f" A number that is {what} takes quotes twice: '{name}=\"…\"'." if type(value) in (int, float) else ""
         raise SettingError(name, f"is {what}, found {value!r}.{quoted}")
@@ -103,7 +103,7 @@ def text(name: str, value: Any, what: str) -> str:
 
 
 def several(name: str, value: Any, count: int | None, what: str, check: Check) -> tuple[Any, ...]:
-    """Values that all pass the check, `count` of them, None for any number; `what` they are is for the message."""
+    """`count` values (None: any number) that all pass the check; `what` describes them in the message."""
     if isinstance(value, Sequence) and not isinstance(value, str) and count in (None, len(value)):
         with suppress(SettingError):
             return tuple(check(name, item) for item in value)
@@ -111,19 +111,19 @@ def several(name: str, value: Any, count: int | None, what: str, check: Check) -
 
 
 def optional(name: str, value: Any, check: Check) -> Any:
-    """None, or what passes the check."""
+    """None, or a value that passes the check."""
     return None if value is None else check(name, value)
 
 
 def unknown(name: str, known: Iterable[str]) -> SettingError:
-    """The refusal of a setting that nothing reads, with the known one whose name is nearest, or all of them."""
+    """The error for an unknown setting, with the known one of the most similar name, or else all of them."""
     parent, names = name.rpartition(".")[0], sorted(known)
     hint = nearest(name, names) or f" Options{parent and f' of {parent}'}: {', '.join(names)}."
     return SettingError(name, f"is not an option.{hint}")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The question whether the known setting beside this one was meant whose name is nearest; empty where none is."""
+    """A hint at the known setting of the most similar name beside this one; empty where there is none."""
     parent, dot, own = name.rpartition(".")
     matches = difflib.get_close_matches(own, list(known), n=1)
     return f" Did you mean {parent}{dot}{matches[0]}?" if matches else ""

@@ -1,6 +1,6 @@
-"""The sweeper of hparams_search=optuna, here since Hydra takes none from another package than this one.
+"""The sweeper of hparams_search=optuna. It is here since Hydra only finds plugins in the package `hydra_plugins`.
 
-Every Hydra program imports this file when it starts, so it imports nothing that takes time or may be missing.
+Every Hydra program imports this file at startup, so it imports nothing that is slow or may be missing.
 """
 
 from typing import Any
@@ -9,7 +9,7 @@ from hydra.plugins.sweeper import Sweeper
 
 
 class StudySweeper(Sweeper):
-    """Optuna's sweeper, whose trials tell what became of their runs; see `depth_lightning.runs.study`."""
+    """Optuna's sweeper, whose trials record how their runs ended; see `depth_lightning.runs.study`."""
 
     def __init__(self, **settings: Any) -> None:
         from hydra_plugins.hydra_optuna_sweeper.optuna_sweeper import OptunaSweeper
@@ -17,7 +17,7 @@ class StudySweeper(Sweeper):
         self.optuna = OptunaSweeper(**settings)
 
     def setup(self, **context: Any) -> None:
-        """Hand on what Hydra says of the sweep."""
+        """Pass Hydra's context on to Optuna's sweeper."""
         self.optuna.setup(**context)
 
     def sweep(self, arguments: list[str]) -> None:

@@ -83,7 +83,7 @@ def test_a_file_that_does_not_fit(name, tmp_path):
     assert str(tmp_path / name) in said
     assert ".partial" not in said
     if name == "a.mp4":
-        assert "OpenCV could not write the whole video" in said
+        assert "OpenCV could not write the complete video" in said
     else:
         assert error.value.errno == errno.EFBIG
         assert "could not be written. " in said and "File too large" in said

@@ -1,1 +1,1 @@
-"""What a person types: configuration → objects → the work."""
+"""The commands that users type: configuration → objects → the work."""

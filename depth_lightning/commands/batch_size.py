@@ -1,4 +1,4 @@
-"""Try batches of a training run, each in a process of its own, until the largest that fits is known.
+"""Find the largest batch size of a training run that fits into memory, trying each size in a process of its own.
 
 python -m depth_lightning batch-size model=… trainer=… data=…
 """
@@ -33,11 +33,11 @@ from depth_lightning.training.averaging import AveragedWeights
 log = logging.getLogger(__name__)
 
 STEPS = 3
-"""Of each trial. The second is the first with the optimizer's state, and the first is not timed."""
+"""Steps of each trial. The optimizer state exists from the second step on, and the first step is not timed."""
 
 
 class Fit(NamedTuple):
-    """What a batch took that could be trained with."""
+    """Memory and speed of a batch size that fits."""
 
     memory_gib: float
     images_per_s: float
@@ -49,39 +49,41 @@ def run(cfg: DictConfig) -> None:
 
 
 def search(cfg: DictConfig) -> int:
-    """Print a line for each batch that is tried, and what to type for the largest that fits; return its size.
+    """Log a line for each batch size that is tried, and what to type for the largest that fits; return that size.
 
     Raises:
-        OSError, ValueError: there is no first sample to repeat.
-        ValueError: memory is not limited, the devices share one network, or not even one image fits.
+        OSError, ValueError: the first sample, which the batches repeat, cannot be read.
+        ValueError: no memory limit is given without a GPU, the network is sharded, or not even one image fits.
     """
     check(cfg, "batch_size")
     on_gpu = cfg.trainer.accelerator != "cpu" and torch.cuda.is_available()
     if not on_gpu and (cfg.memory_gib is None or sys.platform != "linux"):
-        raise ValueError("Without a CUDA GPU, memory_gib must say how much training may take, and the system be Linux.")
+        raise ValueError(
+            "Without a CUDA GPU, memory_gib must say how much memory training may use, and the system must be Linux."
+        )
     if not isinstance(cfg.trainer.strategy, str):
-        raise ValueError("trainer.strategy: what a device holds of a sharded network is not measured. Use trainer=ddp.")
+        raise ValueError("trainer.strategy: the memory of a sharded network cannot be measured. Use trainer=ddp.")
     settings, sample = objects.plain(cfg), objects.build_data(cfg).train_data[0]
 
     def attempt(batch_size: int) -> bool:
-        found = in_own_process(settings, sample, batch_size)
-        took = f"{found.memory_gib:.2f} GiB, {found.images_per_s:.3g} images/s" if found else "out of memory"
-        log.info(f"data.batch_size={batch_size}: {took}")
-        return found is not None
+        fit = in_own_process(settings, sample, batch_size)
+        result = f"{fit.memory_gib:.2f} GiB, {fit.images_per_s:.3g} images/s" if fit else "out of memory"
+        log.info(f"data.batch_size={batch_size}: {result}")
+        return fit is not None
 
     largest = largest_that(attempt, cfg.max_batch_size)
     if largest == 0:
         raise ValueError(
-            "Not one image fits into the memory. Less is taken by a smaller data.crop or model, trainer=bf16, "
-            "model.recompute_blocks=true and model.freeze_encoder=true."
+            "Not one image fits into the memory. To use less, choose a smaller data.crop or model, trainer=bf16, "
+            "model.recompute_blocks=true or model.freeze_encoder=true."
         )
-    reason = "as far as max_batch_size lets it look" if largest == cfg.max_batch_size else "and one more does not fit"
+    reason = "the limit set by max_batch_size" if largest == cfg.max_batch_size else "and one more does not fit"
     log.info(f"The largest is data.batch_size={largest}, {reason}.")
     return largest
 
 
 def largest_that(fits: Callable[[int], bool], limit: int) -> int:
-    """The largest size up to `limit` that fits, 0 if none does: doubled until one does not, then halved between."""
+    """The largest size up to `limit` that fits, 0 if none does: doubled until one does not fit, then bisected."""
     good, bad = 0, limit + 1
     while bad - good > 1:
         size = min(2 * good or 1, limit) if bad > limit else (good + bad) // 2
@@ -93,7 +95,7 @@ def largest_that(fits: Callable[[int], bool], limit: int) -> int:
 
 
 def in_own_process(settings: dict[str, Any], sample: DepthSample, batch_size: int) -> Fit | None:
-    """`train_steps` in a new process, which leaves no memory taken or in pieces; None if its memory did not suffice."""
+    """`train_steps` in a new process, so that no memory stays allocated or fragmented; None if out of memory."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_send, args=(sender, settings, sample, batch_size), daemon=True)
@@ -103,7 +105,7 @@ def in_own_process(settings: dict[str, Any], sample: DepthSample, batch_size: in
         answer = receiver.recv()
     except EOFError:
         process.join()
-        if process.exitcode is not None and process.exitcode < 0:  # by a signal: the system's, or a library's
+        if process.exitcode is not None and process.exitcode < 0:  # killed by a signal, of the system or a library
             return None
         raise RuntimeError(f"A step with data.batch_size={batch_size} failed, see above.") from None
     process.join()
@@ -113,7 +115,7 @@ def in_own_process(settings: dict[str, Any], sample: DepthSample, batch_size: in
 
 
 def _send(sender: Connection, settings: dict[str, Any], sample: DepthSample, batch_size: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is answered by the process that waits
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the waiting process handles Ctrl-C
     quiet()
     warnings.filterwarnings("ignore", message=".*have no `val_dataloader`.*")
     keep_freed_memory()
@@ -130,15 +132,15 @@ def _send(sender: Connection, settings: dict[str, Any], sample: DepthSample, bat
 
 
 def train_steps(cfg: DictConfig, sample: DepthSample, batch_size: int) -> Fit:
-    """Train a few steps on copies of `sample` as `cfg` says, but with random weights, and nothing saved.
+    """Train a few steps on copies of `sample` as configured by `cfg`, but with random weights and without saving.
 
     Raises:
-        RuntimeError, MemoryError: more was asked for than the GPU or `memory_gib` has.
+        RuntimeError, MemoryError: out of memory, of the GPU or within `memory_gib`.
     """
     one_device = {"devices": 1, "num_nodes": 1, "strategy": "auto"}
     no_validation = {"limit_val_batches": 0, "num_sanity_val_steps": 0, "enable_checkpointing": False}
     steps = {"max_epochs": -1, "max_steps": STEPS, "limit_train_batches": 1.0}
-    # Gradients of one batch lie beside the next; how many are accumulated makes no difference.
+    # With accumulation, the gradients of one batch are kept during the next; more than two make no difference.
     steps["accumulate_grad_batches"] = min(2, cfg.trainer.accumulate_grad_batches)
     network = objects.build_network(cfg.model)
     module = objects.build_module(cfg, network)
@@ -151,7 +153,7 @@ def train_steps(cfg: DictConfig, sample: DepthSample, batch_size: int) -> Fit:
     cfg = cast(DictConfig, OmegaConf.merge(cfg, {"trainer": {**one_device, **no_validation, **steps}}))
     trainer = objects.build_trainer(cfg, [clock, *averages], [])
     if (scaler := getattr(trainer.precision_plugin, "scaler", None)) is not None:
-        scaler.load_state_dict({**scaler.state_dict(), "scale": 1.0})  # no step is left out, nor its optimizer's state
+        scaler.load_state_dict({**scaler.state_dict(), "scale": 1.0})  # no step is skipped, so the optimizer has state
     device = trainer.strategy.root_device
     _limit_memory(device, cfg.memory_gib)
     before = _peak_gib(device)
@@ -163,7 +165,7 @@ def train_steps(cfg: DictConfig, sample: DepthSample, batch_size: int) -> Fit:
 
 
 class Repeated(IterableDataset[DepthBatch]):
-    """One batch from memory, for ever."""
+    """One batch in memory, repeated forever."""
 
     def __init__(self, batch: DepthBatch) -> None:
         self.batch = batch
@@ -182,7 +184,7 @@ class _Clock(Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, module: Any, outputs: Any, batch: DepthBatch, batch_index: int
     ) -> None:
-        """Read the clock with nothing under way on the device."""
+        """Read the clock when the device is idle."""
         if module.device.type == "cuda":
             torch.cuda.synchronize(module.device)
         if trainer.global_step == 0:
@@ -195,17 +197,17 @@ class _Clock(Callback):
 
 
 def _limit_memory(device: torch.device, gib: float | None) -> None:
-    """Have what asks for more fail.
+    """Make allocations beyond `gib` fail.
 
     Raises:
-        ValueError: the GPU has less.
+        ValueError: the GPU has less memory.
     """
     if gib is None:
         return
     if device.type == "cuda":
         total_gib = torch.cuda.get_device_properties(device).total_memory / 2**30
         if gib > total_gib:
-            raise ValueError(f"memory_gib={gib}: this GPU has {total_gib:.1f}.")
+            raise ValueError(f"memory_gib={gib}: this GPU has {total_gib:.1f} GiB.")
         torch.cuda.set_per_process_memory_fraction(gib / total_gib, device)
     else:
         resource.setrlimit(resource.RLIMIT_DATA, (_status_kib("VmData") * 2**10 + int(gib * 2**30), -1))
@@ -218,7 +220,7 @@ def _peak_gib(device: torch.device) -> float:
 
 
 def _status_kib(name: str) -> int:
-    """An entry of Linux' account of this process."""
+    """An entry of /proc/self/status, in KiB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 

@@ -1,6 +1,6 @@
-"""Which of several evaluations is better, and how sure that is: python -m depth_lightning compare a/ b/.
+"""Tell which of several evaluations is better, and how certain that is: python -m depth_lightning compare a/ b/.
 
-Runs are compared image by image, so that what is hard in an image cancels. Torch is imported when there is work.
+Runs are compared image by image, so that the difficulty of an image cancels.
 """
 
 import argparse
@@ -10,29 +10,32 @@ from pathlib import Path
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Compare the folders given: two in all their metrics, more in a ranking."""
+    """Compare the given folders: two in all their metrics, more in a ranking."""
+    # Torch is imported only when the work starts, so that --help answers at once.
     parser = argparse.ArgumentParser("python -m depth_lightning compare", description=__doc__)
     parser.add_argument("folders", nargs="+", type=Path, help="folders of evaluate.py or train.py, or one of a sweep")
-    parser.add_argument("--metric", help="what a ranking goes by (abs_rel, or affine_error where there is none)")
-    parser.add_argument("--output", type=Path, help="folder for the files (default: the sweep's, or else none)")
-    given = parser.parse_args(arguments)
+    parser.add_argument("--metric", help="metric of a ranking (default: abs_rel, or affine_error without abs_rel)")
+    parser.add_argument(
+        "--output", type=Path, help="folder for the files (default: the sweep's; else none are written)"
+    )
+    options = parser.parse_args(arguments)
     try:
-        compare(given.folders, given.metric, given.output)
+        compare(options.folders, options.metric, options.output)
     except (ValueError, OSError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
 
 
 def compare(folders: Sequence[Path], metric: str | None = None, output: Path | None = None) -> None:
-    """Compare runs, print what was found, and write it into `output`.
+    """Compare runs, print the results, and write them into `output`.
 
     Args:
         folders: of two or more evaluations, or of one sweep.
-        metric: what a ranking goes by.
-        output: where to write to; None: the sweep's folder, or nowhere.
+        metric: the metric of a ranking.
+        output: folder to write to; None: the sweep's folder, or nowhere.
 
     Raises:
         FileNotFoundError: a folder holds no evaluation.
-        ValueError: there are fewer than two runs, or they were not measured alike on the same images.
+        ValueError: there are fewer than two runs, or their protocols or images differ.
     """
     from depth_lightning.evaluation.compare import report_pair
     from depth_lightning.evaluation.evaluated_run import check_comparable, read_run

@@ -26,7 +26,7 @@ from depth_lightning.sample import DepthDataset
 log = logging.getLogger(__name__)
 
 FOUND = 2
-"""Exit status where something looks wrong."""
+"""Exit status if something looks wrong."""
 
 
 def run(cfg: DictConfig) -> None:
@@ -36,13 +36,13 @@ def run(cfg: DictConfig) -> None:
 
 
 def diagnose(cfg: DictConfig) -> int:
-    """Examine `cfg.data` and report it in `cfg.run_dir`; of a mixture, each part by itself.
+    """Examine `cfg.data` and write a report into `cfg.run_dir`; the parts of a mixture are examined separately.
 
     Returns:
-        How many things look wrong.
+        The number of checks that found something wrong.
 
     Raises:
-        ValueError: a data set without depth maps.
+        ValueError: the data set has no depth maps.
     """
     check(cfg, "doctor")
     objects.require_depth_maps(cfg.data)
@@ -79,20 +79,20 @@ class _Examination(Dataset[Facts | Unreadable]):
 
 
 def _measure(source: DepthDataset, name: str, cfg: DictConfig) -> list[Facts | Unreadable]:
-    """Every sample that was asked for, in order, measured by `data.num_workers` processes."""
+    """Measurements of the selected samples, in order, by `data.num_workers` processes."""
     indices = evenly_spread(range(len(source)), cfg.images)
     focal = 0.5 / math.tan(math.radians(cfg.fov_deg) / 2) if cfg.fov_deg else None
     examination = _Examination(source, indices, set(evenly_spread(indices, cfg.detailed)), focal)
     workers = min(8, os.cpu_count() or 1) if cfg.data.num_workers is None else cfg.data.num_workers
     if workers:
-        cv2.setNumThreads(1)  # or each worker would have a thread for every core
-    loader = DataLoader(examination, batch_size=None, num_workers=workers, collate_fn=_as_it_is)
+        cv2.setNumThreads(1)  # otherwise each worker would start one thread per core
+    loader = DataLoader(examination, batch_size=None, num_workers=workers, collate_fn=_unchanged)
     log.info(f"Reading {name}: {len(indices):,} of {len(source):,} samples")
     with Progress(transient=True, disable=not sys.stdout.isatty()) as progress:
         return list(progress.track(loader, len(indices), description=f"Reading {name}"))
 
 
-def _as_it_is(examined: Any) -> Any:
+def _unchanged(examined: Any) -> Any:
     return examined
 
 
@@ -100,7 +100,7 @@ def _page(
     source: DepthDataset, measured: Sequence[Facts | Unreadable], across: Sequence[Verdict], pictures: int
 ) -> SplitPage:
     verdicts = judge(measured)
-    readable = [one.number for one in measured if isinstance(one, Facts)]
+    readable = [facts.number for facts in measured if isinstance(facts, Facts)]
     captions = dict.fromkeys(evenly_spread(readable, pictures), "")
     for verdict in (*verdicts, *across):
         if verdict.state == "found":
@@ -114,20 +114,21 @@ def _page(
 
 
 def _print(title: str, pages: Mapping[str, SplitPage], across: Sequence[Verdict], written: str) -> int:
-    """Print what was found, and count it."""
+    """Print the results, and return the number of checks that found something."""
     header = {"": False, **dict.fromkeys(pages, False)}
     print_rows(title, header, [summary_rows({name: page.summary for name, page in pages.items()})])
     groups = {**{name: page.verdicts for name, page in pages.items()}, "train, val": across}
     rows = [
-        [[split, SIGNS[one.state], one.check, _said(one)] for one in verdicts] for split, verdicts in groups.items()
+        [[split, SIGNS[verdict.state], verdict.check, _in_words(verdict)] for verdict in verdicts]
+        for split, verdicts in groups.items()
     ]
-    found = sum(one.state == "found" for verdicts in groups.values() for one in verdicts)
+    found = sum(verdict.state == "found" for verdicts in groups.values() for verdict in verdicts)
     end = f"{found} of these checks found something." if found else "Nothing looks wrong."
     print_rows("Checks", dict.fromkeys(("split", "", "check", "evidence"), False), rows, [end, written])
     return found
 
 
-def _said(verdict: Verdict) -> str:
+def _in_words(verdict: Verdict) -> str:
     if verdict.state != "found":
         return verdict.evidence
     examples = f" ({', '.join(verdict.examples[:3])}{', …' if len(verdict.examples) > 3 else ''})"
@@ -141,8 +142,8 @@ def _report(pages: Mapping[str, SplitPage], across: Sequence[Verdict]) -> dict[s
         return [{field: getattr(verdict, field) for field in fields} for verdict in verdicts]
 
     return {
-        "found": sum(one.state == "found" for page in pages.values() for one in page.verdicts)
-        + sum(one.state == "found" for one in across),
+        "found": sum(verdict.state == "found" for page in pages.values() for verdict in page.verdicts)
+        + sum(verdict.state == "found" for verdict in across),
         "splits": {
             name: {
                 "summary": {**page.summary._asdict(), "histogram": page.summary.histogram.tolist()},

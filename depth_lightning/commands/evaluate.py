@@ -44,14 +44,14 @@ def evaluate(cfg: DictConfig, overrides: Sequence[str]) -> EvaluationResult | Pa
 
     Args:
         cfg: composed from conf/evaluate.yaml.
-        overrides: what was typed, which wins over what the checkpoint says of itself.
+        overrides: as typed; they take precedence over the checkpoint's configuration.
 
     Raises:
-        ValueError: neither a checkpoint nor weights were given, or the protocol does not go with the network.
+        ValueError: neither a checkpoint nor weights were given, or the protocol does not suit the network.
     """
     cfg, state = chosen_network(cfg, overrides, "evaluate")
     lightning.seed_everything(cfg.seed, verbose=False)
-    data = _open_data(cfg)  # before weights are fetched: what is wrong with the data is soon said
+    data = _open_data(cfg)  # before downloading weights, so that problems with the data show early
     network = objects.build_network(cfg.model)
     if state is not None:
         load_run_state(network, state, cfg.checkpoint)
@@ -59,8 +59,9 @@ def evaluate(cfg: DictConfig, overrides: Sequence[str]) -> EvaluationResult | Pa
         objects.start_weights(network, cfg.model)
     if not cfg.compile:
         return _evaluate(cfg, network, data, overrides)
-    # Weights are constants: packed, and cast, once. As an option of compile() this would reach the back end alone, and
-    # the front end would still hand them in as arguments: torch 2.11 to 2.15 has no other way, save in the environment.
+    # Freezing makes weights constants, which are packed and cast once. As an option of compile() it would only reach
+    # the back end, and the front end would still pass them as arguments. In torch 2.11 to 2.15, the only other way is
+    # an environment variable.
     with torch._inductor.config.patch(freezing=True):
         network.compile()
         return _evaluate(cfg, network, data, overrides)
@@ -102,12 +103,12 @@ def _evaluate(
 def evaluate_point_pairs(cfg: DictConfig, network: DepthAnythingV2, data: DA2K, title: str) -> PairScore:
     """Score the network on point pairs, and report it in `cfg.run_dir`."""
     if cfg.report:
-        log.warning("report=true: there is no page for point pairs; their table is all there is.")
+        log.warning("report=true: there is no report page for point pairs, only their table.")
     trainer = objects.build_trainer(cfg, callbacks=[progress()], loggers=[])
-    found = score_point_pairs(trainer, network, data, cfg.data.num_workers)
+    pair_score = score_point_pairs(trainer, network, data, cfg.data.num_workers)
     if trainer.is_global_zero:
-        report_point_pairs(Path(cfg.run_dir), title, subject(cfg), found)
-    return found
+        report_point_pairs(Path(cfg.run_dir), title, subject(cfg), pair_score)
+    return pair_score
 
 
 def report_evaluation(
@@ -120,20 +121,20 @@ def report_evaluation(
     command: Sequence[str],
     variants: Sequence[Variant] | None = None,
 ) -> None:
-    """Print an evaluation, and write its files and, where there are images for it, its page into `cfg.run_dir`.
+    """Print an evaluation, and write its files into `cfg.run_dir`, with a report page if there are images for it.
 
     Args:
-        cfg: of the command, with the checkpoint that was scored.
+        cfg: of the command, with the scored checkpoint.
         title: above the table.
-        module: that was scored.
-        data: on whose validation split.
-        result: the numbers.
-        images: for the page; None without one.
+        module: the scored module.
+        data: on whose validation split it was scored.
+        result: the metrics.
+        images: for the report page; None for no page.
         command: the words that were typed.
-        variants: the same predictions under other protocols, if they were asked for.
+        variants: the same predictions under other protocols, if requested.
 
     Raises:
-        ValueError: no image had anything to score.
+        ValueError: no image could be scored.
     """
     run_dir = Path(cfg.run_dir)
     summary = summarise(subject(cfg), result, module.metrics, data, cfg.baseline)

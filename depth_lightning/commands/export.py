@@ -1,4 +1,4 @@
-"""A network as files that other programs read, checked against it: `python export.py`."""
+"""Export a network to files that other programs read, and check the export against it: `python export.py`."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -26,15 +26,15 @@ log = logging.getLogger(__name__)
 
 
 class Report(NamedTuple):
-    """What an export did."""
+    """The result of an export."""
 
     folder: Path
     differences: Sequence[Difference]
     """From the network, at several sizes."""
     scores: Rescored | None
-    """None where no data was given."""
+    """None if no data was given."""
     latency_ms: Mapping[str, float]
-    """Of one image; empty for weights, which have no way of running of their own."""
+    """For one image; empty for weights, which do not run by themselves."""
 
 
 def run(cfg: DictConfig) -> None:
@@ -47,17 +47,17 @@ def export(cfg: DictConfig, overrides: Sequence[str]) -> Report:
 
     Args:
         cfg: composed from conf/export.yaml.
-        overrides: what was typed, which wins over what the checkpoint says of itself.
+        overrides: as typed; they take precedence over the checkpoint's configuration.
 
     Raises:
-        FileExistsError: there is such a folder.
+        FileExistsError: the output folder exists already.
         ModuleNotFoundError: the layout needs a package that is not installed.
-        ValueError: no network, an option that does not go with the layout, or the export is not what the network is.
+        ValueError: no network was given, an option does not suit the layout, or the export differs from the network.
     """
     cfg, state = chosen_network(cfg, overrides, "export")
     layout, folder = _chosen_layout(cfg), Path(cfg.output).expanduser()
     if folder.exists():
-        raise FileExistsError(f"output={folder} exists; remove it, or give another.")
+        raise FileExistsError(f"output={folder} exists; remove it, or give another path.")
     numbers = find_numbers(cfg.checkpoint, cfg.model.weights, cfg.metrics_file)
     origin = find_origin(cfg.model.weights)
     network = objects.build_network(cfg.model).eval()

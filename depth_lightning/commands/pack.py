@@ -32,14 +32,14 @@ def run(cfg: DictConfig) -> None:
 
 
 def pack(cfg: DictConfig) -> None:
-    """Write the splits of `cfg.data` to `cfg.output`; the training split in an order that `cfg.seed` decides.
+    """Write the splits of `cfg.data` to `cfg.output`, with the training split shuffled by `cfg.seed`.
 
-    In that order a shard shows many scenes. In a folder, the splits appear when both are whole, and then the index; in
-    object storage the index is written last, and an output without one is not whole.
+    So every shard mixes many scenes. In a folder, the splits appear when both are complete, followed by the index. In
+    object storage the index is written last, and an output without an index is incomplete.
 
     Raises:
-        FileExistsError: the output is there already.
-        ValueError: a data set without depth maps.
+        FileExistsError: the output exists already.
+        ValueError: the data set has no depth maps.
     """
     check(cfg, "pack")
     objects.require_depth_maps(cfg.data)
@@ -75,7 +75,7 @@ def pack(cfg: DictConfig) -> None:
 
 
 class _Encoded(Dataset[dict[str, bytes] | tuple[int, str]]):
-    """The files of each sample; of one that cannot be read and may be left out, its index and why."""
+    """The files of each sample; for an unreadable sample that may be skipped, its index and the reason."""
 
     def __init__(self, source: DepthDataset, order: Sequence[int], compress: bool, skip: bool) -> None:
         self.source, self.samples = source, Samples(source)
@@ -97,11 +97,11 @@ class _Encoded(Dataset[dict[str, bytes] | tuple[int, str]]):
 def _read(
     source: DepthDataset, order: Sequence[int], compress: bool, num_workers: int, bad: BadSampleList | None
 ) -> Iterator[dict[str, bytes]]:
-    """The files of the samples in their order.
+    """The files of the samples, in the given order.
 
     Raises:
         OSError, ValueError: a sample cannot be read, and `bad` is None.
-        TooManyBadSamplesError: more cannot be read than a run would pass over.
+        TooManyBadSamplesError: more samples cannot be read than a run would skip.
     """
     data = _Encoded(source, order, compress, skip=bad is not None)
     for item in DataLoader(data, batch_size=None, num_workers=num_workers):
@@ -112,14 +112,14 @@ def _read(
         assert bad is not None
         if len(bad.add(index, path_of(source, index), reason)) > max(1, 0.01 * len(source)):
             raise TooManyBadSamplesError(
-                f"More than 1 % of the {bad.split} samples cannot be read, the most that data.on_error=skip leaves "
-                f"out. They are listed in {bad.file}; the last one: {reason}"
+                f"More than 1 % of the {bad.split} samples cannot be read, the most that data.on_error=skip skips. "
+                f"They are listed in {bad.file}; the last one: {reason}"
             )
 
 
 @contextmanager
 def split_folder(store: ObjectStore, split: Split) -> Iterator[Path]:
-    """A folder to write a split's shards into: on a disk, it becomes the split's when all went well."""
+    """A folder to write a split's shards into; on a disk, it becomes the split's folder if no error occurs."""
     if store.remote:
         with tempfile.TemporaryDirectory() as scratch:
             yield Path(scratch)
@@ -132,9 +132,9 @@ def split_folder(store: ObjectStore, split: Split) -> Iterator[Path]:
 def write_shards(
     samples: Iterable[dict[str, bytes]], split: Split, folder: Path, store: ObjectStore, shard_mb: float
 ) -> Iterator[Shard]:
-    """Write the samples into tar files of about `shard_mb` MB in `folder`, and on from there into object storage.
+    """Write the samples into tar files of about `shard_mb` MB in `folder`, and upload them if `store` is remote.
 
-    The same samples make the same bytes.
+    The same samples give the same bytes.
     """
     remaining, number = iter(samples), 0
     following = next(remaining, None)
@@ -159,7 +159,7 @@ def write_shards(
 
 
 def _is_free(folder: Path) -> bool:
-    """Whether nothing is in it but what a pack that was killed left, which goes when the next begins to write."""
+    """Whether the folder is empty except for leftovers of a killed pack, which the next pack removes."""
     return all(path.name.startswith(PARTIAL) for path in folder.iterdir())
 
 

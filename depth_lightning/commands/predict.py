@@ -1,4 +1,4 @@
-"""Depth maps, pictures and point clouds of a user's images: `python predict.py`."""
+"""Predict depth maps, pictures and point clouds for a user's images or video: `python predict.py`."""
 
 import logging
 import sys
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class Summary(NamedTuple):
-    """What a call did."""
+    """The result of a call."""
 
     predicted: int
     finished_before: int
@@ -38,26 +38,26 @@ class Summary(NamedTuple):
 
 
 def run(cfg: DictConfig) -> None:
-    """The entry point; exit status 1 where an image could not be read or saved, 130 after an interrupt."""
+    """The entry point; exit status 1 if an image could not be read or saved, 130 after an interrupt."""
     try:
         summary = run_job(lambda cfg: predict(cfg, list(HydraConfig.get().overrides.task)), cfg)
     except KeyboardInterrupt:
-        log.error(f"Interrupted. What is in {cfg.output} is whole; the same call makes the rest.")
+        log.error(f"Interrupted. The files in {cfg.output} are complete; repeat the command to make the rest.")
         sys.exit(130)
     if summary is not None and summary.failures:
         sys.exit(1)
 
 
 def predict(cfg: DictConfig, overrides: Sequence[str]) -> Summary:
-    """Predict `cfg.input`, save into `cfg.output`, and say in the log what was done.
+    """Predict `cfg.input`, save the results into `cfg.output`, and log a summary.
 
     Args:
         cfg: composed from conf/predict.yaml.
-        overrides: what was typed, which wins over what the checkpoint says of itself.
+        overrides: as typed; they take precedence over the checkpoint's configuration.
 
     Raises:
         OSError: nothing matches the input, or the output cannot be written to.
-        ValueError: no input, no network, or something is asked for that this network does not give.
+        ValueError: no input or no network was given, or the network cannot produce a requested output.
     """
     if cfg.input is None:
         raise ValueError("Nothing to predict: give input=… (an image, a folder, a glob, a list of paths, a video).")
@@ -97,13 +97,13 @@ def predict(cfg: DictConfig, overrides: Sequence[str]) -> Summary:
 def predict_images(
     predictor: Predictor, images: Sequence[Input], outputs: Outputs, batch_size: int, done: Callable[[], None]
 ) -> Summary:
-    """Save what is missing of every image's files; `done` is called after each image."""
-    wanted, to_do = [], {}
+    """Save the missing files of every image; `done` is called after each image."""
+    unfinished, missing_files = [], {}
     for image in images:
         changed = image.path.stat().st_mtime if image.path.is_file() else 0.0
         if missing := outputs.unfinished(image.name, changed):
-            wanted.append(image)
-            to_do[image.name] = missing
+            unfinished.append(image)
+            missing_files[image.name] = missing
         else:
             done()
 
@@ -111,20 +111,20 @@ def predict_images(
         return image.name, read_photo(image.path)
 
     def save(result: Predicted) -> None:
-        outputs.write(result.name, result.image, result.prediction, to_do[result.name])
+        outputs.write(result.name, result.image, result.prediction, missing_files[result.name])
 
     disagreement = "uncertainty" in outputs.save
-    results = predict_stream(predictor, wanted, read, batch_size=batch_size, disagreement=disagreement)
+    results = predict_stream(predictor, unfinished, read, batch_size=batch_size, disagreement=disagreement)
     with closing(results):
         failures = save_behind(results, save, done=done)
-    return Summary(len(wanted) - len(failures), len(images) - len(wanted), failures)
+    return Summary(len(unfinished) - len(failures), len(images) - len(unfinished), failures)
 
 
 def build_outputs(cfg: DictConfig, video: bool, metric: bool, max_depth: float) -> Outputs:
-    """What `save` and its options ask for.
+    """The outputs that `save` and its options request.
 
     Raises:
-        ValueError: something that this input or network does not give, or that lacks an option.
+        ValueError: this input or network cannot produce an output, or an option for it is missing.
     """
     typed = objects.plain(cfg)
     cloud, save = typed["cloud"], typed["save"]
@@ -161,7 +161,7 @@ def _files(outputs: Outputs, images: Sequence[Input]) -> list[Path]:
 
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[], None]]:
-    """A bar on a terminal, nothing anywhere else; gives what to call after each image."""
+    """A bar on a terminal, nothing elsewhere; yields the function to call after each image."""
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"), TimeRemainingColumn())
     with Progress(*columns, disable=not sys.stdout.isatty(), console=Console()) as bar:
         task = bar.add_task("", total=total or None, speed="")
@@ -176,11 +176,11 @@ def _progress(total: int) -> Iterator[Callable[[], None]]:
 
 
 def _report(summary: Summary, folder: Path, seconds: float, what: str) -> None:
-    before = f", {summary.finished_before} were finished before" if summary.finished_before else ""
+    before = f", {summary.finished_before} were already finished" if summary.finished_before else ""
     speed = f" ({summary.predicted / seconds:.1f} per second)" if summary.predicted else ""
     log.info(f"{summary.predicted} {what} predicted{speed}{before}. Written: {folder}")
     for failure in summary.failures:
-        log.error(f"Left out: {_reason(failure)}")
+        log.error(f"Skipped: {_reason(failure)}")
     if summary.failures:
         log.error(f"{len(summary.failures)} of the {what} could not be predicted.")
 

@@ -1,4 +1,4 @@
-"""Go through a step that went wrong again: `python -m depth_lightning replay <run>/incidents/step_000123`."""
+"""Replay a bad step of a run: `python -m depth_lightning replay <run>/incidents/step_000123`."""
 
 import argparse
 import math
@@ -12,23 +12,23 @@ if TYPE_CHECKING:  # torch is imported when the work starts, not for --help
     from depth_lightning.training.health.inspection import Findings
 
 BUILT = ("model", "loss", "optimizer", "scheduler", "protocol", "metrics")
-"""The parts of the recorded configuration that the step is made of."""
+"""The parts of the recorded configuration from which the step is rebuilt."""
 SHOWN = 8
 """Gradient norms in the table; all of them are in incident.json."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command; exit status 1 where the folder cannot be read or the network not be built."""
+    """The command; exit status 1 if the folder cannot be read or the network cannot be built."""
     parser = argparse.ArgumentParser(
         prog="python -m depth_lightning replay",
-        description="Go through a recorded step again: what it was given, every layer's numbers, and where they break.",
+        description="Run a recorded step again, and show its inputs, losses and gradients, and where values break.",
     )
     parser.add_argument("folder", type=Path, help="of the incident, such as outputs/train/…/incidents/step_000123")
-    parser.add_argument("--device", default=None, help="cuda, cuda:1, cpu; by default the kind that it was recorded on")
-    parser.add_argument("--trust", nargs="*", default=[], help="packages that its configuration may name, as yours")
-    given = parser.parse_args(arguments)
+    parser.add_argument("--device", default=None, help="cuda, cuda:1 or cpu; by default the kind it was recorded on")
+    parser.add_argument("--trust", nargs="*", default=[], help="packages whose code the configuration may name")
+    options = parser.parse_args(arguments)
     try:
-        replay(given.folder, given.device, given.trust)
+        replay(options.folder, options.device, options.trust)
     except (OSError, ValueError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
@@ -36,17 +36,17 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def replay(folder: Path, device: str | None = None, trust: Sequence[str] = ()) -> "Findings":
-    """Go through the step that `folder` holds, and print what was recorded and what is found.
+    """Run the step recorded in `folder` again, and print the record and the findings.
 
     Args:
-        folder: what `training.watch` wrote.
-        device: where; by default the kind of device that it was recorded on, if there is one.
+        folder: written by `training.health.watch`.
+        device: to run on; by default the kind of device that it was recorded on, if available.
         trust: packages whose classes the recorded configuration may name.
 
     Raises:
-        UntrustedConfigError: the configuration names others.
-        FileNotFoundError: it is no such folder.
-        ValueError: it cannot be read, or there is no such device.
+        UntrustedConfigError: the configuration names other code.
+        FileNotFoundError: `folder` is not an incident's folder.
+        ValueError: the folder cannot be read, or the device is not available.
     """
     import torch
     from omegaconf import OmegaConf
@@ -59,7 +59,7 @@ def replay(folder: Path, device: str | None = None, trust: Sequence[str] = ()) -
 
     incident = read_incident(folder)
     if not (isinstance(incident.config, dict) and incident.config):
-        raise ValueError(f"{folder}/incident.json holds no configuration, so that the network cannot be built from it.")
+        raise ValueError(f"{folder}/incident.json holds no configuration, so the network cannot be rebuilt.")
     recorded = {part: incident.config.get(part) for part in BUILT}
     refuse_resolvers(recorded, str(folder))
     cfg = OmegaConf.create(recorded)
@@ -77,7 +77,7 @@ def replay(folder: Path, device: str | None = None, trust: Sequence[str] = ()) -
             for batch in incident.batches
         ]
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device={device} is not to be had here: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"--device={device} is not available: {str(error).splitlines()[0]}") from error
     now, _ = inspect_step(
         network, objective, batches, incident.circumstances.precision, incident.circumstances.loss_scale
     )
@@ -87,14 +87,14 @@ def replay(folder: Path, device: str | None = None, trust: Sequence[str] = ()) -
 
 
 def _print_record(incident: "Incident") -> None:
-    said = incident.circumstances
-    print(f"\nStep {said.step} of epoch {said.epoch + 1}: {said.reason}.")
-    rates = ", ".join(f"{name} {rate:.3g}" for name, rate in said.learning_rates.items())
-    scale = f", loss scale {said.loss_scale:g}" if said.loss_scale != 1 else ""
-    print(f"Learning rates {rates}; {said.precision}{scale}; recorded on {said.device} with torch {incident.torch}.")
-    if said.world_size > 1:
-        losses = ", ".join(f"{loss:.4g}" for loss in said.loss_by_process)
-        print(f"{said.world_size} processes with losses {losses}; this is process {said.rank}'s part.")
+    step = incident.circumstances
+    print(f"\nStep {step.step} of epoch {step.epoch + 1}: {step.reason}.")
+    rates = ", ".join(f"{name} {rate:.3g}" for name, rate in step.learning_rates.items())
+    scale = f", loss scale {step.loss_scale:g}" if step.loss_scale != 1 else ""
+    print(f"Learning rates {rates}; {step.precision}{scale}; recorded on {step.device} with torch {incident.torch}.")
+    if step.world_size > 1:
+        losses = ", ".join(f"{loss:.4g}" for loss in step.loss_by_process)
+        print(f"{step.world_size} processes with losses {losses}; this is the part of process {step.rank}.")
 
 
 def _print_findings(incident: "Incident", now: "Findings", device: str) -> None:
@@ -112,7 +112,7 @@ def _print_findings(incident: "Incident", now: "Findings", device: str) -> None:
         for index, (identity, kind) in enumerate(zip(batch.id, batch.kind, strict=True))
     ]
     header = {"image": False, "truth": False, "valid pixels": True, "saturated": True, "its kind's loss": True}
-    print_rows(f"Gone through again on {device}: loss {_mean(now.losses):.4g}", header, [rows])
+    print_rows(f"Replayed on {device}: loss {_mean(now.losses):.4g}", header, [rows])
     finite = {name: norm for name, norm in now.gradient_norms.items() if math.isfinite(norm)}
     broken = len(now.gradient_norms) - len(finite)
     count = (
@@ -127,11 +127,11 @@ def _print_findings(incident: "Incident", now: "Findings", device: str) -> None:
     print()
     for sentence in now.origin():
         print(sentence)
-    said = incident.circumstances
+    step = incident.circumstances
     if now.finite and not incident.findings.finite:
-        print("It broke then and does not now: another device or torch, or kernels that differ from call to call.")
-    elif now.finite and not math.isfinite(said.loss + said.gradient_norm):
-        print("It broke in the run, and not when gone through at once: the machine, or kernels that differ.")
+        print("It broke then and does not now: another device or torch version, or kernels that are not deterministic.")
+    elif now.finite and not math.isfinite(step.loss + step.gradient_norm):
+        print("It broke in the run, but not when inspected right after: faulty hardware, or non-deterministic kernels.")
 
 
 def _mean(values: list[float]) -> float:

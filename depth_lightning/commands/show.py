@@ -26,10 +26,10 @@ def run(cfg: DictConfig) -> None:
 
 
 def show(cfg: DictConfig) -> Path:
-    """Draw `cfg.images` samples of `cfg.split`; the path of the picture, in `cfg.run_dir`.
+    """Draw `cfg.images` samples of `cfg.split`; returns the path of the picture, in `cfg.run_dir`.
 
     Raises:
-        SettingError: an option that cannot be right, or that nothing reads.
+        SettingError: an option is invalid, or nothing reads it.
         ValueError: the data set has no depth maps.
     """
     check(cfg, "show")
@@ -48,7 +48,7 @@ def show(cfg: DictConfig) -> Path:
 
 
 def training_draws(data: DepthDataModule, index: int, epochs: int) -> list[DepthSample]:
-    """Sample `index` as the first epochs train on it: cropped, flipped, and its colours changed as on the device."""
+    """Sample `index` as the first epochs train on it: cropped, flipped, and with its colours augmented."""
     seen = []
     for epoch in range(epochs):
         sample = data.train_data[draw(data.seed, epoch, index)]

@@ -29,9 +29,9 @@ log = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig) -> float | None:
-    """The entry point: train, score the best checkpoint, and return its abs_rel or else affine_error, for sweepers.
+    """The entry point: train, score the best checkpoint, and return its abs_rel, or else affine_error, for sweepers.
 
-    None where a job of a sweep failed, or its network gives no numbers: Optuna's sweeper ends with an error at NaN.
+    None if a job of a sweep failed, or if the value is NaN, at which Optuna's sweeper would end with an error.
     """
     value = run_job(train, cfg)
     return None if value is None or math.isnan(value) else value
@@ -41,7 +41,7 @@ def train(cfg: DictConfig) -> float:
     """Train as configured in `cfg.run_dir`.
 
     Raises:
-        SettingError: an option that cannot be right, or that nothing reads.
+        SettingError: an option is invalid, or nothing reads it.
         ValueError: the folder holds another run, or the checkpoint does not fit.
         Stopped: by a signal; the run is saved.
     """
@@ -57,7 +57,7 @@ def train(cfg: DictConfig) -> float:
     callbacks, loggers = (objects.build_all(cfg, group) for group in ("callbacks", "logger"))
     objects.check_monitors(cfg, module)
     trainer = objects.build_trainer(cfg, list(callbacks.values()), list(loggers.values()))
-    data.setup("fit")  # before weights are fetched: what is wrong with the data is soon said
+    data.setup("fit")  # before downloading weights, so that problems with the data show early
     recorded = {**objects.plain(cfg), "protocol_hash": module.metrics.protocol.hash}
     if trainer.is_global_zero:
         lock = claim_folder(run_dir, recorded, checkpoint, auto)  # noqa: F841 — held until the run ends
@@ -73,23 +73,23 @@ def train(cfg: DictConfig) -> float:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     except torch.OutOfMemoryError as error:
         raise ValueError(
-            f"{str(error).splitlines()[0]} Less memory is taken with data.batch_size below {cfg.data.batch_size} "
-            "(and trainer.accumulate_grad_batches for as large a step), trainer=bf16 or fp16, and "
-            "model.recompute_blocks=true. python -m depth_lightning batch-size, given the same, finds the "
-            "largest batch."
+            f"{str(error).splitlines()[0]} To use less memory, set data.batch_size below {cfg.data.batch_size} "
+            "(with trainer.accumulate_grad_batches for the same step size), trainer=bf16 or fp16, or "
+            "model.recompute_blocks=true. python -m depth_lightning batch-size, with the same overrides, finds the "
+            "largest batch size."
         ) from error
     except Stopped:
         raise
     except SystemExit:  # Lightning's answer to Ctrl-C
         saved = (run_dir / "checkpoints" / "last.ckpt").is_file()
-        on = f"To go on, repeat the command with checkpoint=auto hydra.run.dir={run_dir}"
-        rank_zero_only(log.info)(f"Interrupted. {on}" if saved else "Interrupted before anything was saved.")
+        resume = f"To resume, repeat the command with checkpoint=auto hydra.run.dir={run_dir}"
+        rank_zero_only(log.info)(f"Interrupted. {resume}" if saved else "Interrupted before anything was saved.")
         raise
 
     best = best_checkpoint(trainer)
     if best is not None:
         load_run_state(network, shard_like(network, read_run_checkpoint(best)[1]), best)
-    trainer.loggers = []  # the best epoch's numbers are logged already
+    trainer.loggers = []  # the best epoch's metrics are already logged
     pictures = PageImages() if cfg.report else None
     trainer.callbacks += [pictures] if pictures else []  # type: ignore[attr-defined]
     result = score(trainer, module, data)
@@ -104,6 +104,6 @@ def train(cfg: DictConfig) -> float:
 
 
 def best_checkpoint(trainer: lightning.Trainer) -> Path | None:
-    """The path of this run's best checkpoint, if its callbacks keep any."""
+    """The path of this run's best checkpoint, if its callbacks keep one."""
     callback = trainer.checkpoint_callback
     return callback.best_path if isinstance(callback, Checkpoints) else None

@@ -1,4 +1,4 @@
-"""The options of conf/augmentation, from every form in which they may be written."""
+"""The options of conf/augmentation, parsed from every accepted form."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -17,15 +17,15 @@ BY_NAME = {"article": ARTICLE, "authors": AUTHORS, "none": NONE}
 def augmentation_options(own: Any, chosen: Any = None) -> dict[str, Any]:
     """All options of conf/augmentation.
 
-    Both arguments are a name ("article", "authors", "none"), a list of transforms, which are then all that is done, or
-    some of the options.
+    Both arguments are a name ("article", "authors", "none"), a list of transforms, which then replaces everything
+    else, or a subset of the options.
 
     Args:
         own: the data set's, `data.augmentation`.
-        chosen: those of the group, `augmentation`, which win; None for none.
+        chosen: the group's, `augmentation`, which take precedence; None if not set.
 
     Raises:
-        SettingError: another form, an unknown option, or a value that cannot be right.
+        SettingError: another form, an unknown option, or an invalid value.
     """
     options = ARTICLE | _written("data.augmentation", own)
     if chosen is not None:
@@ -34,7 +34,7 @@ def augmentation_options(own: Any, chosen: Any = None) -> dict[str, Any]:
 
 
 def augmentation_in_words(options: Mapping[str, Any]) -> str:
-    """The name of a recipe, or what differs from the article's."""
+    """The name of a recipe, or its differences from the article's."""
     changed = ", ".join(f"{key}={value}" for key, value in options.items() if value != ARTICLE[key])
     return next((name for name, recipe in BY_NAME.items() if recipe == options), f"article with {changed}")
 

@@ -1,4 +1,4 @@
-"""What a sample must be, and what becomes of one that is not: it ends the run, or is replaced, listed and counted."""
+"""Checks of samples. A broken sample either ends the run, or is replaced, listed and counted."""
 
 import csv
 import errno
@@ -20,42 +20,42 @@ log = logging.getLogger(__name__)
 MOST: Final = 0.01
 """Share of a data set's samples that may be broken before the run ends."""
 MIN_SIDE: Final = 14
-"""Of an image, in pixels: one patch of the network. Blown up to its input size, less than that shows nothing."""
+"""Shortest side of an image, in pixels: one patch of the network. A smaller image has no usable content."""
 ASPECT_TOLERANCE: Final = 0.01
 LONGEST_REASON: Final = 1000
-"""Characters of a reason that are listed."""
+"""Most characters of a reason in the list."""
 COLUMNS: Final = ("split", "index", "path", "reason")
 
 
 class TooManyBadSamplesError(ValueError):
-    """More samples are broken than a run may pass over."""
+    """More samples are broken than a run may skip."""
 
 
 class BadSampleList:
-    """The table of broken samples, a CSV that several processes add to.
+    """The table of broken samples, a CSV to which several processes append.
 
     Args:
-        file: appears with the first of them.
-        split: whose samples are added here; the file holds those of all splits.
+        file: the CSV file, created with the first broken sample.
+        split: the split whose samples are added here; the file holds those of all splits.
     """
 
     def __init__(self, file: Path, split: Literal["train", "val"]) -> None:
         self.file, self.split = file, split
 
     def add(self, index: int, path: str, reason: str) -> set[int]:
-        """List sample `index`, once however often and by whomever it is added.
+        """List sample `index`, only once even if several processes add it repeatedly.
 
         Returns:
-            The indices of this split's broken samples that are known by now.
+            The indices of this split's broken samples so far.
         """
-        import fcntl  # here: Windows has none, and trains without
+        import fcntl  # imported here: not available on Windows, which trains without
 
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with (
             explained(self.file),
             self.file.open("a+", newline="", encoding="utf-8", errors="surrogateescape") as file,
         ):
-            fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed, by its end or the process's
+            fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed, at the latest when the process ends
             file.seek(0)
             known = self._indices(list(csv.DictReader(file)))
             if index not in known:
@@ -64,11 +64,12 @@ class BadSampleList:
                 if not size:
                     writer.writerow(COLUMNS)
                 writer.writerow((self.split, index, path, reason))
-                content = rows.getvalue().encode()
-                if os.write(file.fileno(), content) < len(content):  # whole rows only, also on a full disk
+                content = rows.getvalue().encode(errors="surrogateescape")
+                if os.write(file.fileno(), content) < len(content):  # complete rows only, even on a full disk
                     os.ftruncate(file.fileno(), size)
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                log.warning(f"Passed over ({self.split}, listed in {self.file}): {reason}")
+                printable = reason.encode(errors="backslashreplace").decode()  # of a name that is not UTF-8
+                log.warning(f"Passed over ({self.split}, listed in {self.file}): {printable}")
         return known | {index}
 
     def indices(self) -> set[int]:
@@ -83,16 +84,16 @@ class BadSampleList:
 
 
 class Samples:
-    """The samples of a data set as loaders take them: checked, and where one cannot be read, as `bad` says.
+    """The samples of a data set as loaders read them: checked, and broken ones handled as `bad` determines.
 
     Args:
         source: the data set.
-        bad: where broken samples are listed and passed over; None to let the first one's error through.
+        bad: list of broken samples, which are then skipped; None to raise the error of the first one.
 
     Raises:
-        OSError, ValueError: without `bad`, what is wrong with a sample.
-        StorageError: storage does not answer, which is no sample's fault.
-        TooManyBadSamplesError: with it, more than 1 % of the data set (of the part, in a mixture) are broken.
+        OSError, ValueError: without `bad`, a sample is broken.
+        StorageError: the storage does not respond; no sample is to blame.
+        TooManyBadSamplesError: with `bad`, more than 1 % of the data set (in a mixture, of the part) is broken.
     """
 
     def __init__(self, source: DepthDataset, bad: BadSampleList | None = None) -> None:
@@ -102,19 +103,19 @@ class Samples:
         return len(self.source)
 
     def broken(self) -> int:
-        """How many samples are listed as broken by now."""
+        """Number of samples listed as broken so far."""
         return len(self.bad.indices()) if self.bad is not None else 0
 
     def __getitem__(self, index: int) -> DepthSample:
-        """Sample `index` as it is on disk, or a stand-in, see `transformed`."""
+        """Sample `index` as on disk, or a placeholder, see `transformed`."""
         return self.transformed(index, lambda sample: sample)
 
     def transformed(self, index: int, transform: Callable[[DepthSample], DepthSample]) -> DepthSample:
-        """Sample `index` transformed, or in its place a stand-in without any truth.
+        """Sample `index` transformed, or a placeholder without ground truth if it is broken.
 
-        The stand-in has the broken sample's path for its id, and the next readable sample's image, so that its size
-        goes with the others'. It has nothing to score, and evaluation counts it among what is left out. What
-        `transform` refuses is broken, too.
+        The placeholder has the broken sample's path as its id and the next readable sample's image, so that its size
+        matches the others. It has no valid pixel, and evaluation counts it as left out. A sample that `transform`
+        refuses counts as broken too.
         """
         sample = self._read(index, transform)
         if sample is not None:
@@ -128,7 +129,7 @@ class Samples:
         raise self._too_many(index, "no other sample can be read either")
 
     def draw(self, index: int, seed: int) -> DepthSample:
-        """Sample `index`, or in its place another of the same data set, which `seed` alone chooses."""
+        """Sample `index`, or if it is broken another one of the same data set, chosen by `seed` alone."""
         sample = self._read(index)
         if sample is not None:
             return sample
@@ -161,35 +162,35 @@ class Samples:
     def _too_many(self, index: int, reason: str) -> TooManyBadSamplesError:
         assert self.bad is not None
         peers = peers_of(self.source, index)
-        found = sum(other in peers for other in self.bad.indices())
+        broken = sum(other in peers for other in self.bad.indices())
         return TooManyBadSamplesError(
-            f"{found} of {len(peers)} {self.bad.split} samples cannot be read, which is more than the {MOST:.0%} that "
+            f"{broken} of {len(peers)} {self.bad.split} samples cannot be read, which is more than the {MOST:.0%} that "
             f"data.on_error=skip passes over. They are listed in {self.bad.file}; the last one: {reason}"
         )
 
 
 def path_of(source: DepthDataset, index: int) -> str:
-    """Where sample `index` is: what the data set's own `path(index)` says, if it has one."""
+    """Path of sample `index` from the data set's own `path(index)`, if it has one."""
     path = getattr(source, "path", None)
     return str(path(index)) if path else f"sample {index}"
 
 
 def peers_of(source: DepthDataset, index: int) -> range:
-    """The samples that sample `index` is one of: in a mixture, those of its part."""
+    """The samples of the data set that sample `index` belongs to: in a mixture, its part."""
     peers = getattr(source, "peers", None)
     return peers(index) if peers else range(len(source))
 
 
 def same_aspect(image: tuple[int, ...], depth: tuple[int, ...]) -> bool:
-    """Whether the two sizes (h, w) have the same aspect, but for rounding."""
+    """Whether the two sizes (h, w) have the same aspect, up to rounding."""
     return abs(image[0] * depth[1] / (image[1] * depth[0]) - 1) <= ASPECT_TOLERANCE
 
 
 def check_sample(sample: DepthSample) -> None:
-    """Refuse a sample that cannot be trained on or measured, whatever data set it is from; a tenth of a millisecond.
+    """Refuse a sample that cannot be trained on or evaluated, from any data set. Takes 0.1 ms.
 
     Raises:
-        ValueError: see `check_arrays`; less than one patch, or an image of another aspect than its target.
+        ValueError: see `check_arrays`; the image is smaller than one patch, or its aspect differs from the target's.
     """
     check_arrays(sample)
     height, width, _ = sample.image.shape
@@ -201,16 +202,16 @@ def check_sample(sample: DepthSample) -> None:
     depth_h, depth_w = sample.target.shape
     if not same_aspect((height, width), (depth_h, depth_w)):
         raise ValueError(
-            f"{sample.id}: expected a target of the aspect of its image, found {depth_h}×{depth_w} for "
+            f"{sample.id}: expected a target with the aspect of its image, found {depth_h}×{depth_w} for "
             f"{height}×{width} (h×w)."
         )
 
 
 def check_arrays(sample: DepthSample) -> None:
-    """Refuse a sample that is not as `DepthSample` says.
+    """Refuse a sample that does not match the description of `DepthSample`.
 
     Raises:
-        ValueError: another shape or dtype, values that are not finite, or valid depth that is not above 0.
+        ValueError: a wrong shape or dtype, non-finite values, or valid depth that is not above 0.
     """
     image, target, mask, kind, id, *_ = sample
     if image.ndim != 3 or image.shape[2] != 3 or not image.size or image.dtype != np.uint8:
@@ -219,8 +220,8 @@ def check_arrays(sample: DepthSample) -> None:
         raise ValueError(f"{id}: expected a target of (h, w) float32, found {target.shape} {target.dtype}.")
     if mask.shape != target.shape or mask.dtype != np.bool_:
         raise ValueError(f"{id}: expected a mask of {target.shape} bool, found {mask.shape} {mask.dtype}.")
-    lowest, highest = float(target.min()), float(target.max())  # NaN where any value is
+    lowest, highest = float(target.min()), float(target.max())  # NaN if any value is
     if not np.isfinite(lowest + highest):
         raise ValueError(f"{id}: expected finite values, and 0 where unknown, found {lowest} to {highest}.")
     if kind != DepthKind.DISPARITY and not ((target > 0) >= mask).all():
-        raise ValueError(f"{id}: expected depth above 0 wherever the mask has it valid, found values from {lowest:g}.")
+        raise ValueError(f"{id}: expected depth above 0 wherever the mask is True, found values from {lowest:g}.")

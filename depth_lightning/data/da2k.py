@@ -1,6 +1,6 @@
 """DA-2K (Depth Anything V2, Yang et al., 2024, arXiv:2406.09414): photographs with pairs of points, one of them nearer.
 
-Its eight scene types are the names of the folders that the images are in.
+Its eight scene types are the names of the images' folders.
 """
 
 import json
@@ -27,9 +27,9 @@ class PointPairSample(NamedTuple):
     """One image with its pairs of points."""
 
     image: Tensor
-    """(3, h', w') float32 RGB at the network's size, in [0, 1] but for overshoot; not yet ImageNet-normalised."""
+    """(3, h', w') float32 RGB at the network's size, in [0, 1] except for overshoot; not yet ImageNet-normalised."""
     size: tuple[int, int]
-    """(h, w) of the image on disk, whose pixels the points are."""
+    """(h, w) of the image on disk, in whose pixels the points are given."""
     nearer: Tensor
     """(pairs, 2) int64: row and column of the point that is nearer to the camera."""
     farther: Tensor
@@ -41,7 +41,7 @@ class PointPairSample(NamedTuple):
 
 
 class DA2K(Dataset[PointPairSample]):
-    """The images of annotations.json that have a pair, in its order.
+    """The images in annotations.json that have a pair, in order.
 
     Args:
         root: the folder that holds annotations.json and images/.
@@ -51,7 +51,7 @@ class DA2K(Dataset[PointPairSample]):
     Raises:
         SettingError: an argument is out of range.
         FileNotFoundError: annotations.json, or an image that it names, is missing.
-        ValueError: annotations.json says something else than pairs of points, or the split is another one.
+        ValueError: annotations.json holds something other than pairs of points, or the split is not "val".
     """
 
     def __init__(self, root: str | Path, size: int = 518, split: str = "val") -> None:
@@ -69,7 +69,7 @@ class DA2K(Dataset[PointPairSample]):
         if missing:
             raise FileNotFoundError(
                 f"{self.root}: {len(missing)} of the {len(self.images)} images that annotations.json names are "
-                f"missing, such as {missing[0]}. Unpack the whole of DA-2K.zip there."
+                f"missing, such as {missing[0]}. Unpack DA-2K.zip there completely."
             )
 
     @property
@@ -81,14 +81,14 @@ class DA2K(Dataset[PointPairSample]):
         return len(self.images)
 
     def __getitem__(self, index: int) -> PointPairSample:
-        """Read an image and bring it to the network's size.
+        """Read an image and resize it to the network's size.
 
         Raises:
-            OSError: it cannot be read here.
-            ValueError: it cannot be decoded, or a point is outside of it.
+            OSError: it cannot be read.
+            ValueError: it cannot be decoded, or a point is outside it.
         """
         name = self.images[index]
-        # As the authors' code reads a photograph.
+        # Like the authors' code, respect the EXIF orientation.
         photo = read_image(self.root / name, upright=True)
         height, width = photo.shape[:2]
         pairs = torch.tensor(self.pairs[name])
@@ -123,7 +123,7 @@ def point_pair_loader(
             f"{len(data)} images are too few for {world_size} processes: choose a smaller trainer.devices."
         )
     if num_workers:
-        cv2.setNumThreads(1)  # or each worker would have a thread for every core
+        cv2.setNumThreads(1)  # otherwise each worker would start a thread per core
     sampler = EvaluationSampler(len(data), rank, world_size)
     return DataLoader(data, batch_size=None, sampler=sampler, num_workers=num_workers)
 

@@ -1,4 +1,4 @@
-"""Batches for training and validation, the same ones for the same seed on any number of workers."""
+"""Batches for training and validation, identical for the same seed on any number of workers."""
 
 import os
 import signal
@@ -24,22 +24,22 @@ from depth_lightning.settings import whole_number
 
 
 class DepthDataModule(LightningDataModule):
-    """Loaders over the two splits of a data set.
+    """Loaders for the two splits of a data set.
 
     Training drops the last incomplete global batch (devices × `batch_size` × accumulated batches); validation drops
     and pads nothing.
 
     Args:
         dataset: called with split="train" or split="val".
-        train_transform: (sample, seed) → a sample of one size for all.
+        train_transform: (sample, seed) → a sample of a size common to all.
         eval_transform: sample → sample; its target keeps its size, so sizes may differ and `eval_batch_size` is 1.
         batch_size: per device.
         num_workers: processes that read and transform, per loader and device; 0 for none.
-        seed: with epoch and index, decides order, crops and augmentations.
-        pin_memory: faster copies to a GPU; without one it does nothing.
+        seed: determines order, crops and augmentations, together with epoch and index.
+        pin_memory: faster copies to a GPU; no effect without one.
         colour: (images uint8, seeds) → float images, for training batches once they are on the device.
-        bad_samples: a CSV file to list broken samples in and go on, see `Samples`; None to end with the first one's
-            error. The first sample of a data set is read as it is opened, so that what is wrong with all is said early.
+        bad_samples: a CSV file in which to list broken samples, which are skipped, see `Samples`; None to stop at the
+            first one. The first sample is then read when a data set is opened, so that general errors show early.
 
     Raises:
         SettingError: an argument is out of range.
@@ -69,21 +69,21 @@ class DepthDataModule(LightningDataModule):
         self.bad_samples = bad_samples
 
     def setup(self, stage: str) -> None:
-        """Open the splits that `stage` needs: both for "fit", the validation split otherwise. Once is enough.
+        """Open the splits that `stage` needs: both for "fit", the validation split otherwise; each only once.
 
         Raises:
-            OSError, ValueError: what is wrong with a split, or with its first sample.
+            OSError, ValueError: a split or its first sample is broken.
         """
         _ = (self.train_data, self.val_data) if stage == "fit" else self.val_data
 
     @cached_property
     def train_data(self) -> "_TrainData":
-        """The training split, opened when it is first asked for."""
+        """The training split, opened on first access."""
         return _TrainData(self._samples("train"), self.train_transform, self.seed)
 
     @cached_property
     def val_data(self) -> "_EvaluationData":
-        """The validation split, opened when it is first asked for."""
+        """The validation split, opened on first access."""
         return _EvaluationData(self._samples("val"), self.eval_transform)
 
     def _samples(self, split: Literal["train", "val"]) -> Samples:
@@ -98,12 +98,12 @@ class DepthDataModule(LightningDataModule):
 
     @property
     def global_batch_size(self) -> int:
-        """Samples in an optimizer step, of all devices and accumulated batches."""
+        """Samples per optimizer step, over all devices and accumulated batches."""
         accumulated = self.trainer.accumulate_grad_batches if self.trainer else 1
         return self.batch_size * self._process()[1] * accumulated
 
     def train_dataloader(self) -> DataLoader[DepthSample]:
-        """Batches in the order of `TrainSampler`, which Lightning tells the epoch."""
+        """Batches in the order of `TrainSampler`, whose epoch Lightning sets."""
         rank, world_size = self._process()
         source = self.train_data.dataset.source
         ordered = source if isinstance(source, Mixture | DepthShards) else None
@@ -123,7 +123,7 @@ class DepthDataModule(LightningDataModule):
         return self._loader(self.val_data, sampler, self.eval_batch_size)
 
     def on_after_batch_transfer(self, batch: DepthBatch, dataloader_idx: int) -> DepthBatch:
-        """Training images get their colours changed here, where it costs no worker's time."""
+        """Change the colours of training images on the device, where it costs no worker time."""
         if self.colour is None or self.trainer is None or not self.trainer.training:
             return batch
         return batch._replace(image=self.colour(batch.image, batch.seed))
@@ -133,8 +133,8 @@ class DepthDataModule(LightningDataModule):
 
     def _loader(self, data: Dataset[DepthSample], sampler: Sampler[Any], batch_size: int) -> DataLoader[DepthSample]:
         if self.num_workers:
-            # Here and not in the workers, which would have a thread for every core: OpenCV's pool of threads does
-            # not survive a fork, and changing it there waits for ever.
+            # Otherwise each worker would start a thread per core. Set here and not in the workers: OpenCV's thread
+            # pool does not survive a fork, and changing it there would deadlock.
             cv2.setNumThreads(1)
         return _Loader(
             data,
@@ -149,13 +149,13 @@ class DepthDataModule(LightningDataModule):
 
 
 class _Loader(DataLoader[DepthSample]):
-    """A DataLoader that reads nothing before its first batch is asked for, and knows how long it made training wait.
+    """A DataLoader that reads nothing before its first batch is requested, and measures how long training waited.
 
-    Lightning asks for an iterator before it knows the epoch, and in a run that goes on, the place within it.
+    Lightning creates the iterator before it knows the epoch and, in a resumed run, the position within it.
     """
 
     waited_s = 0.0
-    """Over all epochs."""
+    """Seconds that training waited, over all epochs."""
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         asked = time.monotonic()
@@ -166,7 +166,7 @@ class _Loader(DataLoader[DepthSample]):
 
 
 def _outlive_warnings(worker: int) -> None:
-    """Let a worker live when a cluster tells all processes of a job to end: training needs it to save and leave.
+    """Keep a worker alive when a cluster signals all processes of a job to end: training needs it to save and exit.
 
     Only the process that started it may end it.
     """
@@ -190,7 +190,7 @@ class _TrainData(Dataset[DepthSample]):
         return len(self.dataset)
 
     def __getitem__(self, item: Draw | int) -> DepthSample:
-        # Lightning's overfit_batches puts a sampler of plain indices in the place of ours.
+        # Lightning's overfit_batches replaces our sampler with one of plain indices.
         drawn = item if isinstance(item, Draw) else draw(self.seed, 0, item)
         return self.transform(self.dataset.draw(drawn.index, drawn.seed), drawn.seed)
 
@@ -206,5 +206,5 @@ class _EvaluationData(Dataset[DepthSample]):
         return self.dataset.transformed(index, self.transform)
 
     def __getitems__(self, indices: Sequence[int | None]) -> list[DepthSample]:
-        """What the loader asks for; None is of a process without a share, see `EvaluationSampler`."""
+        """The loader's hook for a batch; None stands for a process without a share, see `EvaluationSampler`."""
         return [self[index] for index in indices if index is not None]

@@ -1,4 +1,4 @@
-"""How the numbers that a depth file stores become a target, and which of them are none."""
+"""How the values stored in a depth file become a target, and which of them are holes."""
 
 import math
 from collections.abc import Sequence
@@ -13,18 +13,18 @@ from depth_lightning.sample import DepthKind
 from depth_lightning.settings import SettingError, boolean, number, one_of, optional, several, whole_number
 
 MEDIAN_M = (0.01, 200.0)
-"""Where the median of a depth map in metres lies; outside, the scale is wrong."""
+"""Plausible range of a depth map's median in metres; outside it, the scale is wrong."""
 
 
 @dataclass(frozen=True)
 class DepthEncoding:
-    """What a data set declares of its depth files.
+    """What a data set declares about its depth files.
 
-    A stored number becomes `stored / depth_scale + depth_offset`: metres, depth up to scale, or disparity, as `kind`
-    says. NaN and infinity are holes whatever is declared.
+    A stored value becomes `stored / depth_scale + depth_offset`: metres, depth up to scale, or disparity, depending on
+    `kind`. NaN and infinity are always holes.
 
     Raises:
-        SettingError: a declaration that is out of range, or contradicts another.
+        SettingError: a declaration is out of range or contradicts another.
     """
 
     kind: Literal["metres", "up_to_scale", "disparity"] = "metres"
@@ -33,24 +33,24 @@ class DepthEncoding:
     """Stored units per metre: 1000 for millimetres, 256 for KITTI."""
     depth_offset: float = 0.0
     """In the unit of the result. With `baseline_m`, the difference of the principal points in pixels, which Middlebury
-    calls doffs."""
+    calls `doffs`."""
     invalid: float | Sequence[float] | None = 0
     """Stored values that mean a hole; None for none."""
     limits: Sequence[float | None] | None = None
-    """(smallest, largest) target, None for no limit; what lies outside is a hole."""
+    """(smallest, largest) target, None for no limit; values outside are holes."""
     sky: Literal["ignore", "far"] = "ignore"
     """What pixels that store a `sky_value` become: holes, or valid with disparity 0 or the depth of the far limit."""
     sky_value: float | Sequence[float] | None = None
-    """Stored values that mean sky; they win over `invalid`."""
+    """Stored values that mean sky; they take precedence over `invalid`."""
     focal_px: float | None = None
-    """Focal length, in pixels of the image that `focal_width` says."""
+    """Focal length, in pixels of an image of width `focal_width`."""
     focal_width: int | None = None
     """For `ray_distance`: the image width that `focal_px` belongs to; None for the depth map's own."""
     baseline_m: float | None = None
     """Of a stereo pair. Declares that the file stores disparity in pixels, which becomes
     `focal_px · baseline_m / (stored / depth_scale + depth_offset)` metres."""
     ray_distance: bool = False
-    """The file stores distances along the ray, not along the optical axis, which goes through the centre."""
+    """The file stores distances along the ray, not along the optical axis, which passes through the image centre."""
 
     def __post_init__(self) -> None:
         one_of("kind", self.kind, [member.name.lower() for member in DepthKind])
@@ -64,7 +64,7 @@ class DepthEncoding:
         for name in ("invalid", "sky_value"):
             declared = getattr(self, name)
             for value in [declared] if isinstance(declared, str) else _values(declared):
-                if not (isinstance(value, float) and not math.isfinite(value)):  # which are holes anyway
+                if not (isinstance(value, float) and not math.isfinite(value)):  # those are holes anyway
                     number(name, value)
         if self.limits is not None:
             limit = partial(optional, check=number)
@@ -72,7 +72,7 @@ class DepthEncoding:
         one_of("sky", self.sky, ("ignore", "far"))
         for name in ("baseline_m", "ray_distance"):
             if getattr(self, name) and self.focal_px is None:
-                raise SettingError(name, "needs the focal length: set focal_px=…, beside it.")
+                raise SettingError(name, "needs the focal length: set focal_px=… as well.")
         if self.baseline_m is not None and self.kind != "metres":
             raise SettingError(
                 "baseline_m",
@@ -91,14 +91,14 @@ class DepthEncoding:
 
     @property
     def depth_kind(self) -> DepthKind:
-        """`kind` as samples carry it."""
+        """`kind` as the enum that samples carry."""
         return DepthKind[self.kind.upper()]
 
     def decode(self, stored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Turn (h, w) stored values into the target (h, w) float32, 0 in holes, and its mask.
 
         Raises:
-            BrokenError: a dtype that cannot hold depth, or negative or zero depths that `invalid` does not declare.
+            BrokenError: the dtype cannot hold depth, or there are depths ≤ 0 that `invalid` does not declare.
         """
         holds_disparity = self.kind == "disparity" or self.baseline_m is not None
         if stored.dtype == np.uint8 and not holds_disparity:
@@ -120,10 +120,10 @@ class DepthEncoding:
         smallest, largest = self._limits()
         mask &= (target >= smallest) & (target <= largest)
         if self.kind != "disparity" and not (target[mask] > 0).all():
-            found = np.unique(stored[mask & (target <= 0)])[:4].tolist()
+            stray = np.unique(stored[mask & (target <= 0)])[:4].tolist()
             raise BrokenError(
-                f"expected depth above 0 wherever it is valid, found the stored values {found}. If they mean holes, "
-                f"declare them: data.invalid={[*_values(self.invalid), *found]}."
+                f"expected depth above 0 wherever it is valid, found the stored values {stray}. If they mean holes, "
+                f"declare them: data.invalid={[*_values(self.invalid), *stray]}."
             )
         target = np.where(mask, target, np.float32(0)).astype(np.float32, copy=False)
         if self.sky == "far":
@@ -133,10 +133,10 @@ class DepthEncoding:
         return target, mask
 
     def check(self, target: np.ndarray, mask: np.ndarray) -> None:
-        """Refuse what cannot be meant.
+        """Refuse implausible maps.
 
         Raises:
-            BrokenError: nothing but holes, or a median that says the scale is wrong.
+            BrokenError: the map is all holes, or its median shows that the scale is wrong.
         """
         valid = target[mask]
         if not valid.size:
@@ -147,16 +147,16 @@ class DepthEncoding:
         if self.kind != "metres":
             return
         median = float(np.median(valid[:: max(1, valid.size // 4096)]))
-        found = (
+        message = (
             f"expected depth in metres, found a median of {median:.4g} m with data.depth_scale={self.depth_scale:g}. "
         )
         if median > MEDIAN_M[1]:
             raise BrokenError(
-                f"{found}This looks like millimetres: data.depth_scale={1000 * self.depth_scale:g}? (KITTI: 256.)"
+                f"{message}This looks like millimetres: data.depth_scale={1000 * self.depth_scale:g}? (KITTI: 256.)"
             )
         if median < MEDIAN_M[0]:
             raise BrokenError(
-                f"{found}This looks divided once too often: does the file hold metres already, data.depth_scale=1?"
+                f"{message}This looks divided twice: does the file hold metres already, data.depth_scale=1?"
             )
 
     def _limits(self) -> tuple[float, float]:
@@ -164,7 +164,7 @@ class DepthEncoding:
         return -np.inf if smallest is None else smallest, np.inf if largest is None else largest
 
     def _cosine(self, height: int, width: int) -> np.ndarray:
-        """Between each pixel's ray and the optical axis, (h, w)."""
+        """Cosine of the angle between each pixel's ray and the optical axis, (h, w)."""
         assert self.focal_px is not None
         focal = self.focal_px * width / (self.focal_width or width)
         x = (np.arange(width, dtype=np.float32) - (width - 1) / 2) / focal
@@ -180,7 +180,7 @@ def _values(declared: float | Sequence[float] | None) -> list[float]:
 
 
 def _is_any(stored: np.ndarray, declared: float | Sequence[float] | None) -> np.ndarray:
-    found = np.zeros(stored.shape, bool)
-    for value in _values(declared):  # there are one or two; np.isin is slower than all the rest
-        found |= stored == value
-    return found
+    matches = np.zeros(stored.shape, bool)
+    for value in _values(declared):  # one or two values; np.isin would be slower than everything else
+        matches |= stored == value
+    return matches

@@ -1,4 +1,4 @@
-"""One file → one array: images as RGB, and the formats that depth comes in, as stored."""
+"""Reading one file as one array: images as RGB, depth maps in every supported format as stored."""
 
 import importlib
 import io
@@ -20,12 +20,12 @@ from depth_lightning.data.reading import BrokenError, check_map, check_shape, ch
 
 WITH_KEY = (".npz", ".h5", ".hdf5", ".exr")
 NPY_HEADER = 2**16
-"""Bytes that the header of an array of numbers cannot exceed."""
+"""Largest header of a numeric array, in bytes."""
 HEIF = re.compile(rb"....ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)", re.DOTALL)
 
 
 def split_key(reference: str) -> tuple[Path, str | None]:
-    """Take "folder/file.h5:key" apart; only files that hold several arrays can have a key."""
+    """Split "folder/file.h5:key" into path and key; only files that hold several arrays can have one."""
     path, colon, key = reference.rpartition(":")
     if colon and path.lower().endswith(WITH_KEY):
         return Path(path), key
@@ -38,12 +38,12 @@ def read_image(path: Path, upright: bool = False) -> np.ndarray:
     Grey becomes RGB, alpha is dropped, 16 bits become 8.
 
     Args:
-        path: anything that OpenCV decodes; HEIC, too, where the package pillow-heif is installed.
-        upright: whether it is turned as its EXIF orientation says, and as viewers show it. Depth maps have none, and
-            belong to the pixels as the sensor gave them. HEIC is always upright.
+        path: anything that OpenCV decodes; also HEIC if the package pillow-heif is installed.
+        upright: apply the EXIF orientation, as viewers do. Depth maps have none and correspond to the pixels as the
+            sensor recorded them. HEIC is always upright.
 
     Raises:
-        OSError: no such file, a folder, or it cannot be read here.
+        OSError: the file does not exist, is a folder, or cannot be read.
         ValueError: it cannot be decoded, its values are neither 8 nor 16 bits, or a side is longer than `MAX_SIDE`.
     """
     with reading(path, "an image", "Copy or convert it again."):
@@ -53,10 +53,10 @@ def read_image(path: Path, upright: bool = False) -> np.ndarray:
 
 
 def decode_image(content: np.ndarray, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
-    """What `read_image` makes of a file's bytes, (n,) uint8, with OpenCV's flags.
+    """Decode a file's bytes, (n,) uint8, as `read_image` does, with OpenCV's flags.
 
     Raises:
-        BrokenError: see `read_image`; errors of OpenCV's own pass.
+        BrokenError: see `read_image`; OpenCV's own errors pass through.
     """
     if HEIF.match(content[:12].tobytes()):
         return _heif(content)
@@ -97,18 +97,18 @@ def _heif(content: np.ndarray) -> np.ndarray:
 
 
 def read_map(path: Path, key: str | None = None, root: Path | None = None) -> np.ndarray:
-    """Read a depth map or mask as (h, w), with the values and the dtype that are stored.
+    """Read a depth map or mask as (h, w), with the stored values and dtype.
 
     Args:
         path: .png, .tif or .tiff; .exr (needs the OpenEXR package); .pfm; .npy; .npz; .h5 or .hdf5.
-        key: the array in an .npz, the data set in an .h5, the channel in an .exr; not needed where there is only one.
-        root: the folder that an .h5 may have its values from, see `open_dataset`.
+        key: the array in an .npz, the data set in an .h5, the channel in an .exr; not needed if there is only one.
+        root: the folder from which an .h5 may take its values, see `open_dataset`.
 
     Raises:
-        OSError: no such file, a folder, or it cannot be read here.
+        OSError: the file does not exist, is a folder, or cannot be read.
         ModuleNotFoundError: OpenEXR is not installed.
-        ValueError: another extension, a damaged file, no such key or several without one, values that are no numbers,
-            a shape other than (h, w), a side longer than `MAX_SIDE`.
+        ValueError: an unsupported extension, a damaged file, a missing or ambiguous key, non-numeric values, a shape
+            other than (h, w), a side longer than `MAX_SIDE`.
     """
     formats: dict[str, tuple[str, Callable[[Path, str | None], np.ndarray]]] = {
         ".png": ("an image", _raster),
@@ -151,7 +151,7 @@ def _pfm(path: Path, key: str | None) -> np.ndarray:
         if size != 4 * width * height:
             raise BrokenError(f"expected {4 * width * height} bytes for {width}×{height}, found {size}.")
         file.seek(header.end())
-        # The sign of the scale tells the byte order; rows run from the bottom up.
+        # The sign of the scale gives the byte order; rows are stored bottom to top.
         rows = np.fromfile(file, "<f4" if scale < 0 else ">f4").reshape(height, width)
     return rows[::-1].astype(np.float32)
 
@@ -164,14 +164,14 @@ def _numpy(path: Path, key: str | None) -> np.ndarray:
 
 
 def read_npy(file: IO[bytes], size: int) -> np.ndarray:
-    """Read a map that NumPy wrote, of any shape that `check_map` accepts, or an image (h, w, 3).
+    """Read a map written by NumPy, of any shape that `check_map` accepts, or an image (h, w, 3).
 
     Args:
-        file: at its beginning; it can seek.
-        size: of it, in bytes.
+        file: a seekable file, at its beginning.
+        size: its size in bytes.
 
     Raises:
-        BrokenError: it holds something else, or less than it claims; errors of NumPy's own pass.
+        BrokenError: it holds something else, or less than its header claims; NumPy's own errors pass through.
     """
     start = io.BytesIO(file.read(NPY_HEADER))
     version = np.lib.format.read_magic(start)
@@ -189,7 +189,7 @@ def read_npy(file: IO[bytes], size: int) -> np.ndarray:
 
 
 def read_npz(file: IO[bytes], key: str | None) -> np.ndarray:
-    """Read one of the maps in an .npz, see `read_npy`; `key` may be None where there is only one."""
+    """Read one of the maps in an .npz, see `read_npy`; `key` may be None if there is only one."""
     with zipfile.ZipFile(file) as archive:
         members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
         member = members[_choose(key, list(members))]
@@ -220,7 +220,7 @@ def _exr(path: Path, key: str | None) -> np.ndarray:
         channels: dict[str, np.ndarray] = {name: channel.pixels for name, channel in file.channels().items()}
     names = sorted(channels)
     if key is None and {"R", "G", "B"} <= set(names) <= {"R", "G", "B", "A"}:
-        # Renderers write one value into all three.
+        # Renderers write the same value into all three.
         first, *others = (channels[name] for name in "RGB")
         if all(np.array_equal(first, other, equal_nan=True) for other in others):
             return first

@@ -1,7 +1,7 @@
-"""HDF5 files, which may have their values in other files: only in those below the data's folder.
+"""Reading HDF5 files. References to other files are followed only below the data's folder.
 
-A file from a stranger may link to any file of the machine, take its raw bytes for values (external storage), or be made
-of other files' data sets (virtual ones).
+An untrusted file may link to any file on the machine, use its raw bytes as values (external storage), or be assembled
+from data sets in other files (virtual data sets).
 """
 
 import math
@@ -18,22 +18,22 @@ from depth_lightning.data.reading import MAX_SIDE, BrokenError, reading
 
 @contextmanager
 def open_h5(path: Path) -> Iterator[h5py.File]:
-    """Open an HDF5 file to read; inside, errors are raised under its name, see `reading`."""
+    """Open an HDF5 file for reading; errors raised inside carry its path, see `reading`."""
     with reading(path, "an HDF5 file"), h5py.File(path, "r") as file:
         yield file
 
 
 def open_dataset(file: h5py.File, name: str, root: Path | None = None) -> h5py.h5d.DatasetID:
-    """Open a data set of a file, without reading it.
+    """Open a data set in a file without reading it.
 
     Args:
         file: an open file.
-        name: of the data set.
-        root: the folder that other files must lie in which hold its values; None for the file's own.
+        name: name of the data set.
+        root: folder that must contain any other file that stores its values; None for the file's own folder.
 
     Raises:
-        KeyError: no such data set.
-        BrokenError: it is no data set, its chunks are too large, or its values lie outside of `root`.
+        KeyError: there is no such data set.
+        BrokenError: the name is not a data set, its chunks are too large, or its values lie outside `root`.
     """
     return _open(file, name, root or Path(file.filename).parent)
 
@@ -48,14 +48,14 @@ def _open(file: h5py.File, name: str, root: Path, is_source: bool = False) -> h5
 
 
 def read_dataset(dataset: h5py.h5d.DatasetID) -> np.ndarray:
-    """What `file[name][()]` returns; making h5py's Dataset object takes as long as reading a frame."""
+    """Return what `file[name][()]` would; creating h5py's Dataset object takes as long as reading a frame."""
     array = np.empty(dataset.shape, dataset.dtype)
     dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, array)
     return array
 
 
 def _check_links(file: h5py.File, name: str, root: Path, followed: int = 0) -> None:
-    """Refuse a way to a data set that leaves `root`, before HDF5 goes it: it may lead to what is no file."""
+    """Refuse links that leave `root` before HDF5 follows them: the target may not be a regular file."""
     if followed == 16:
         raise BrokenError(f"expected {name!r} to be a data set, found link after link.")
     parts = name.strip("/").split("/")
@@ -79,7 +79,7 @@ def _check_links(file: h5py.File, name: str, root: Path, followed: int = 0) -> N
 
 
 def _check_storage(dataset: h5py.h5d.DatasetID, root: Path, is_source: bool) -> None:
-    """Refuse values that lie outside of `root`, and chunks that do not fit into memory."""
+    """Refuse values that lie outside `root` and chunks that do not fit into memory."""
     made = dataset.get_create_plist()
     layout = made.get_layout()
     if layout == h5py.h5d.CHUNKED:
@@ -87,12 +87,12 @@ def _check_storage(dataset: h5py.h5d.DatasetID, root: Path, is_source: bool) -> 
             raise BrokenError(f"expected chunks of at most {MAX_SIDE**2} values, found {made.get_chunk()}. Repack it.")
         return
     for number in range(made.get_external_count()):
-        # HDF5 takes these from the working directory.
+        # HDF5 resolves these from the working directory.
         _check_below(Path(os.fsdecode(made.get_external(number)[0])), root, "its values")
     if layout != h5py.h5d.VIRTUAL:
         return
-    if is_source:  # which may be of itself, and then HDF5 crashes
-        raise BrokenError("expected a data set made of others, found one of which some are made so again. Repack it.")
+    if is_source:  # it may refer to itself, and then HDF5 crashes
+        raise BrokenError("expected a data set made of others, found virtual data sets among those too. Repack it.")
     own = os.fsdecode(h5py.h5f.get_name(dataset))
     numbers = range(made.get_virtual_count())
     for source, name in {(made.get_virtual_filename(number), made.get_virtual_dsetname(number)) for number in numbers}:
@@ -103,7 +103,7 @@ def _check_storage(dataset: h5py.h5d.DatasetID, root: Path, is_source: bool) -> 
 
 
 def _referenced(file: str, name: str) -> Path:
-    """Where HDF5 looks for another file: beside the first, or else from the working directory."""
+    """The path at which HDF5 looks for another file: beside the first one, else relative to the working directory."""
     beside = Path(file).parent / name
     return beside if beside.exists() else Path(name)
 
@@ -115,4 +115,4 @@ def _check_below(path: Path, root: Path, what: str) -> None:
             f"{path}. Copy the values into this file."
         )
     if not path.is_file():
-        raise BrokenError(f"expected {what} in {path}, to which this file refers, found no file there. Copy it, too.")
+        raise BrokenError(f"expected {what} in {path}, to which this file refers, found no file there. Copy it too.")

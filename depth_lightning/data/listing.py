@@ -1,4 +1,4 @@
-"""Which image goes with which depth map, and which pairs are for training: from patterns, or from a manifest."""
+"""Pairs of image and depth map, from patterns or from a manifest."""
 
 import gc
 import logging
@@ -28,16 +28,16 @@ class _Found(NamedTuple):
 
     paths: list[str]
     values: list[tuple[str, ...]]
-    """Of each file: what stands for each * and {name}, in the pattern's order."""
+    """For each file: what each * and {name} matched, in the pattern's order."""
     wildcards: list[int]
-    """Which of the values are of a *, ** or ?."""
+    """Indices of the values that *, ** or ? matched."""
     names: dict[str, int]
-    """Which of the values is of a {name}."""
+    """Name → index of the value that its {name} matched."""
 
 
 @contextmanager
 def _no_garbage() -> Iterator[None]:
-    """Without the search for cycles: there are none, and looking through all pairs again and again is half the work."""
+    """Disable garbage collection: there are no cycles, and scanning all pairs repeatedly is half the work."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -51,21 +51,21 @@ def _no_garbage() -> Iterator[None]:
 def match_patterns(
     root: Path, image: str, depth: str, mask: str | None = None, unmatched: Literal["error", "skip"] = "error"
 ) -> list[Pair]:
-    """Pair the files below `root` whose paths have the same parts where the patterns leave them open.
+    """Pair the files below `root` whose paths agree in the parts that the patterns leave open.
 
-    `*`, `**` and `?` are matched in their order, `{name}` with the `{name}` of the other pattern; a name that only one
-    of them has is free. `{scene}` and `{split}` also say what they are called.
+    `*`, `**` and `?` are matched in order, `{name}` with the same `{name}` in the other pattern; a name that occurs in
+    only one of them is free. `{scene}` and `{split}` also set the scene and the split.
 
     Args:
         root: a folder.
         image: pattern of the images, such as "{scene}/rgb/*.jpg".
         depth: pattern of the depth maps.
         mask: pattern of the masks.
-        unmatched: whether a file without a partner is an error, or left out and counted in the log.
+        unmatched: whether a file without a partner is an error, or is left out and counted in the log.
 
     Raises:
-        FileNotFoundError: no such folder, or nothing matches a pattern.
-        ValueError: patterns that cannot be matched with one another, or files without a partner or with several.
+        FileNotFoundError: the folder does not exist, or nothing matches a pattern.
+        ValueError: the patterns cannot be matched with each other, or files have no partner or several.
     """
     images, depths = _find(root, image, "image"), _find(root, depth, "depth")
     partners, lone_depths = _partners(images, depths, image, depth, "depth")
@@ -77,15 +77,15 @@ def match_patterns(
         )
         if unmatched == "error" or len(without_depth) == len(images.paths):
             raise ValueError(
-                f"{message}. Files belong together where data.image={image!r} and data.depth={depth!r} stand for the "
-                "same. Correct the patterns, or leave these files out with data.unmatched=skip."
+                f"{message}. Files are paired where data.image={image!r} and data.depth={depth!r} match the same text. "
+                "Correct the patterns, or leave these files out with data.unmatched=skip."
             )
         log.info(f"{message}. They are left out.")
     masks: list[str] | None = None
     of_images: list[int | None] = []
     if mask is not None:
-        found = _find(root, mask, "mask")
-        masks, (of_images, _) = found.paths, _partners(images, found, image, mask, "mask")
+        mask_files = _find(root, mask, "mask")
+        masks, (of_images, _) = mask_files.paths, _partners(images, mask_files, image, mask, "mask")
         without_mask = [
             path
             for path, depth_of, mask_of in zip(images.paths, partners, of_images, strict=True)
@@ -106,7 +106,7 @@ def match_patterns(
 
 
 def _values(name: str, images: _Found, depths: _Found, partners: Sequence[int | None]) -> list[str]:
-    """What stands for {name} in the path of every image, or else of its depth map."""
+    """What {name} matched in the path of every image, or else of its depth map."""
     if name in images.names:
         return [values[images.names[name]] for values in images.values]
     if name in depths.names:
@@ -140,21 +140,21 @@ def _find(root: Path, pattern: str, key: str) -> _Found:
 
 
 def _partners(images: _Found, others: _Found, image: str, other: str, what: str) -> tuple[list[int | None], list[str]]:
-    """Which of the other files is each image's, and the paths of the other files without an image."""
+    """The index of each image's partner among the other files, and the paths of those without an image."""
     if len(images.wildcards) != len(others.wildcards):
         raise ValueError(
             f"data.image={image!r} has {len(images.wildcards)} wildcards and data.{what}={other!r} has "
-            f"{len(others.wildcards)}. Name those that only one of them has, {{like_this}}."
+            f"{len(others.wildcards)}. Name those that occur in only one of them, {{like_this}}."
         )
     shared = sorted(images.names.keys() & others.names.keys())
     if not shared and not images.wildcards:
         raise ValueError(
             f"data.image={image!r} and data.{what}={other!r} have nothing in common to match them by: write * or a "
-            "{name} where a file's own name stands."
+            "{name} in place of a file's own name."
         )
     wanted, keys = (
-        list(map(itemgetter(*found.wildcards, *(found.names[name] for name in shared)), found.values))
-        for found in (images, others)
+        list(map(itemgetter(*files.wildcards, *(files.names[name] for name in shared)), files.values))
+        for files in (images, others)
     )
     by_key = {key: number for number, key in enumerate(keys)}
     if len(by_key) < len(keys):
@@ -173,17 +173,17 @@ def _some(names: Sequence[str]) -> str:
 def read_manifest(manifest: Path, root: Path | None = None) -> list[Pair]:
     """Read a table of pairs: CSV with a header, or JSON lines.
 
-    Columns: image and depth, and if wanted mask, scene, split and those of `PER_ROW`. Others are ignored, and named in
-    the log.
+    Required columns: image and depth. Optional columns: mask, scene, split and those of `PER_ROW`. Others are ignored
+    and named in the log.
 
     Args:
-        manifest: see `read_rows`.
-        root: what relative paths are below; None for the manifest's folder.
+        manifest: path of the table, see `read_rows`.
+        root: folder that relative paths start from; None for the manifest's folder.
 
     Raises:
-        OSError: no such manifest, it cannot be read here, or a file that it names is missing.
-        ValueError: a missing column, an empty cell, something that is no number, a row that comes twice, an image that
-            is for training and for something else; or see `read_rows`.
+        OSError: the manifest does not exist or cannot be read, or a file that it names is missing.
+        ValueError: a missing column, an empty cell, an invalid number, a duplicate row, or an image that is both for
+            training and for another split; see also `read_rows`.
     """
     if not manifest.exists():
         raise FileNotFoundError(f"No manifest at data.manifest={manifest.absolute()}.")
@@ -217,7 +217,7 @@ def read_manifest(manifest: Path, root: Path | None = None) -> list[Pair]:
     if repeated:
         raise ValueError(
             f"{manifest}: expected each pair once, found {len(repeated)} again: {'; '.join(repeated[:3])}"
-            f"{'; …' if len(repeated) > 3 else ''}. Take them out."
+            f"{'; …' if len(repeated) > 3 else ''}. Remove the duplicates."
         )
     _check_splits(manifest, pairs)
     if ignored:
@@ -243,7 +243,7 @@ def _number(where: str, column: str, text: str) -> float:
 
 
 def _check_splits(manifest: Path, pairs: Sequence[Pair]) -> None:
-    """Refuse images that are trained on and measured on, and name the rows that no split takes."""
+    """Refuse images that are both trained on and evaluated on; warn of rows that belong to no split."""
     counts = Counter(pair.split for pair in pairs)
     if not counts.keys() & {"train", "val"}:
         return
@@ -260,22 +260,22 @@ def _check_splits(manifest: Path, pairs: Sequence[Pair]) -> None:
 
 
 def _shown(text: str) -> str:
-    """A name as a message can have it: printable, and not too long."""
+    """A name in a form fit for a message: printable and not too long."""
     printable = text if text.isprintable() else ascii(text)
     return printable if len(printable) <= 300 else f"{printable[:300]}…"
 
 
 def _joined(folder: str, path: str) -> str:
-    """As Path joins them; a Path for each of 100,000 takes seconds."""
+    """Join as Path does; creating 100,000 Path objects takes seconds."""
     joined = path if folder == "." or path.startswith("/") else f"{folder.rstrip('/')}/{path}"
     return str(Path(joined)) if "//" in joined or "./" in joined or joined.endswith(("/", "/.")) else joined
 
 
 def missing_files(references: Iterable[str]) -> list[str]:
-    """Those of the files that do not exist; every folder is read once, so that 100,000 files take a second.
+    """The files that do not exist. Every folder is read once, so that 100,000 files take a second.
 
     Raises:
-        PermissionError: a folder may not be read.
+        PermissionError: a folder cannot be read.
     """
     folders: dict[str, set[str]] = {}
     absent = []
@@ -289,10 +289,10 @@ def missing_files(references: Iterable[str]) -> list[str]:
 
 
 def _names_in(folder: str) -> set[str]:
-    """The names in a folder; none where there is no such folder."""
+    """The names in a folder; empty if there is no such folder."""
     try:
         return {entry.name for entry in os.scandir(folder)}
     except PermissionError as error:
         raise PermissionError(f"{folder}: expected a folder that can be read. Try chmod +rx on it.") from error
-    except (OSError, ValueError):  # a name that no file can have, too
+    except (OSError, ValueError):  # including names that no file can have
         return set()

@@ -10,16 +10,16 @@ from depth_lightning.settings import SettingError, number, optional, whole_numbe
 
 
 class Mixture:
-    """Data sets one after the other, as one.
+    """Several data sets concatenated into one.
 
     Args:
-        parts: the data sets by name; the name comes before every id and scene.
-        weights: how often a part is drawn in training, relative to the others; a part without one counts 1, and 0
-            leaves it out.
+        parts: the data sets by name; the name is prefixed to every id and scene.
+        weights: how often a part is drawn in training, relative to the others; the default is 1, and 0 leaves a
+            part out.
         samples_per_epoch: draws in an epoch; by default as many as there are samples.
 
     Raises:
-        SettingError: there is no part, a weight is negative or of no part, or all are 0.
+        SettingError: there is no part, a weight is negative or names no part, or all weights are 0.
     """
 
     def __init__(
@@ -37,8 +37,8 @@ class Mixture:
             raise SettingError("weights", f"names {', '.join(sorted(unknown))}, which is none of the parts ({names}).")
         shares = np.array([weights.get(name, 1.0) for name in parts], float)
         if not shares.any():
-            found = ", ".join(f"{name}: {share:g}" for name, share in zip(parts, shares, strict=True)) or "none"
-            raise SettingError("weights", f"needs a part that counts more than 0, found {found}.")
+            given = ", ".join(f"{name}: {share:g}" for name, share in zip(parts, shares, strict=True)) or "none"
+            raise SettingError("weights", f"needs a part that counts more than 0, found {given}.")
         self.parts = dict(parts)
         self.shares = shares / shares.sum()
         self._ends = np.cumsum([len(part) for part in parts.values()])
@@ -48,18 +48,18 @@ class Mixture:
         return int(self._ends[-1])
 
     def __getitem__(self, index: int) -> DepthSample:
-        """The sample, its id and scene (where known) below its part's name."""
+        """The sample; its id and scene (if known) are prefixed with its part's name."""
         name, part, start = self._part(index)
         sample = part[index - start]
         return sample._replace(id=f"{name}/{sample.id}", scene=sample.scene and f"{name}/{sample.scene}")
 
     def path(self, index: int) -> str:
-        """Where sample `index` is."""
+        """Path of sample `index`."""
         _, part, start = self._part(index)
         return path_of(part, index - start)
 
     def peers(self, index: int) -> range:
-        """The indices of the part that sample `index` is of."""
+        """The indices of the part that sample `index` belongs to."""
         _, part, start = self._part(index)
         return range(start, start + len(part))
 
@@ -70,9 +70,9 @@ class Mixture:
         return name, part, int(self._ends[number]) - len(part)
 
     def epoch_order(self, rng: np.random.Generator) -> np.ndarray:
-        """The indices of one epoch, shuffled: from every part its share to within one draw.
+        """The indices of one epoch, shuffled: every part gets its share to within one draw.
 
-        A part that is drawn more often than it has samples is gone through whole before any sample comes again.
+        A part drawn more often than it has samples is used up completely before any sample repeats.
         """
         exact = self.shares * self.samples_per_epoch
         counts = np.floor(exact).astype(int)

@@ -1,4 +1,4 @@
-"""NYU Depth V2 as it lies on disks: the h5 release, the labelled .mat, and the PNG release with a list file.
+"""NYU Depth V2 in its common layouts: the h5 release, the labelled .mat, and the PNG release with list files.
 
 Silberman et al., Indoor Segmentation and Support Inference from RGBD Images, ECCV 2012. The test split is the
 one of Eigen et al., Depth Map Prediction from a Single Image using a Multi-Scale Deep Network, NeurIPS 2014.
@@ -45,27 +45,27 @@ class _Frames(NamedTuple):
 
 
 class NYUDepthV2:
-    """NYU Depth V2: depth in metres; 0 is a hole, and so are NaN, infinity and negative depth, which mean nothing.
+    """NYU Depth V2: depth in metres; 0 is a hole, and so are NaN, infinity and negative depth.
 
     Args:
         root: the folder of a release, or the labelled .mat itself.
         split: "train", or "val": Eigen's 654 test images in the labelled set, the test list in the PNG release.
-        layout: which of the releases `root` holds; None to tell from its files.
+        layout: which of the releases `root` holds; None to detect it from its files.
 
-    A sample's id is its path below `root`, or "labelled/<n>" with n counted from 1 as splits.mat does.
+    A sample's id is its path below `root`, or "labelled/<n>" with n counted from 1 as in splits.mat.
 
     Raises:
-        SettingError: an unknown split or layout, or a root that is no path.
-        FileNotFoundError: no `root`, or no splits.mat.
-        ValueError: none or several of the layouts in `root`, an empty split; for a sample, see the readers, and
-            a depth that is all holes, or larger than metres can be.
+        SettingError: an unknown split or layout, or a root that is not a path.
+        FileNotFoundError: `root` or splits.mat does not exist.
+        ValueError: none or several of the layouts in `root`, or an empty split; for a sample, see the readers, or its
+            depth is all holes or too large to be metres.
     """
 
     def __init__(self, root: str | Path, split: Literal["train", "val"], layout: Layout | None = None) -> None:
         list_frames = {"h5": _h5_frames, "labelled": _labelled_frames, "png": _png_frames}
         root = Path(text("root", root, "a path")).expanduser()
         one_of("split", split, ("train", "val"))
-        optional("layout", layout, partial(one_of, choices=list_frames, otherwise=" null: told by what is there."))
+        optional("layout", layout, partial(one_of, choices=list_frames, otherwise=" null: detected from its files."))
         if not root.exists():
             raise FileNotFoundError(
                 f"No NYU Depth V2 at {root.absolute()}. Set the environment variable NYU_ROOT, or data.root=…, "
@@ -86,7 +86,7 @@ class NYUDepthV2:
         return sample
 
     def read(self, index: int) -> DepthSample:
-        """Sample `index`, even where its depth cannot be meant: for looking at it."""
+        """Sample `index`, even with implausible depth: for inspection."""
         ids, scenes, read_frame = self._frames
         image, depth = read_frame(index)
         mask = (depth > 0) & (depth < np.inf)
@@ -94,15 +94,15 @@ class NYUDepthV2:
         return DepthSample(image, depth, mask, DepthKind.METRES, ids[index], scenes[index])
 
     def path(self, index: int) -> Path:
-        """Where sample `index` is."""
+        """Path of sample `index`."""
         return self._root / self._frames.ids[index]
 
 
 def detect_layout(root: Path) -> Layout:
-    """Tell the layout from the files in `root`, or from `root` itself where it is a .mat file.
+    """Detect the layout from the files in `root`, or from `root` itself if it is a .mat file.
 
     Raises:
-        ValueError: none of the layouts is there, or several.
+        ValueError: `root` holds none or several of the layouts.
     """
     if root.is_file():
         if root.suffix != ".mat":
@@ -147,7 +147,7 @@ def _labelled_frames(root: Path, split: str) -> _Frames:
     splits_path = path.with_name("splits.mat")
     if not splits_path.is_file():
         raise FileNotFoundError(
-            f"No {splits_path}, which says which of the labelled images are Eigen's 654 test images. "
+            f"No {splits_path}, which lists which of the labelled images are Eigen's 654 test images. "
             f"Get it from {SPLITS_URL} and put it beside {path.name}."
         )
     key = {"train": "trainNdxs", "val": "testNdxs"}[split]
@@ -226,15 +226,15 @@ def read_h5(path: Path, root: Path | None = None) -> RGBD:
     """Read one frame of the h5 release: `rgb` (3, h, w) uint8 and `depth` (h, w) floating point.
 
     Args:
-        path: of the frame.
-        root: the folder that it may have its values from, see `open_dataset`.
+        path: path of the frame.
+        root: the folder from which it may take its values, see `open_dataset`.
 
     Returns:
         The image (h, w, 3) uint8 and the depth (h, w) float32, as stored: 0 in holes.
 
     Raises:
-        OSError: no such file, or it cannot be read here.
-        ValueError: a file cut short or not HDF5, a missing data set, a wrong shape or dtype.
+        OSError: the file does not exist or cannot be read.
+        ValueError: the file is truncated or not HDF5, a data set is missing, or a shape or dtype is wrong.
     """
     with open_h5(path) as file:
         try:
@@ -246,7 +246,7 @@ def read_h5(path: Path, root: Path | None = None) -> RGBD:
                 f"expected the data sets 'rgb' and 'depth', found {sorted(file)[:8]}. "
                 "Is this a file of the NYU Depth V2 h5 release?"
             ) from error
-        shape, size = rgb.shape, depth.shape  # None where there is no array
+        shape, size = rgb.shape, depth.shape  # None if there is no array
         if len(shape or ()) != 3 or shape[0] != 3 or rgb.dtype != np.uint8:
             raise BrokenError(f"expected 'rgb' as (3, h, w) uint8, found {shape} {rgb.dtype}.")
         if len(size or ()) != 2 or depth.dtype.kind != "f":
@@ -254,18 +254,18 @@ def read_h5(path: Path, root: Path | None = None) -> RGBD:
         if shape[1:] != size:
             raise BrokenError(_sizes_differ(shape[1:], size))
         check_shape(size)
-        image: np.ndarray = cv2.merge(list(read_dataset(rgb)))  # forty times as fast as a transposed copy
+        image: np.ndarray = cv2.merge(list(read_dataset(rgb)))  # 40 times faster than a transposed copy
         return image, read_dataset(depth).astype(np.float32, copy=False)
 
 
 def read_labelled(path: Path, number: int) -> RGBD:
-    """Read image `number`, counted from 1, of the labelled set, with its raw depth: the filled one is invented.
+    """Read image `number`, counted from 1, of the labelled set, with its raw depth: the in-filled depth is synthetic.
 
-    The file is opened for every image, so that no handle crosses into a worker.
+    The file is opened for every image, so that no handle is inherited by a worker.
     """
     with open_h5(path) as file:
         image, depth = file["images"][number - 1], file["rawDepths"][number - 1]
-        # MATLAB stores columns first.
+        # MATLAB arrays are column-major.
         return np.ascontiguousarray(image.transpose(2, 1, 0)), np.ascontiguousarray(depth.T, np.float32)
 
 
@@ -274,7 +274,7 @@ def read_png(image_path: Path, depth_path: Path) -> RGBD:
 
     Raises:
         FileNotFoundError: one of the files is missing.
-        ValueError: one of the files is no image, the depth is not 16-bit, or the sizes differ.
+        ValueError: one of the files is not an image, the depth is not 16-bit, or the sizes differ.
     """
     image = read_image(image_path)
     depth = read_map(depth_path)
@@ -289,7 +289,7 @@ def read_png(image_path: Path, depth_path: Path) -> RGBD:
 
 
 def _sizes_differ(image: tuple[int, ...], depth: tuple[int, ...]) -> str:
-    hint = "One of them is transposed." if image == depth[::-1] else "They are not of the same frame."
+    hint = "One of them is transposed." if image == depth[::-1] else "They are not from the same frame."
     return f"expected image and depth of one size, found {image} and {depth} (h, w). {hint}"
 
 

@@ -1,4 +1,4 @@
-"""Files in a folder or in S3-like object storage, by one address."""
+"""Files in a folder or in S3-compatible object storage, behind one address."""
 
 import importlib
 import logging
@@ -16,12 +16,12 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 WAITS_S = (1, 2, 4, 8, 16, 32, 60)
-"""Before each further try to copy a file, while the storage does not answer; boto3's own tries come on top."""
+"""Waits before each retry of a copy while the storage does not respond; boto3's own retries come on top."""
 HINT = "Does data.root=… name what commands.pack wrote (data.endpoint_url and credentials included)?"
 
 
 class StorageError(OSError):
-    """Files do not come from where they are: no sample is to blame, and data.on_error=skip passes over none."""
+    """The storage fails to deliver files. No sample is to blame, and data.on_error=skip skips none."""
 
 
 class ObjectStore:
@@ -30,10 +30,10 @@ class ObjectStore:
     Args:
         root: a folder, or "s3://bucket/prefix", read with boto3 and the credentials that it finds (environment,
             ~/.aws, the machine's role).
-        endpoint_url: of a service other than Amazon's; None for AWS_ENDPOINT_URL, or else Amazon's.
+        endpoint_url: endpoint of a service other than Amazon's; None for AWS_ENDPOINT_URL, or else Amazon's.
 
     Raises:
-        SettingError: the endpoint is no address.
+        SettingError: the endpoint is not an address.
         ModuleNotFoundError: boto3 is not installed.
     """
 
@@ -44,17 +44,17 @@ class ObjectStore:
         self._clients: dict[int, Any] = {}
         if self.remote:
             _imported("boto3")
-            logging.getLogger("botocore").setLevel(logging.WARNING)  # it tells where it found credentials
+            logging.getLogger("botocore").setLevel(logging.WARNING)  # at INFO it logs where it found credentials
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_clients": {}}  # a client has connections and locks
+        return {**self.__dict__, "_clients": {}}  # a client holds connections and locks
 
     def read_text(self, file: str) -> str:
         """The text of a file.
 
         Raises:
-            OSError: it is not there, or may not be read.
-            ValueError: it is no text.
+            OSError: it does not exist or may not be read.
+            ValueError: it is not text.
         """
         if not self.remote:
             path = Path(self.root).expanduser() / file
@@ -64,20 +64,20 @@ class ObjectStore:
         return self._do(lambda client, **place: decode_text(client.get_object(**place)["Body"].read(MAX_BYTES)), file)
 
     def download(self, file: str, target: BinaryIO, size: int) -> None:
-        """Copy a file of `size` bytes out of the storage, which is waited for.
+        """Copy a file of `size` bytes out of the storage, retrying while the storage does not respond.
 
         Raises:
-            StorageError: it is not there, may not be read, is larger, or the storage is away for long.
+            StorageError: it does not exist, may not be read, is larger, or the storage is unavailable for too long.
             OSError: `target` cannot be written.
         """
         bounded = _Bounded(target, size)
         self._do(lambda client, **place: client.download_fileobj(**place, Fileobj=bounded), file, WAITS_S)
 
     def upload(self, source: Path, file: str) -> None:
-        """Copy a file into the storage, which is waited for.
+        """Copy a file into the storage, retrying while the storage does not respond.
 
         Raises:
-            StorageError: it may not be written, or the storage is away for long.
+            StorageError: it may not be written, or the storage is unavailable for too long.
         """
 
         def send(client: Any, **place: str) -> None:
@@ -87,7 +87,7 @@ class ObjectStore:
         self._do(send, file, WAITS_S)
 
     def has(self, file: str) -> bool:
-        """Whether there is such a file."""
+        """Whether the file exists."""
         if not self.remote:
             return (Path(self.root).expanduser() / file).is_file()
 
@@ -97,7 +97,7 @@ class ObjectStore:
         return self._do(listed, file)
 
     def _do(self, work: Callable[..., Result], file: str, waits_s: Iterable[float] = ()) -> Result:
-        """What `work(client, Bucket=…, Key=…)` returns; tried again after each of `waits_s`, where that may help."""
+        """Return `work(client, Bucket=…, Key=…)`; retry after each of `waits_s` if that may help."""
         bucket, _, prefix = self.root.removeprefix("s3://").partition("/")
         place = f"{self.root}/{file}" + (f" at {self.endpoint_url}" if self.endpoint_url else "")
         waits, advice = iter(waits_s), HINT
@@ -109,17 +109,17 @@ class ObjectStore:
                 wait_s = next(waits, None) if _may_pass(error) else None
                 if wait_s is None:
                     raise StorageError(f"{why} {advice}") from error
-            except OSError:  # of this machine's disk
+            except OSError:  # from this machine's disk
                 raise
-            except Exception as error:  # boto3 raises anything over an answer that is none
-                found = "it redirects to itself" if isinstance(error, RecursionError) else str(error)
-                raise StorageError(f"{place}: {found or type(error).__name__}. {advice}") from error
+            except Exception as error:  # boto3 may raise anything on a malformed response
+                reason = "it redirects to itself" if isinstance(error, RecursionError) else str(error)
+                raise StorageError(f"{place}: {reason or type(error).__name__}. {advice}") from error
             log.warning(f"{why} Trying again in {wait_s:g} s.")
             time.sleep(wait_s)
-            advice = "It was tried again and again: see that the storage answers."
+            advice = "All retries failed: check that the storage responds."
 
     def _client(self) -> Any:
-        """This process's own: what was opened before a fork would be shared with the other processes."""
+        """This process's own client: one opened before a fork would share its connections between processes."""
         if os.getpid() not in self._clients:
             client = _imported("boto3").session.Session().client("s3", endpoint_url=self.endpoint_url)
             self._clients = {os.getpid(): client}
@@ -127,7 +127,7 @@ class ObjectStore:
 
 
 class _Bounded:
-    """A file that takes no more than `size` bytes, whatever the storage sends."""
+    """A file that accepts at most `size` bytes, whatever the storage sends."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self.file, self.size = file, size
@@ -150,7 +150,7 @@ def _failures() -> tuple[type[Exception], ...]:
 
 
 def _may_pass(error: Any) -> bool:
-    """Whether it is of the network, of a server in trouble or of too many requests, and no answer that will stay."""
+    """Whether the error may be temporary: network trouble, a server error or too many requests."""
     botocore, transfer = _imported("botocore.exceptions"), _imported("s3transfer.exceptions")
     if isinstance(error, botocore.ClientError):
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)

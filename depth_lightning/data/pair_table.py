@@ -1,4 +1,4 @@
-"""What is known about images with depth maps before any is opened, in little memory."""
+"""What is known about images and depth maps before any file is opened, stored compactly."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ import numpy as np
 from depth_lightning.data.texts import Texts
 
 PER_ROW = ("depth_scale", "depth_offset", "focal_px", "baseline_m")
-"""Columns of numbers that win over the data set's declaration, for their row."""
+"""Numeric columns that override the data set's declaration for their row."""
 
 
 class Pair(NamedTuple):
@@ -18,12 +18,12 @@ class Pair(NamedTuple):
     id: str
     image: str
     depth: str
-    """May end with ":key", see `split_key`."""
+    """May end in ":key", see `split_key`."""
     mask: str = ""
     scene: str = ""
     split: str = ""
     numbers: Mapping[str, float] = {}
-    """Of `PER_ROW`."""
+    """Values of the columns in `PER_ROW`."""
 
 
 class PairTable(Sequence[Pair]):
@@ -52,5 +52,5 @@ class PairTable(Sequence[Pair]):
 
     @property
     def nbytes(self) -> int:
-        """Memory that they take."""
+        """Memory used, in bytes."""
         return sum(column.nbytes for column in self._texts) + (0 if self._numbers is None else self._numbers.nbytes)

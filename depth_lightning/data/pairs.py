@@ -1,4 +1,4 @@
-"""Images with depth maps from anywhere: a folder with patterns, or a manifest."""
+"""Images with depth maps from any source: a folder with patterns, or a manifest."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,17 +18,17 @@ from depth_lightning.settings import number, one_of, optional, several, text
 
 
 class DepthPairs:
-    """Pairs of image and depth map; depth may be smaller than its image when the aspect is the same.
+    """Pairs of image and depth map; the map may be smaller than its image if the aspect is the same.
 
     Args:
         split: "train" or "val".
-        root: the folder of the patterns, or of a manifest's relative paths.
+        root: the folder that the patterns, or a manifest's relative paths, start from.
         image: pattern of the images below `root`, see `match_patterns`.
         depth: pattern of the depth maps.
-        mask: pattern of the masks, of their depth map's size; 0 means a hole.
-        manifest: a table of pairs, which takes the place of the patterns, see `read_manifest`.
+        mask: pattern of the masks, which have their depth map's size; 0 means a hole.
+        manifest: a table of pairs, used instead of the patterns, see `read_manifest`.
         depth_key: the array in files that hold several, see `read_map`.
-        unmatched: what becomes of files without a partner, see `match_patterns`.
+        unmatched: how files without a partner are handled, see `match_patterns`.
         split_list: see `select`.
         val_share: see `select`.
         encoding: what the stored numbers mean.
@@ -37,9 +37,9 @@ class DepthPairs:
 
     Raises:
         SettingError: an argument is out of range.
-        OSError: a folder, manifest or file that is not there, or may not be read.
-        ValueError: see `match_patterns`, `read_manifest` and `select`; for a sample, the readers and `DepthEncoding`,
-            and sizes that do not go together.
+        OSError: a folder, manifest or file does not exist or cannot be read.
+        ValueError: see `match_patterns`, `read_manifest` and `select`; for a sample, see the readers and
+            `DepthEncoding`, or its sizes are inconsistent.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class DepthPairs:
         return sample
 
     def read(self, index: int) -> DepthSample:
-        """Sample `index`, even where its numbers or its aspect cannot be meant: for looking at it."""
+        """Sample `index`, even with implausible values or a wrong aspect: for inspection."""
         pair = self.pairs[index]
         encoding = _of_row(self.encoding, pair)
         image = read_image(Path(pair.image))
@@ -124,7 +124,7 @@ class DepthPairs:
         return DepthSample(image, target, mask, encoding.depth_kind, pair.id, pair.scene)
 
     def path(self, index: int) -> Path:
-        """Where the image of sample `index` is."""
+        """Path of the image of sample `index`."""
         return Path(self.pairs[index].image)
 
 
@@ -135,4 +135,4 @@ def _of_row(encoding: DepthEncoding, pair: Pair) -> DepthEncoding:
         numbers: dict[str, Any] = dict(pair.numbers)
         return replace(encoding, **numbers)
     except ValueError as error:
-        raise ValueError(f"{pair.id}, as its row in the manifest says: {error}") from error
+        raise ValueError(f"{pair.id}, in its row of the manifest: {error}") from error

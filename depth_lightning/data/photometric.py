@@ -1,6 +1,6 @@
 """Colour jitter and noise for a batch of training images, on the device that holds them.
 
-On the CPU they would cost more than reading the image, cropping and resizing it together; on a GPU they are free.
+On the CPU they would cost more than reading, cropping and resizing the image together; on a GPU they are free.
 """
 
 from collections.abc import Sequence
@@ -22,14 +22,14 @@ check_share = partial(number, least=0, most=1)
 
 @dataclass(frozen=True)
 class ColourNoise:
-    """Colour jitter, then Gaussian noise, each for some of the images; the same for the same seed.
+    """Colour jitter, then Gaussian noise, each for some of the images; deterministic for a given seed.
 
     The defaults are the article's.
 
     Args:
         jitter_probability: share of the images whose colours change.
-        brightness, contrast, saturation: each is multiplied by a factor in 1 ± this.
-        hue: turned by ± this, in full turns.
+        brightness, contrast, saturation: each is multiplied by a factor within 1 ± this value.
+        hue: rotated by up to ± this value, in full turns.
         noise_probability: share of the images that get noise.
         noise_std: (smallest, largest) standard deviation, in grey levels of 255; uniform between them.
 
@@ -59,8 +59,8 @@ class ColourNoise:
 
         Args:
             image: (b, 3, h, w) RGB, uint8.
-            seeds: one an image. What an image becomes depends on its own alone (and on the kind of device, whose
-                generators differ), and not on its batch.
+            seeds: one per image. The result for an image depends on its own seed alone (and on the kind of device,
+                whose generators differ), not on its batch.
         """
         drawn = np.stack([self._draw(seed) for seed in seeds]).astype(np.float32)
         columns = torch.from_numpy(drawn).to(image.device, non_blocking=True)[:, :, None, None].unbind(1)
@@ -74,7 +74,7 @@ class ColourNoise:
         return jittered.clamp_(0, 1)
 
     def _draw(self, seed: int) -> np.ndarray:
-        # A stream of its own: the seed's first numbers have chosen the crop already.
+        # A separate stream: the seed's first numbers have already chosen the crop.
         rng = np.random.default_rng((seed, 1))
         jitters, noises = rng.random(2) < (self.jitter_probability, self.noise_probability)
         most = np.array([self.brightness, self.contrast, self.saturation, self.hue])
@@ -90,7 +90,7 @@ def adjust_colour(image: Tensor, brightness: Tensor, contrast: Tensor, saturatio
     Args:
         image: RGB.
         brightness, contrast, saturation: factors (b, 1, 1); 1 changes nothing.
-        turn: of the hue, (b, 1, 1), in full turns; 0 changes nothing.
+        turn: rotation of the hue, (b, 1, 1), in full turns; 0 changes nothing.
     """
     brightness, contrast, saturation = (factor[:, None] for factor in (brightness, contrast, saturation))
     image = (image * brightness).clamp_(max=1)
@@ -104,7 +104,7 @@ def _grey(image: Tensor) -> Tensor:
 
 
 def _turn_hue(image: Tensor, turn: Tensor) -> Tensor:
-    """The hue of HSV turned, its value and chroma kept.
+    """Rotate the hue in HSV, keeping value and chroma.
 
     A channel of HSV's hexcone is value − chroma · clamp(min(k, 4 − k), 0, 1), k = (n + 6 · hue) mod 6, for n = 5, 3, 1.
     """

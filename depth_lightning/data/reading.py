@@ -1,7 +1,7 @@
-"""What can be wrong with a file: one context that gives every library's error its file's name, and the limits.
+"""Errors and limits of reading files: a context that adds the file's name to every library's error.
 
-A decoder fails in as many ways as there are libraries (`cv2.error`, `zlib.error`, `MemoryError`, `RecursionError`, …).
-Within `reading` they all become one of two errors: the file is not what it should be, or cannot be read here.
+Every library fails in its own way (`cv2.error`, `zlib.error`, `MemoryError`, `RecursionError`, …). Within `reading`,
+all errors become one of two: the file is not what was expected, or it cannot be read on this machine.
 """
 
 import codecs
@@ -16,21 +16,22 @@ from pathlib import Path
 import numpy as np
 
 MAX_SIDE = 16_384
-"""Of an image or a map, in pixels. What is larger does not fit into the memory of several workers."""
+"""Longest side of an image or a map, in pixels. Larger ones do not fit into the memory of several workers."""
 MAX_BYTES = 8 * MAX_SIDE**2
-"""Of a file that is read whole: 2 GiB, the largest map in float64."""
+"""Largest file that is read at once: 2 GiB, the largest map in float64."""
 
 
 class BrokenError(ValueError):
-    """What is wrong with some content, to be read after its name: `naming` makes it a ValueError that begins so."""
+    """What is wrong with some content. `naming` turns it into a ValueError that begins with the content's name."""
 
 
 @contextmanager
 def reading(path: Path, expected: str, advice: str = "Copy it again.") -> Iterator[None]:
-    """Inside, a file is read: `naming` under its path. What is no file is refused first, since it may block for ever.
+    """Read a file inside this context: `naming` with its path. Anything but a regular file, which may block forever, is
+    refused first.
 
     Raises:
-        OSError: also where nothing is there, or a folder or a device is.
+        OSError: as `naming`, and if the path does not exist or is a folder or a device.
     """
     with naming(path, expected, advice):
         check_file(path)
@@ -39,15 +40,15 @@ def reading(path: Path, expected: str, advice: str = "Copy it again.") -> Iterat
 
 @contextmanager
 def naming(where: Path | str, expected: str, advice: str = "Copy it again.") -> Iterator[None]:
-    """Inside, whatever is raised over some content is raised under its name; an error that has the name stays.
+    """Prefix every error raised inside with the name of the content; an error that already has the name passes.
 
     Args:
-        where: a file, or where else the content is from.
-        expected: what it should be, after "expected".
-        advice: what to do where it is damaged.
+        where: a file, or another origin of the content.
+        expected: what the content should be; follows "expected" in the message.
+        advice: what to do if it is damaged.
 
     Raises:
-        OSError: the content cannot be read here: no permission, locked, too many open files.
+        OSError: the content cannot be read on this machine: no permission, locked, too many open files.
         ValueError: it is not what was expected.
         ModuleNotFoundError: a package is missing.
     """
@@ -55,7 +56,7 @@ def naming(where: Path | str, expected: str, advice: str = "Copy it again.") -> 
         yield
     except ModuleNotFoundError:
         raise
-    except Exception as error:  # a decoder may raise anything, and nothing of it is to end a run without a name
+    except Exception as error:  # a decoder may raise anything, and no run should end without the name of the file
         named = str(error).startswith((f"{where}:", f"{where},", f"No file at {where}"))
         if named and isinstance(error, ValueError | OSError) and not getattr(error, "errno", None):
             raise
@@ -64,18 +65,18 @@ def naming(where: Path | str, expected: str, advice: str = "Copy it again.") -> 
         if isinstance(error, OSError) and (elsewhere := _unreadable_here(where, error)):
             raise elsewhere from error
         if isinstance(error, MemoryError) or _TOO_LARGE.search(str(error)):
-            found = f"one that does not fit into the memory that is free ({_detail(error)}). Make it smaller"
-            raise ValueError(f"{where}: expected {expected}, found {found}, or lower data.num_workers.") from error
-        found = f"one that is cut short or damaged ({_detail(error)}). {advice}"
-        raise ValueError(f"{where}: expected {expected}, found {found}") from error
+            problem = f"one that does not fit into memory ({_detail(error)}). Make it smaller"
+            raise ValueError(f"{where}: expected {expected}, found {problem}, or lower data.num_workers.") from error
+        problem = f"one that is cut short or damaged ({_detail(error)}). {advice}"
+        raise ValueError(f"{where}: expected {expected}, found {problem}") from error
 
 
 _TOO_LARGE = re.compile("Insufficient memory|CV_IO_MAX_IMAGE")
-"""In what OpenCV says of an image that is larger than it, or the memory, allows."""
+"""Matches OpenCV's messages about an image larger than its limit or the memory allows."""
 
 
 def _detail(error: Exception) -> str:
-    """A library's own words, in one line."""
+    """A library's own message, on one line."""
     text = " ".join(str(getattr(error, "err", None) or error or type(error).__name__).split()).rstrip(".")
     return text if len(text) <= 200 else f"{text[:200]}…"
 
@@ -90,17 +91,17 @@ _HERE = {
     errno.EOPNOTSUPP: f"a file system that cannot lock it, such as NFS. If nothing writes it, {_UNLOCKED}.",
     errno.EMFILE: "too many files open in this process. Raise the limit (ulimit -n 4096), or lower data.num_workers.",
     errno.ENFILE: "too many files open on this machine. Close other programs, or lower data.num_workers.",
-    errno.ESTALE: "that the network file system has lost it (stale file handle). Start again; if that does not help, "
+    errno.ESTALE: "that the network file system has lost it (stale file handle). Try again; if that does not help, "
     "mount it again.",
-    errno.EIO: "that the disk or the network fails (input/output error). See dmesg; the file may be whole elsewhere.",
+    errno.EIO: "that the disk or the network fails (input/output error). See dmesg; the file may be intact elsewhere.",
 }
-"""What is the matter with a file that may be whole, by the system's error number."""
+"""What prevents reading a file that may be intact, by the system's error number."""
 _WRITING = re.compile("already open for write|SWMR")
 _FILTER = re.compile("plugin|required filter|filter .*not (registered|available)")
 
 
 def _unreadable_here(where: Path | str, error: OSError) -> OSError | None:
-    """The error of a file that may be whole; None where its content is to blame."""
+    """The error of a file that may be intact; None if its content is to blame."""
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return FileNotFoundError(f"No file at {where}. Was it moved, or does data.root=… name another folder?")
     expected = f"{where}: expected a file that can be read, found"
@@ -108,12 +109,12 @@ def _unreadable_here(where: Path | str, error: OSError) -> OSError | None:
         return type(error)(f"{expected} {_HERE.get(error.errno) or f'{os.strerror(error.errno).lower()}.'}")
     if _WRITING.search(str(error)):
         return OSError(
-            f"{expected} one that another program writes, or that was being written when its program was killed. Wait, "
-            f"or if nothing writes it: h5clear -s {where}"
+            f"{expected} one that another program is writing, or that was being written when its program was killed. "
+            f"Wait, or if nothing writes it: h5clear -s {where}"
         )
     if _FILTER.search(str(error)):
         return OSError(
-            f"{expected} data that a filter compressed which HDF5 does not have here ({_detail(error)}). Set "
+            f"{expected} data compressed with a filter that HDF5 does not have here ({_detail(error)}). Set "
             "HDF5_PLUGIN_PATH to the filters' folder (pip install hdf5plugin brings common ones), or where they are "
             "installed: h5repack -f NONE old.h5 new.h5"
         )
@@ -121,12 +122,12 @@ def _unreadable_here(where: Path | str, error: OSError) -> OSError | None:
 
 
 def check_file(path: Path) -> None:
-    """Refuse what is no regular file: opening a FIFO or a device may wait for ever.
+    """Refuse anything but a regular file: opening a FIFO or a device may block forever.
 
     Raises:
-        FileNotFoundError: nothing is there.
-        IsADirectoryError: a folder is.
-        OSError: a FIFO, a socket or a device is, or it may not be looked at.
+        FileNotFoundError: the path does not exist.
+        IsADirectoryError: it is a folder.
+        OSError: it is a FIFO, a socket or a device, or may not be accessed.
     """
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
@@ -140,7 +141,7 @@ def check_shape(shape: tuple[int, ...]) -> None:
     """Refuse an array (h, w, …) with a side longer than `MAX_SIDE`.
 
     Raises:
-        BrokenError: it is.
+        BrokenError: a side is too long.
     """
     if max(shape[:2], default=0) > MAX_SIDE:
         raise BrokenError(
@@ -150,14 +151,14 @@ def check_shape(shape: tuple[int, ...]) -> None:
 
 
 def check_map(shape: tuple[int, ...] | None, dtype: np.dtype) -> tuple[int, int]:
-    """The size (h, w) of what may be a map, before memory is taken for it.
+    """Check that a stored array can be a map, before memory is allocated for it, and return its size (h, w).
 
     Args:
-        shape: as stored; None where there is no array.
+        shape: as stored; None if there is no array.
         dtype: as stored.
 
     Raises:
-        BrokenError: it has not one number per pixel, or a side longer than `MAX_SIDE`.
+        BrokenError: it does not have one number per pixel, or has a side longer than `MAX_SIDE`.
     """
     plane = shape or ()
     if len(plane) == 3 and 1 in (plane[0], plane[-1]):
@@ -172,10 +173,10 @@ def check_map(shape: tuple[int, ...] | None, dtype: np.dtype) -> tuple[int, int]
 
 
 def check_whole(path: Path) -> None:
-    """Refuse a file that is too large to be read whole.
+    """Refuse a file that is too large to be read at once.
 
     Raises:
-        BrokenError: it has more than `MAX_BYTES`.
+        BrokenError: it is larger than `MAX_BYTES`.
     """
     size = path.stat().st_size
     if size > MAX_BYTES:
@@ -186,7 +187,7 @@ def check_whole(path: Path) -> None:
 
 _BOMS = {
     codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark it begins with
+    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark is a prefix of this one
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
@@ -197,7 +198,7 @@ def read_text(path: Path) -> str:
     """Read a text as UTF-8, or as the UTF-8, UTF-16 or UTF-32 that its byte order mark declares.
 
     Raises:
-        OSError, ValueError: see `reading`; it is in another encoding, or no text.
+        OSError, ValueError: see `reading`; the file is in another encoding or not text.
     """
     with reading(path, "a text file"):
         check_whole(path)
@@ -205,16 +206,16 @@ def read_text(path: Path) -> str:
 
 
 def decode_text(content: bytes) -> str:
-    """What `read_text` makes of a file's content.
+    """Decode a file's content as `read_text` does.
 
     Raises:
-        BrokenError: it is in another encoding, or no text.
+        BrokenError: it is in another encoding or not text.
     """
     encoding = next((name for mark, name in _BOMS.items() if content.startswith(mark)), "utf-8")
     if encoding.startswith("utf-8") and b"\0" in content:
         line = content.count(b"\n", 0, content.index(b"\0")) + 1
         raise BrokenError(
-            f"expected text in UTF-8, found a NUL character in line {line}: UTF-16 without a byte order mark, or no "
+            f"expected text in UTF-8, found a NUL character in line {line}: UTF-16 without a byte order mark, or not "
             "text. Save it as UTF-8."
         )
     try:
@@ -229,8 +230,8 @@ def decode_text(content: bytes) -> str:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text, which end with LF, CRLF or CR; see `read_text`.
+    """The lines of a text file, ended by LF, CRLF or CR; see `read_text`.
 
-    `str.splitlines` would also split at characters that the name of a file may have.
+    `str.splitlines` would also split at characters that may occur in a file name.
     """
     return re.split(r"\r\n|\r|\n", read_text(path))

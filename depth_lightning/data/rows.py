@@ -1,6 +1,6 @@
-"""The rows of a table that someone wrote: CSV as spreadsheets save it, or JSON.
+"""The rows of a user's table: CSV as spreadsheets save it, or JSON.
 
-Header and keys count whatever their case and the spaces around them; CSV is separated by commas, semicolons or tabs.
+Case and surrounding spaces are ignored in headers and keys; CSV is separated by commas, semicolons or tabs.
 """
 
 import csv
@@ -15,20 +15,20 @@ from typing import Any
 from depth_lightning.data.reading import read_text
 
 Row = tuple[int, dict[str, str]]
-"""The number of its line (in a JSON array, of its entry, from 1) and its cells by column, "" where there is nothing."""
+"""Line number (in a JSON array, entry number, from 1) and cells by column, "" where empty."""
 
 
 def read_rows(path: Path, columns: Sequence[str], needed: Sequence[str]) -> Iterator[Row]:
-    """The rows of a table, without empty ones.
+    """The rows of a table, skipping empty ones.
 
     Args:
         path: .csv or .tsv with a header; .jsonl, .ndjson or .json with one object per line; or .json, an array of them.
-        columns: that have a meaning, each at most once; others may be in the table.
-        needed: those that the header has, by which the separator of a CSV is told.
+        columns: known columns, each allowed at most once; the table may have others.
+        needed: columns that the header must have; the separator of a CSV is detected from them.
 
     Raises:
-        OSError: it cannot be read here.
-        ValueError: another extension, another encoding, or a row that is none; the message names it.
+        OSError: the file cannot be read.
+        ValueError: unsupported extension or encoding, or a malformed row; the message names it.
     """
     suffix = path.suffix.lower()
     if suffix in (".csv", ".tsv"):
@@ -50,7 +50,7 @@ def _once(where: str, names: Sequence[str], columns: Sequence[str]) -> None:
 
 def _csv_rows(path: Path, text: str, columns: Sequence[str], needed: Sequence[str]) -> Iterator[Row]:
     first = re.split(r"[\r\n]", text[:10_000].lstrip(), maxsplit=1)[0].replace('"', "")
-    separator = next((one for one in ",;\t" if {*needed} <= {*_names(first.split(one))}), ",")
+    separator = next((mark for mark in ",;\t" if {*needed} <= {*_names(first.split(mark))}), ",")
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=separator != "\t")
     header: list[str] | None = None
     try:
@@ -86,7 +86,7 @@ def _json_rows(path: Path, text: str, columns: Sequence[str]) -> Iterator[Row]:
 
 
 class _Pairs(list[tuple[str, Any]]):
-    """What an object has, in its order, before one of two equal keys is lost."""
+    """The items of a JSON object in order, duplicate keys included."""
 
 
 def _parsed(where: str, text: str, expected: str) -> Any:

@@ -1,4 +1,4 @@
-"""Which sample comes when, and with which randomness: decided by (seed, epoch, index) and by nothing else.
+"""The order of samples and their randomness, determined by (seed, epoch, index) alone.
 
 The order is elastic, as in MosaicML Streaming: a step sees the same global batch on any number of devices.
 """
@@ -23,31 +23,31 @@ class Draw:
 
 
 def draw(seed: int, epoch: int, index: int, repeat: int = 0) -> Draw:
-    """Sample `index` with the seed that belongs to it in this epoch of this run, the `repeat`-th time it comes."""
+    """Sample `index` with its seed for this epoch of this run, on its `repeat`-th occurrence (counted from 0)."""
     entropy = (seed, epoch, index, repeat) if repeat else (seed, epoch, index)
     return Draw(index, int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]))
 
 
 def evenly_spread(items: Sequence[Item], most: int | None) -> list[Item]:
-    """At most `most` of the items in their order, evenly spread from the first to the last; None for all of them."""
+    """At most `most` of the items, in order and evenly spread from first to last; None for all of them."""
     count = len(items) if most is None else min(most, len(items))
     return [items[index] for index in np.linspace(0, len(items) - 1, count).round().astype(int).tolist()]
 
 
-# Both samplers are DistributedSamplers by type, so that Lightning does not put a padding one in their place.
+# Both samplers subclass DistributedSampler so that Lightning does not replace them with one that pads.
 
 
 class TrainSampler(DistributedSampler[Draw]):
-    """Samples in a random order, less the last incomplete global batch of the epoch.
+    """Samples in random order, without the incomplete global batch at the end of the epoch.
 
     Step k of an epoch sees `order[k * global_batch_size : (k + 1) * global_batch_size]`, whatever `world_size` is.
 
     Args:
         length: number of samples in an epoch.
-        seed: of the run; not negative.
-        global_batch_size: samples per optimizer step, on all devices and accumulated batches together.
-        rank, world_size: this process and the number of them; `world_size` divides `global_batch_size`.
-        order: the `length` indices of an epoch, from its generator; by default every sample once.
+        seed: seed of the run; not negative.
+        global_batch_size: samples per optimizer step, over all devices and accumulated batches.
+        rank, world_size: index of this process and number of processes; `world_size` divides `global_batch_size`.
+        order: returns the `length` indices of an epoch, given its generator; by default every sample once.
 
     Raises:
         ValueError: the epoch is smaller than one global batch.
@@ -76,7 +76,7 @@ class TrainSampler(DistributedSampler[Draw]):
         self._resumed = (0, 0)
 
     def resume(self, epoch: int, samples: int) -> None:
-        """Go on in `epoch` after as many samples, of all processes together; nothing before them is read."""
+        """Resume in `epoch` after `samples` samples, counted over all processes; skipped samples are not read."""
         self._resumed = (epoch, samples)
 
     def __len__(self) -> int:
@@ -93,10 +93,10 @@ class TrainSampler(DistributedSampler[Draw]):
 
 
 class EvaluationSampler(DistributedSampler[int | None]):
-    """This process's share of the samples, in order: nothing padded, nothing dropped.
+    """This process's share of the samples, in order, without padding or dropping any.
 
-    A process without a share gets one None, which stands for a batch of no images: Lightning passes over a process
-    whose loader is empty, and the others then wait for it where they exchange what they found.
+    A process without a share gets a single None, which stands for an empty batch. Lightning skips a process whose
+    loader is empty, and the others would then wait for it when they reduce their results.
     """
 
     def __init__(self, length: int, rank: int = 0, world_size: int = 1) -> None:

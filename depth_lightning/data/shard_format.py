@@ -1,7 +1,7 @@
-"""Samples in shards: tar files as WebDataset has them, each sample an image, a target and what is known of it.
+"""Samples in shards: tar files in WebDataset's format. A sample is an image, a target and its metadata.
 
-WebDataset: github.com/webdataset/webdataset. Any reader of that format reads these, and `tar` unpacks them. Beside the
-tar files lies index.json, which says how many samples each has.
+WebDataset: github.com/webdataset/webdataset. Any reader of that format reads these, and `tar` unpacks them. The
+index.json beside the tar files lists how many samples each one has.
 """
 
 import hashlib
@@ -39,11 +39,12 @@ class Shard:
 
 
 def encode(sample: DepthSample, compress: bool = True) -> dict[str, bytes]:
-    """The files of a sample by extension; nothing is lost.
+    """The files of a sample by extension, losslessly encoded.
 
     Args:
-        sample: its image uint8.
-        compress: image as PNG and target as .npz, a third of the size; False: both as .npy, which is read faster.
+        sample: a sample with a uint8 image.
+        compress: store the image as PNG and the target as .npz, a third of the size; False: both as .npy, which reads
+            faster.
     """
     if sample.image.dtype != np.uint8:
         raise ValueError(f"{sample.id}: expected an image of uint8, found {sample.image.dtype}.")
@@ -65,11 +66,11 @@ def _npy(array: np.ndarray) -> bytes:
 
 
 def decode(files: Mapping[str, bytes], where: str) -> DepthSample:
-    """The sample that `encode` made the files of; `check_sample` says whether its arrays go together.
+    """Inverse of `encode`; `check_sample` verifies that the arrays are consistent.
 
     Args:
-        files: by extension.
-        where: the shard and the sample's number, for messages.
+        files: the sample's files by extension.
+        where: the shard and the sample's number, for error messages.
 
     Raises:
         ValueError: a file is missing or damaged.
@@ -92,11 +93,11 @@ def decode(files: Mapping[str, bytes], where: str) -> DepthSample:
 
 
 def members(shard: Path) -> list[dict[str, tuple[int, int]]]:
-    """Where the files of each sample of a tar file are: by extension, (offset, size) in bytes.
+    """The location of each sample's files in a tar file: extension → (offset, size) in bytes.
 
     Raises:
-        OSError: no such file, or it cannot be read here.
-        ValueError: it is no tar file, or cut short.
+        OSError: the file does not exist or cannot be read.
+        ValueError: it is not a tar file, or is truncated.
     """
     samples: dict[str, dict[str, tuple[int, int]]] = {}
     end, size = 0, shard.stat().st_size
@@ -114,7 +115,7 @@ def members(shard: Path) -> list[dict[str, tuple[int, int]]]:
 
 
 def write_index(splits: Mapping[Split, list[Shard]], made_from: Mapping[str, Any]) -> str:
-    """The content of index.json."""
+    """Return the content of index.json."""
     listed = {split: [asdict(shard) for shard in shards] for split, shards in splits.items()}
     return json.dumps({"format": FORMAT, "splits": listed, "made_from": made_from}, indent=1)
 
@@ -123,7 +124,7 @@ def read_index(content: str, where: str) -> dict[str, list[Shard]]:
     """The shards of each split.
 
     Raises:
-        ValueError: `content` is not what `write_index` makes, or names other files than `<split>/<number>.tar`.
+        ValueError: `content` was not made by `write_index`, or names files other than `<split>/<number>.tar`.
     """
     with naming(where, f"the index of {FORMAT!r}, as `pack` writes it", "Pack it again."):
         index = json.loads(content)

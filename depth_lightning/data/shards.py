@@ -1,8 +1,8 @@
-"""Shards of samples, from a folder or from object storage: for data that one disk does not hold.
+"""Shards of samples in a folder or in object storage, for data that does not fit on one disk.
 
-The format is WebDataset's; its reader is not used, since it goes through shards from their beginning: neither the exact
-order on any number of devices nor going on in the middle of an epoch could be kept. Here every sample is read by its
-place in its shard.
+The format is WebDataset's, but its reader is not used: it reads shards sequentially, which allows neither the exact
+same order on any number of devices nor resuming in the middle of an epoch. Here every sample is read at its offset in
+its shard.
 """
 
 import errno
@@ -26,21 +26,21 @@ from depth_lightning.settings import number, optional, text, whole_number
 
 
 class DepthShards:
-    """What `python -m depth_lightning pack` wrote.
+    """Shards written by `python -m depth_lightning pack`.
 
     Args:
         root: a folder, or "s3://bucket/prefix".
         split: "train" or "val".
-        window: shards that training mixes at a time; None for all. Fewer need less room, and mix less.
-        cache: folder for shards from object storage, which all processes of a machine share; for those of a folder, it
-            holds the marks of those that were compared with their hashes.
-        cache_gb: most that they may take there; the one that was used longest ago goes first.
+        window: number of shards that training mixes at a time; None for all. Fewer need less space and mix less.
+        cache: folder for shards from object storage, shared by all processes of a machine. For shards in a folder it
+            holds markers of those whose hashes were verified.
+        cache_gb: largest size of the cache; the least recently used shard is deleted first.
         endpoint_url: see `ObjectStore`.
 
     Raises:
         SettingError: an argument is out of range.
-        OSError: there is no index, or it may not be read.
-        ValueError: it is another file, the split is empty, or the cache has no room for the window.
+        OSError: the index does not exist or may not be read.
+        ValueError: the index is invalid, the split is empty, or the cache has no room for the window.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class DepthShards:
         if self.store.remote and cache_gb < needed:
             raise ValueError(
                 f"data.cache_gb={cache_gb:g} has no room for data.window={self.window} shards of "
-                f"{largest / 1e9:.2g} GB and two on their way. Give {needed:.2g}, or mix fewer."
+                f"{largest / 1e9:.2g} GB and two in transfer. Give {needed:.2g}, or mix fewer."
             )
         name = hashlib.sha256(f"{root}\n{index}".encode()).hexdigest()[:16]
         self.cache, self.cache_bytes = Path(cache).expanduser() / name, int(cache_gb * 1e9)
@@ -76,11 +76,11 @@ class DepthShards:
 
     @property
     def samples_per_epoch(self) -> int:
-        """All of them, once."""
+        """Number of samples; an epoch uses each once."""
         return len(self)
 
     def __getitem__(self, index: int) -> DepthSample:
-        """Sample `index`; its shard is fetched first if need be."""
+        """Sample `index`; its shard is fetched first if necessary."""
         shard, number = self._place(index)
         while True:
             try:
@@ -96,14 +96,14 @@ class DepthShards:
             return decode(files, f"{path}, sample {number}")
 
     def path(self, index: int) -> str:
-        """Which sample of which shard it is."""
+        """Address of sample `index`: its shard and its number in it."""
         shard, number = self._place(index)
         return f"{self.store.root}/{shard.file}:{number}"
 
     def epoch_order(self, rng: np.random.Generator) -> np.ndarray:
-        """The indices of one epoch: shards in a random order, each spread over the time that `window` of them take.
+        """The indices of one epoch: shards in random order, each spread over the span of `window` shards.
 
-        At any time samples come from `window` shards, and one by one new ones come in: a shuffle buffer, whose order
+        At any time samples come from `window` shards, and new shards enter one by one: a shuffle buffer whose order
         depends on `rng` alone.
         """
         if self.window == len(self.shards):
@@ -131,7 +131,7 @@ class DepthShards:
             self._fetch(shard, path)
         except StorageError:
             raise
-        except OSError as error:  # of this machine's disk
+        except OSError as error:  # from this machine's disk
             raise StorageError(
                 f"{path}: {error.strerror or error}, for a shard of {shard.bytes / 1e9:.2g} GB. "
                 "Choose another data.cache=…, or make room there."
@@ -139,16 +139,16 @@ class DepthShards:
         return path
 
     def _mark(self, shard: Shard) -> Path | None:
-        """What says that a shard of a folder was compared with its hash; None where it was when it was fetched."""
+        """Marker file for a local shard whose hash was verified; None for remote ones, verified when fetched."""
         return None if self.store.remote else (self.cache / shard.file).with_suffix(".checked")
 
     def _fetch(self, shard: Shard, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
-        with _locked(path.with_suffix(".lock")):  # one process fetches it, and the others wait
+        with _locked(path.with_suffix(".lock")):  # one process fetches it while the others wait
             if path.is_file():
                 return
-            for _ in range(2):  # what was damaged on its way comes whole the second time
+            for _ in range(2):  # retry once if it was damaged in transfer
                 with partial.open("wb") as target:
                     self._reserve(target, shard.bytes)
                     self.store.download(shard.file, target, shard.bytes)
@@ -163,12 +163,12 @@ class DepthShards:
             )
 
     def _reserve(self, target: BinaryIO, size: int) -> None:
-        """Make `target` as large as it will be, and delete the shards that were used longest ago, until that fits."""
+        """Extend `target` to its final size, deleting the least recently used shards until it fits."""
         with _locked(self.cache / ".lock"):
-            found = [(path.stat(), path) for ending in ("tar", "partial") for path in self.cache.rglob(f"*.{ending}")]
-            found.sort(key=lambda item: item[0].st_mtime)
-            total = sum(stat.st_size for stat, _ in found) + size
-            for stat, path in found:
+            stored = [(path.stat(), path) for ending in ("tar", "partial") for path in self.cache.rglob(f"*.{ending}")]
+            stored.sort(key=lambda item: item[0].st_mtime)
+            total = sum(stat.st_size for stat, _ in stored) + size
+            for stat, path in stored:
                 if total <= self.cache_bytes:
                     break
                 if path.suffix == ".tar" or _abandoned(path):
@@ -187,7 +187,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _abandoned(partial: Path) -> bool:
-    """Whether no process fetches it any more: one that did was killed."""
+    """Whether the process that was fetching it was killed."""
     with partial.with_suffix(".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -198,7 +198,7 @@ def _abandoned(partial: Path) -> bool:
 
 @lru_cache(maxsize=64)
 def _members(path: Path, shard: Shard, mark: Path | None) -> list[dict[str, tuple[int, int]]]:
-    """See `members`; the shard is checked first."""
+    """`members` of a shard, after checking it."""
     if path.is_symlink() or path.parent.is_symlink():
         raise ValueError(f"{path}: expected a file below its folder, found a link. Copy what it links to in its place.")
     stat = path.stat()
@@ -206,17 +206,17 @@ def _members(path: Path, shard: Shard, mark: Path | None) -> list[dict[str, tupl
         raise ValueError(f"{path}: expected {shard.bytes} bytes, found {stat.st_size}. Copy it again.")
     if mark is not None:
         _check_content(path, shard.sha256, mark, stat.st_mtime_ns)
-    found = members(path)
-    if len(found) != shard.samples:
-        raise ValueError(f"{path}: expected {shard.samples} samples, found {len(found)}. Pack it again.")
-    return found
+    samples = members(path)
+    if len(samples) != shard.samples:
+        raise ValueError(f"{path}: expected {shard.samples} samples, found {len(samples)}. Pack it again.")
+    return samples
 
 
 @cache
 def _check_content(path: Path, sha256: str, mark: Path, changed_ns: int) -> None:
-    """Compare a shard with its hash: once in a process, and where it can be marked, once on a machine.
+    """Verify the hash of a shard: once per process, or once per machine if a marker can be written.
 
-    That takes as long as reading it, which is about to happen. The mark is as old as the shard.
+    That takes as long as reading the shard, which happens next anyway. The marker has the shard's modification time.
     """
 
     def marked() -> bool:
@@ -226,7 +226,7 @@ def _check_content(path: Path, sha256: str, mark: Path, changed_ns: int) -> None
         return
     try:
         mark.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(mark.with_suffix(".lock")):  # one process computes it, and the others wait
+        with _locked(mark.with_suffix(".lock")):  # one process computes it while the others wait
             if not marked():
                 _compare(path, sha256)
                 mark.touch()

@@ -1,4 +1,4 @@
-"""Which pairs are for training, and which for validation."""
+"""Splitting pairs into training and validation."""
 
 import hashlib
 import logging
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 def select(
     pairs: Sequence[Pair], split: Split, split_list: str | Sequence[str] | None, val_share: float, root: Path
 ) -> list[Pair]:
-    """The pairs of one split: by `split_list` if given, else by the pairs' own splits, else by `val_share`.
+    """The pairs of one split, by `split_list` if given, else by the pairs' own splits, else by `val_share`.
 
     Args:
         pairs: all pairs.
@@ -25,13 +25,13 @@ def select(
         split_list: a text file below `root`, whose lines begin with a scene, a folder or an image; a list of such
             names; or None. With {split} in its path there is one file for each split; otherwise it names the
             validation pairs, and all others are for training.
-        val_share: share of the scenes that are for validation, at least one; of the images where no scene is known.
-            Which ones depends on their names alone.
-        root: where the list file is.
+        val_share: share of the scenes, at least one, used for validation; of the images if no scenes are known. The
+            choice depends on their names alone.
+        root: folder of the list file.
 
     Raises:
-        FileNotFoundError: no such list file.
-        ValueError: an empty split, or a list that names nothing.
+        FileNotFoundError: the list file does not exist.
+        ValueError: the split is empty, or the list matches no pair.
     """
     if split_list is not None:
         selected, how = _by_list(pairs, split, split_list, root)
@@ -62,7 +62,7 @@ def _by_list(
         if not path.is_file():
             raise FileNotFoundError(f"No list file at data.split_list={path.absolute()}.")
         lines = [line.split() for line in read_lines(path)]
-        # KITTI's lists have 'image depth focal', with None where there is no depth.
+        # KITTI's lists have 'image depth focal', with None if there is no depth.
         names = {fields[0] for fields in lines if fields and fields[1:2] != ["None"]}
         how = f"{path} names {len(names)}"
     else:
@@ -72,9 +72,9 @@ def _by_list(
     lengths = sorted({name.count("/") + 1 for name in names})
     listed, used = [], set[str]()
     for pair in pairs:
-        found = names.intersection(_names(pair, lengths))
-        listed.append(bool(found))
-        used |= found
+        matched = names.intersection(_names(pair, lengths))
+        listed.append(bool(matched))
+        used |= matched
     unused = sorted(names - used)
     if not used:
         raise ValueError(f"{how}, and none of them is among the {len(pairs)} pairs, such as {pairs[0].id}. {HINT}")
@@ -85,7 +85,7 @@ def _by_list(
 
 
 def _names(pair: Pair, lengths: Sequence[int]) -> set[str]:
-    """What a list may call a pair: its scene, and each run of so many folders and file name in its id."""
+    """All names by which a list may refer to a pair: its scene, and runs of its id's path parts of these lengths."""
     names = {pair.scene}
     for parts in (pair.id.split("/"), posixpath.splitext(pair.id)[0].split("/")):
         names.update("/".join(parts[start : start + n]) for n in lengths for start in range(len(parts) + 1 - n))
@@ -100,7 +100,7 @@ def _by_share(pairs: Sequence[Pair], split: Split, val_share: float) -> tuple[li
         raise ValueError(f"data.val_share needs at least two {what}, found {len(groups)}. {HINT}")
     if not has_scenes:
         log.warning(
-            "No scenes are known, so images are split one by one, and views of one place may be on both sides. Name "
+            "No scenes are known, so images are split one by one, and views of one place may be in both splits. Name "
             "the scenes: {scene} in the pattern of the images, or the manifest's column scene."
         )
     in_order = sorted(groups, key=lambda group: hashlib.sha256(group.encode()).digest())

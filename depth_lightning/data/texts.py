@@ -1,4 +1,4 @@
-"""Many short texts in two arrays: an index of files that workers share instead of copying."""
+"""Many short strings in two arrays: a file index that workers share instead of copying."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -8,16 +8,16 @@ import numpy as np
 
 
 class Texts(Sequence[str]):
-    """An unchangeable list of texts, such as file names.
+    """An immutable list of strings, such as file names.
 
-    A list of str costs 50 bytes and more per text beside its letters, and a forked worker that looks at one copies its
-    page of memory, since Python counts references there. Two arrays cost 4 bytes, stay shared, and have what all texts
-    begin with once.
+    A list of str costs 50 bytes or more per string on top of its characters. A forked worker that reads one copies its
+    memory page, since Python's reference counts are stored there. Two arrays cost 4 bytes per string, stay shared, and
+    store the common prefix once.
     """
 
     def __init__(self, texts: Sequence[str]) -> None:
         self._start = os.path.commonprefix([min(texts), max(texts)]) if texts else ""  # noqa: RUF071 — letters are meant
-        # Names of files may be no UTF-8.
+        # File names may not be valid UTF-8.
         encoded = [text[len(self._start) :].encode("utf-8", "surrogateescape") for text in texts]
         self._letters = np.frombuffer(b"".join(encoded), np.uint8)
         ends = np.cumsum([0, *map(len, encoded)])
@@ -42,5 +42,5 @@ class Texts(Sequence[str]):
 
     @property
     def nbytes(self) -> int:
-        """Memory that they take."""
+        """Memory used, in bytes."""
         return self._letters.nbytes + self._ends.nbytes

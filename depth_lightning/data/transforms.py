@@ -1,8 +1,8 @@
 """From a sample on disk to the network's size: random for training, exact for evaluation.
 
-The size is the one of MiDaS and Depth Anything: the shorter side to `size` or just above, aspect kept, both sides
-multiples of the patch size 14; the image bicubic without antialiasing, the depth nearest. Sparse depth, from LiDAR,
-keeps its points instead.
+Sizes follow MiDaS and Depth Anything: the shorter side becomes `size` or slightly more, the aspect is kept, and both
+sides are multiples of the patch size 14. The image is resized bicubically without antialiasing, the depth with nearest
+neighbour. Sparse depth, as from LiDAR, keeps its points instead.
 """
 
 import math
@@ -19,26 +19,26 @@ from depth_lightning.data.reading import BrokenError, naming
 from depth_lightning.sample import DepthKind, DepthSample
 from depth_lightning.settings import several, whole_number
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else importing it asks the network for a newer one
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # otherwise importing it checks online for an update
 
 import albumentations as A
 
 PATCH = 14
 MAX_TOKENS = 16_384
-"""That an image may cost, as 1792×1792 does; or four squares of `size`, where those are more."""
+"""Most tokens per image, as many as 1792×1792 takes; or those of four squares of `size`, if that is more."""
 SPARSE = 0.3
 """Below this share of valid pixels a target is resized point by point; KITTI's accumulated LiDAR has 0.2."""
 CROP_DRAWS = 8
 MAX_SIZE = 4096
-"""Of the shorter side. Attention is between all patches, of which a square image then has 85,000."""
+"""Largest shorter side. Attention is between all patches, and a square image of this size has 85,000."""
 check_size = partial(whole_number, least=PATCH, most=MAX_SIZE)
-"""Of the shorter side, as in `settings`."""
+"""Check of the shorter side, as in `settings`."""
 
 
 def network_size(height: int, width: int, size: int) -> tuple[int, int]:
     """The size (h, w) at which the network sees an image of `height` × `width`.
 
-    Both sides are multiples of 14 and at least `size`; otherwise as near to the image's aspect as rounding allows.
+    Both sides are multiples of 14 and at least `size`; the aspect is as close to the image's as rounding allows.
     """
     scale = size / min(height, width)
     sides = (PATCH * round(scale * side / PATCH) for side in (height, width))
@@ -47,7 +47,7 @@ def network_size(height: int, width: int, size: int) -> tuple[int, int]:
 
 
 def check_cost(height: int, width: int, size: int) -> None:
-    """Refuse an image that is so narrow that a shorter side of `size` makes it huge: attention grows with its square.
+    """Refuse an image so narrow that a shorter side of `size` makes it huge: attention is quadratic in its tokens.
 
     Raises:
         BrokenError: it takes more than `MAX_TOKENS`.
@@ -60,15 +60,15 @@ def check_cost(height: int, width: int, size: int) -> None:
         lower = f"Choose data.size={enough} or less, or" if enough else "Leave it out, or"
         raise BrokenError(
             f"expected an image that takes the network at most {most:,} tokens, found {tokens:,}: data.size={size} "
-            f"brings {height}×{width} to {h}×{w} (h×w). {lower} cut it into pieces."
+            f"resizes {height}×{width} to {h}×{w} (h×w). {lower} cut it into pieces."
         )
 
 
 def network_image(image: np.ndarray, size: int) -> np.ndarray:
-    """Resize an (h, w, 3) uint8 image as the reference does: (h', w', 3) float32, in [0, 1] but for overshoot.
+    """Resize an (h, w, 3) uint8 image as the reference does: (h', w', 3) float32, in [0, 1] except for overshoot.
 
     Raises:
-        BrokenError: see `check_cost`; errors of NumPy's and OpenCV's own pass.
+        BrokenError: see `check_cost`; NumPy's and OpenCV's own errors pass through.
     """
     height, width = image.shape[:2]
     check_cost(height, width, size)
@@ -79,7 +79,7 @@ def network_image(image: np.ndarray, size: int) -> np.ndarray:
 
 
 class EvaluationTransform:
-    """The image at the network's size; the ground truth stays as it is, and the prediction is brought to it."""
+    """Resize the image to the network's size; the ground truth is unchanged, and the prediction is resized to it."""
 
     def __init__(self, size: int = 518) -> None:
         self.size = check_size("size", size)
@@ -95,15 +95,15 @@ class EvaluationTransform:
 
 
 class TrainTransform:
-    """Resize, random crop, flip, transforms of your own; the same for the same seed, whatever was transformed before.
+    """Resize, random crop, flip and custom transforms, determined by the seed alone.
 
     Args:
         size: what the shorter side is resized to, see `network_size`.
         crop: (h, w) of the crop in network pixels, multiples of 14; None for the whole image.
         flip_probability: share of the samples that are mirrored.
-        transforms: of albumentations or in its form, after the flip. Geometric ones move image and depth together; what
-            they uncover should be filled with 0, which is a hole. `ColourNoise` does the colours of a whole batch at
-            once, on the device.
+        transforms: albumentations transforms or compatible ones, applied after the flip. Geometric ones move image and
+            depth together; areas that they uncover should be filled with 0, which is a hole. `ColourNoise` changes the
+            colours of a whole batch at once, on the device.
 
     Raises:
         SettingError: an argument is out of range.
@@ -130,15 +130,15 @@ class TrainTransform:
         rng = np.random.default_rng(seed)
         sample = resized_crop(sample, self.size, self.crop, rng)._replace(seed=seed)
         if self.flip_probability and rng.random() < self.flip_probability:
-            # A view: collating copies it.
+            # A view; collating copies it.
             image, target, mask = (array[:, ::-1] for array in (sample.image, sample.target, sample.mask))
             sample = sample._replace(image=image, target=target, mask=mask)
         if self.augment is None:
             return sample
-        # One pair of generators for all transforms: set_random_seed gives each its own of the same seed, and then
-        # those with the same p are all applied or all left out.
+        # All transforms share one pair of generators: set_random_seed would give each its own with the same seed, and
+        # those with the same p would all be applied or all be left out.
         self.augment.set_random_state(rng, random.Random(seed))
-        image, target, mask = map(np.ascontiguousarray, sample[:3])  # OpenCV takes no mirrored view
+        image, target, mask = map(np.ascontiguousarray, sample[:3])  # OpenCV does not accept mirrored views
         augmented = self.augment(image=image, target=target, valid=mask.astype(np.uint8))
         return sample._replace(
             image=augmented["image"], target=augmented["target"], mask=augmented["valid"].astype(bool)
@@ -146,10 +146,10 @@ class TrainTransform:
 
 
 def is_augmentation(name: str) -> bool:
-    """Whether an import path is that of a transform or composition of albumentations."""
+    """Whether an import path names a transform or composition of albumentations."""
     package, _, attribute = name.partition(".")
-    found = getattr(A, attribute, None) if package == "albumentations" else None
-    return isinstance(found, type) and issubclass(found, A.BasicTransform | A.BaseCompose)
+    named = getattr(A, attribute, None) if package == "albumentations" else None
+    return isinstance(named, type) and issubclass(named, A.BasicTransform | A.BaseCompose)
 
 
 def _compose(transforms: Sequence[A.BasicTransform]) -> A.Compose:
@@ -159,9 +159,9 @@ def _compose(transforms: Sequence[A.BasicTransform]) -> A.Compose:
 def resized_crop(sample: DepthSample, size: int, crop: Sequence[int] | None, rng: np.random.Generator) -> DepthSample:
     """A random crop of the sample at network size, made by resizing only that part of the image.
 
-    The crop starts at a whole pixel of the original. Its scale is exactly that of the whole image's resize. The target
-    may have another size than the image, of the same aspect. Where a crop holds no valid pixel, another is drawn, up to
-    `CROP_DRAWS` times; the last one is taken as it is.
+    The crop starts at a whole pixel of the original. Its scale is exactly that of resizing the full image. The target
+    may differ in size from the image if the aspect is the same. A crop without a valid pixel is drawn again, up to
+    `CROP_DRAWS` times; the last one is kept regardless.
     """
     height, width = sample.image.shape[:2]
     full_h, full_w = network_size(height, width, size)
@@ -171,7 +171,7 @@ def resized_crop(sample: DepthSample, size: int, crop: Sequence[int] | None, rng
     h, w = crop or (full_h, full_w)
     if h > full_h or w > full_w:
         raise ValueError(
-            f"{sample.id}: a crop of {h}×{w} does not fit into {full_h}×{full_w}, to which data.size={size} brings "
+            f"{sample.id}: a crop of {h}×{w} does not fit into {full_h}×{full_w}, to which data.size={size} resizes "
             f"this image of {height}×{width}. Choose a smaller data.crop or a larger data.size."
         )
     scale_y, scale_x = full_h / height, full_w / width
@@ -191,15 +191,16 @@ def resized_crop(sample: DepthSample, size: int, crop: Sequence[int] | None, rng
 def _resized_target(
     sample: DepthSample, corner: tuple[float, float], scale: tuple[float, float], size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Target and mask of `size` (h, w), of what begins at `corner` (y, x) of the sample's target, resized by `scale`.
+    """Target and mask of `size` (h, w): the part of the sample's target from `corner` (y, x) on, resized by `scale`.
 
-    Nearest. Sparse points each go to the pixel that they fall into, none is doubled, and the nearer of two stays.
+    Nearest neighbour. Each sparse point goes to the pixel it falls into; none is duplicated, and of two in one pixel
+    the nearer is kept.
     """
     (y0, x0), (scale_y, scale_x), (h, w) = corner, scale, size
     if np.count_nonzero(sample.mask) >= SPARSE * sample.mask.size:
         rows = (y0 + (np.arange(h) + 0.5) / scale_y).astype(int)
         columns = (x0 + (np.arange(w) + 0.5) / scale_x).astype(int)
-        # None is outside; "wrap" is merely the fastest of the modes.
+        # All indices are in range; "wrap" is merely the fastest mode.
         target, mask = (array.take(rows, 0).take(columns, 1, mode="wrap") for array in (sample.target, sample.mask))
         return target, mask
     y, x = np.nonzero(sample.mask)

@@ -1,6 +1,6 @@
-"""The files below a folder whose paths match a pattern: `glob.glob`'s rules, at the speed of reading the folders.
+"""The files below a folder whose paths match a pattern: `glob.glob`'s rules at the speed of listing folders.
 
-glob.glob and Path.rglob look at every file by itself; here a folder is read once, so that 200,000 files take a second.
+glob.glob and Path.rglob stat every file; here each folder is read once, so that 200,000 files take a second.
 """
 
 import os
@@ -11,11 +11,11 @@ from pathlib import Path
 
 
 def find(root: Path, pattern: str) -> list[str]:
-    """Paths below `root`, in order, that match `pattern` part by part: *, ?, and ** for any number of folders.
+    """Sorted paths below `root` that match `pattern` part by part: *, ?, and ** for any number of folders.
 
-    As in glob.glob, links are followed, and names with a leading dot are found where the pattern has that dot.
+    As in glob.glob, links are followed, and names with a leading dot match only where the pattern has that dot.
     """
-    # An absolute pattern says where to look by itself.
+    # An absolute pattern is searched from the file system's root.
     return sorted(_below("" if pattern.startswith("/") else str(root), "", pattern.split("/")))
 
 
@@ -38,7 +38,7 @@ def _below(root: str, folder: str, parts: list[str]) -> Iterator[str]:
         elif os.path.lexists(f"{root}/{folder}{part}"):
             yield folder + part
         return
-    # Only * and ? are special: the user writes braces for names, and brackets are of file names.
+    # Only * and ? are special: braces mark names in our patterns, and brackets occur in file names.
     matches = re.compile(translate(part.replace("[", "[[]"))).match
     if rest:
         for name, is_folder in _entries(root, folder):
@@ -51,7 +51,7 @@ def _below(root: str, folder: str, parts: list[str]) -> Iterator[str]:
 
 
 def _entries(root: str, folder: str) -> list[tuple[str, bool]]:
-    """Names in a folder, and whether each is a folder itself; nothing where it cannot be read."""
+    """Names in a folder and whether each is a folder itself; empty if it cannot be read."""
     try:
         with os.scandir(f"{root}/{folder}") as entries:
             return [(entry.name, entry.is_dir()) for entry in entries]
@@ -61,6 +61,6 @@ def _entries(root: str, folder: str) -> list[tuple[str, bool]]:
 
 def _names(root: str, folder: str) -> list[str]:
     try:
-        return os.listdir(f"{root}/{folder}")  # noqa: PTH208 — names alone, twice as fast
+        return os.listdir(f"{root}/{folder}")  # noqa: PTH208 — names only, twice as fast
     except OSError:
         return []

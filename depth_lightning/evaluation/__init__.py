@@ -1,1 +1,1 @@
-"""Scoring a network, and all that watches a validation."""
+"""Scoring of networks, and the observers of a validation."""

@@ -1,4 +1,4 @@
-"""Where the error is, beside how large it is: collected during a validation, printed and written after it."""
+"""Where the error is: collected during a validation, then printed and written."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,13 +16,13 @@ from depth_lightning.training.prediction_observer import PredictionObserver
 
 
 class ScoreParts(PredictionObserver):
-    """Scores the parts of images in the predictions of a validation, as they come."""
+    """Scores the parts of images during a validation."""
 
     def __init__(self, protocol: Protocol) -> None:
         self.metrics = PartMetrics(protocol)
 
     def on_validation_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """Follow the network to its device."""
+        """Move the metrics to the network's device."""
         self.metrics.to(module.device)
 
     def see(self, module: DepthModule, batch: DepthBatch, prediction: Tensor) -> None:
@@ -30,7 +30,7 @@ class ScoreParts(PredictionObserver):
         module.score_depth(self.metrics, batch, prediction)
 
     def rows(self) -> dict[str, list[dict[str, Any]]]:
-        """What was found over all processes, which must all call it."""
+        """The tables over all processes, each of which must call it."""
         return self.metrics.compute()
 
 
@@ -72,7 +72,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 
 def _correction_notes(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Whether the model is wrong or only wrongly scaled, in words."""
+    """Notes on whether the model is wrong or only wrongly scaled."""
     if not rows:
         return []
     none, scale, affine = rows
@@ -80,7 +80,7 @@ def _correction_notes(rows: Sequence[dict[str, Any]]) -> list[str]:
     return [
         f"Wrong, or only wrongly scaled? One factor for all images ({factors}) makes abs_rel {_change(scale, none)}, a "
         f"factor and an offset {_change(affine, none)};",
-        f"each fitted on one half and tested on the other, both ways, from {SAMPLE} pixels of every image.",
+        f"each fitted on one half and tested on the other, and vice versa, from {SAMPLE} pixels per image.",
     ]
 
 

@@ -1,4 +1,4 @@
-"""Two evaluations against one another, image by image, so that what is hard in an image cancels."""
+"""Paired comparison of two evaluations, image by image, so that the difficulty of each image cancels."""
 
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,10 @@ from depth_lightning.reporting.tables import interval, number, print_rows, recor
 
 
 def report_pair(first: EvaluatedRun, second: EvaluatedRun, output: Path | None) -> None:
-    """Print a row per metric: both means, their difference with interval and test, and on how many images each wins."""
+    """Print a row per metric: means, their difference with interval and p value, and on how many images each wins."""
     higher_is_better = recorded_directions(first.content, second.content)
     metrics = [name for name in first.content["metrics"] if name in first.images and name in second.images]
-    groups: dict[bytes, list[str]] = {}  # metrics that the same images have: those of depth, those of disparity
+    groups: dict[bytes, list[str]] = {}  # metrics grouped by the images that have them: depth or disparity
     for name in metrics:
         groups.setdefault(scored_by_all([first, second], name).tobytes(), []).append(name)
     rows: list[dict[str, Any]] = []
@@ -46,7 +46,7 @@ def report_pair(first: EvaluatedRun, second: EvaluatedRun, output: Path | None) 
                 }
             )
     if not rows:
-        raise ValueError(f"{first.name} and {second.name} have no image that both scored.")
+        raise ValueError(f"{first.name} and {second.name} share no scored image.")
     header = {"metric": False, first.name: True, second.name: True, "difference": True, "95 % interval": True}
     header |= {"p": True, f"{first.name} better on": True, f"{second.name} better on": True}
     cells = [
@@ -65,7 +65,7 @@ def report_pair(first: EvaluatedRun, second: EvaluatedRun, output: Path | None) 
     notes = [_verdict(first, second, rows[0], better_is_less=not higher_is_better[rows[0]["metric"]])]
     notes.append(
         f"{rows[0]['images']} images that both scored; intervals by a studentised bootstrap and p by flipping signs, "
-        f"over {rows[0]['units']}. The p values are not corrected for being {len(rows)}, of metrics that go together."
+        f"over {rows[0]['units']}. The {len(rows)} p values, of correlated metrics, are not corrected."
     )
     notes += common_notes([first, second], scored_by_all([first, second], rows[0]["metric"]))
     if output:

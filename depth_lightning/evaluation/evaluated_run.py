@@ -1,4 +1,4 @@
-"""An evaluation as it lies in its folder, and whether it may be compared with another."""
+"""The files of an evaluation, and whether it is comparable with another."""
 
 import json
 from collections.abc import Sequence
@@ -15,34 +15,34 @@ SHOWN = 3
 
 
 class EvaluatedRun(NamedTuple):
-    """What evaluate.py or the end of train.py left in a folder."""
+    """The results that evaluate.py or train.py wrote into a folder."""
 
     name: str
     content: dict[str, Any]
-    """Of metrics.json."""
+    """The content of metrics.json."""
     images: dict[str, np.ndarray]
     """The columns of per_image.parquet."""
 
 
 def read_run(folder: Path, name: str) -> EvaluatedRun:
-    """What an evaluation left in its folder.
+    """Read the results of an evaluation from its folder.
 
     Raises:
         FileNotFoundError: metrics.json or per_image.parquet is missing.
     """
     for file in ("metrics.json", "per_image.parquet"):
         if not (folder / file).is_file():
-            raise FileNotFoundError(f"{folder} has no {file}. Name a folder that evaluate.py or train.py wrote.")
+            raise FileNotFoundError(f"{folder} has no {file}. Give a folder that evaluate.py or train.py wrote.")
     columns = pyarrow.parquet.read_table(folder / "per_image.parquet")
     images = {column: columns[column].to_numpy() for column in columns.column_names}
     return EvaluatedRun(name, json.loads((folder / "metrics.json").read_bytes()), images)
 
 
 def check_comparable(first: EvaluatedRun, second: EvaluatedRun) -> None:
-    """Refuse runs that were not measured alike on the same images.
+    """Check that two runs used the same protocol on the same images and truth.
 
     Raises:
-        ValueError: with the fields of the protocol, the images, or the truth in which they differ.
+        ValueError: they differ; names the protocol fields, the images or the truth that do.
     """
     names = f"{first.name} and {second.name} cannot be compared: "
     ours, theirs = first.content["protocol"], second.content["protocol"]
@@ -54,13 +54,13 @@ def check_comparable(first: EvaluatedRun, second: EvaluatedRun) -> None:
     ours, theirs = (run.content.get("higher_is_better", {}) for run in (first, second))
     if turned := [name for name in ours if ours[name] != theirs.get(name, ours[name])]:
         raise ValueError(
-            f"{names}in {', '.join(turned)}, more is better for one and less for the other. "
+            f"{names}in {', '.join(turned)}, higher is better for one and lower is better for the other. "
             "Evaluate both with the same `higher_is_better` of the metric."
         )
     missing = [
-        f"{len(found)} only in {run.name} ({', '.join(found[:SHOWN])}{', …' if len(found) > SHOWN else ''})"
+        f"{len(ids)} only in {run.name} ({', '.join(ids[:SHOWN])}{', …' if len(ids) > SHOWN else ''})"
         for run, other in ((first, second), (second, first))
-        if (found := sorted(set(run.images["id"]) - set(other.images["id"])))
+        if (ids := sorted(set(run.images["id"]) - set(other.images["id"])))
     ]
     if missing or len(first.images["id"]) != len(second.images["id"]):
         shared = len(set(first.images["id"]) & set(second.images["id"]))
@@ -77,23 +77,23 @@ def check_comparable(first: EvaluatedRun, second: EvaluatedRun) -> None:
 
 
 def scored_by_all(runs: Sequence[EvaluatedRun], metric: str) -> np.ndarray:
-    """(n,) bool: the images that have the metric in all runs."""
+    """(n,) bool: the images for which all runs have the metric."""
     scored: np.ndarray = np.all([np.isfinite(run.images[metric].astype(float)) for run in runs], axis=0)
     return scored
 
 
 def units_of_run(run: EvaluatedRun, scored: np.ndarray) -> Units:
-    """What is independent among the images scored: scenes where they are known, else images."""
+    """The independent units of the scored images: scenes where they are known, else images."""
     return units_of(run.images["scene"][scored].tolist())
 
 
 def common_notes(runs: Sequence[EvaluatedRun], scored: np.ndarray) -> list[str]:
-    """What a reader must know of runs that are compared on the images scored."""
+    """Notes below a comparison of runs on the scored images."""
     protocol = runs[0].content["protocol"]
     words = Protocol(**{key: value for key, value in protocol.items() if key != "hash"})
     notes = [f"Protocol {protocol['hash']}: {words}."]
     if protocol.get("reduction") == "pixel":
-        notes.append("The protocol averages over pixels; what is compared here are averages over images.")
+        notes.append("The protocol averages over pixels, but this comparison is of averages over images.")
     if not scored.all():
         notes.append(f"{(~scored).sum()} images are left out: not every run scored them.")
     return notes

@@ -1,4 +1,4 @@
-"""How much of a number is its protocol: the same predictions, scored under every alignment × crop × range.
+"""How much a number depends on its protocol: the same predictions under every alignment × crop × range.
 
 python evaluate.py checkpoint=… explain=true
 """
@@ -23,13 +23,13 @@ from depth_lightning.training.prediction_observer import PredictionObserver
 log = logging.getLogger(__name__)
 
 MAX_DEPTHS_M = (10.0, 50.0, 80.0)
-"""The limits in use: NYU's, and KITTI's two."""
+"""The usual limits: one for NYU, two for KITTI."""
 HEADLINE = ("abs_rel", "delta1", "rmse")
 AXES = ("alignment", "crop", "max_depth")
 
 
 class Variant(NamedTuple):
-    """One protocol, and what the predictions score under it."""
+    """A protocol, and the metrics of the predictions under it."""
 
     protocol: Protocol
     metrics: dict[str, float]
@@ -37,11 +37,11 @@ class Variant(NamedTuple):
 
 
 class Explain(PredictionObserver):
-    """Scores the predictions of a validation under the variants of a protocol, as they come: one pass, none stored.
+    """Scores the predictions of a validation under variants of its protocol, in one pass without storing them.
 
     Args:
-        metrics: with the chosen protocol; of their errors, `HEADLINE` and those of one's own are scored.
-        relative: whether the network gives disparity, which can be aligned in disparity alone.
+        metrics: with the chosen protocol; of their errors, `HEADLINE` and custom ones are scored.
+        relative: whether the network predicts disparity, which can only be aligned in disparity.
     """
 
     def __init__(self, metrics: DepthMetrics, relative: bool) -> None:
@@ -60,38 +60,38 @@ class Explain(PredictionObserver):
         ]
 
     def on_validation_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """Follow the network to its device, where processes exchange what they found."""
+        """Move the metrics to the network's device, where processes exchange them."""
         for metrics in self.metrics:
             metrics.to(module.device)
 
     def see(self, module: DepthModule, batch: DepthBatch, prediction: Tensor) -> None:
-        """Score the batch under the crops that its size allows."""
+        """Score the batch under the crops that are defined for its size."""
         crops = {self.protocol.crop, *usual_crops(*batch.target.shape[-2:])}
         for metrics in self.metrics:
             if metrics.protocol.crop in crops:
                 module.score_depth(metrics, batch, prediction)
 
     def variants(self) -> list[Variant]:
-        """What was found over all processes, which must all call it; the chosen protocol first.
+        """The variants over all processes, each of which must call it; the chosen protocol comes first.
 
-        Left out: crops that do not fit every image, and ranges that leave all numbers as they are.
+        Omitted are crops that do not fit every image, and ranges that do not change any number.
         """
-        found = []
+        variants = []
         for metrics in self.metrics:
             counts = metrics.counts()
             values = {name: float(value) for name, value in metrics.compute().items()} if sum(counts) else {}
-            found.append(Variant(metrics.protocol, values, counts))
-        found.sort(key=lambda variant: len(changes(variant.protocol, self.protocol)))
-        images = sum(found[0].counts)
-        found = [variant for variant in found if images and sum(variant.counts) == images]
-        results = {variant.protocol: variant[1:] for variant in found}
+            variants.append(Variant(metrics.protocol, values, counts))
+        variants.sort(key=lambda variant: len(changes(variant.protocol, self.protocol)))
+        images = sum(variants[0].counts)
+        variants = [variant for variant in variants if images and sum(variant.counts) == images]
+        results = {variant.protocol: variant[1:] for variant in variants}
 
         def moves(variant: Variant) -> bool:
             in_chosen_range = dataclasses.replace(variant.protocol, max_depth=self.protocol.max_depth)
             return variant[1:] != results[in_chosen_range]
 
-        ranges = {v.protocol.max_depth for v in found if moves(v)} | {self.protocol.max_depth}
-        return [variant for variant in found if variant.protocol.max_depth in ranges]
+        ranges = {v.protocol.max_depth for v in variants if moves(v)} | {self.protocol.max_depth}
+        return [variant for variant in variants if variant.protocol.max_depth in ranges]
 
 
 def changes(protocol: Protocol, chosen: Protocol) -> list[str]:
@@ -100,12 +100,12 @@ def changes(protocol: Protocol, chosen: Protocol) -> list[str]:
 
 
 def as_rows(variants: Sequence[Variant], higher_is_better: Mapping[str, bool]) -> list[dict[str, Any]]:
-    """One flat row per variant, for files: its protocol, its numbers, and how far they are from the first one's."""
+    """One flat row per variant, for files: its protocol, its metrics, and their change from the first variant's."""
     chosen = variants[0]
 
     def moved(metrics: Mapping[str, float]) -> dict[str, float]:
-        found = differences(metrics, chosen.metrics, higher_is_better)
-        return {f"{name}_change": change for name, change in found.items()}
+        changed = differences(metrics, chosen.metrics, higher_is_better)
+        return {f"{name}_change": change for name, change in changed.items()}
 
     return [
         {
@@ -123,7 +123,7 @@ def as_rows(variants: Sequence[Variant], higher_is_better: Mapping[str, bool]) -
 
 
 def report_variants(variants: Sequence[Variant], higher_is_better: Mapping[str, bool], run_dir: Path) -> None:
-    """Print the table, fewest changes first and within them the least abs_rel, and write explain.csv."""
+    """Print the table, ordered by number of changes and then by abs_rel, and write explain.csv."""
     if not variants:
         log.warning("explain=true: no image has depth as its truth, so there are no protocols to compare.")
         return
@@ -143,34 +143,36 @@ def report_variants(variants: Sequence[Variant], higher_is_better: Mapping[str, 
                 row += [number(variant.metrics[name]), "" if variant is chosen else f"{difference[name]:+.1f} {unit}"]
             groups[len(changed)].append([*row, str(variant.counts.scored), variant.protocol.hash])
     shown = sum(map(len, groups))
-    notes = ["The chosen protocol, then one thing changed (· is as chosen), then two."]
+    notes = ["The chosen protocol, then variants with one change (· means unchanged), then with two."]
     if shown < len(variants):
-        notes.append(f"{len(variants) - shown} protocols that differ in three things are in explain.csv alone.")
+        notes.append(f"{len(variants) - shown} protocols with three changes are only in explain.csv.")
     crops = set(get_args(Crop)) - {variant.protocol.crop for variant in variants}
     ranges = {*MAX_DEPTHS_M} - {variant.protocol.max_depth for variant in variants}
     if crops:
-        notes.append(f"Left out, since the images are not of the size they are for: crop {', '.join(sorted(crops))}.")
+        notes.append(
+            f"Omitted, because they are not defined for the size of these images: crop {', '.join(sorted(crops))}."
+        )
     if ranges:
-        notes.append(f"Left out, since no number changes: max_depth {', '.join(f'{m:g}' for m in sorted(ranges))}.")
+        notes.append(f"Omitted, because no number changes: max_depth {', '.join(f'{m:g}' for m in sorted(ranges))}.")
     write_rows(run_dir / "explain.csv", as_rows(variants, higher_is_better))
     notes.append(f"Written: {run_dir}/explain.csv")
-    print_rows("The same predictions, measured otherwise", columns, groups, notes)
+    print_rows("The same predictions under other protocols", columns, groups, notes)
 
 
 def differences(
     metrics: Mapping[str, float], chosen: Mapping[str, float], higher_is_better: Mapping[str, bool]
 ) -> dict[str, float]:
-    """How far errors are from the chosen protocol's in percent of them, and shares in percentage points.
+    """Changes from the chosen protocol's metrics: of errors in percent, of shares in percentage points.
 
-    A metric is taken for a share where more of it is better.
+    A metric counts as a share if higher is better.
     """
-    found = {}
+    changed = {}
     for name, value in metrics.items():
         if higher_is_better[name]:
-            found[name] = 100 * (value - chosen[name])
+            changed[name] = 100 * (value - chosen[name])
         else:
-            found[name] = 100 * (value / chosen[name] - 1) if chosen[name] else math.nan
-    return found
+            changed[name] = 100 * (value / chosen[name] - 1) if chosen[name] else math.nan
+    return changed
 
 
 def _value(protocol: Protocol, axis: str) -> str:

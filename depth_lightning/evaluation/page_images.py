@@ -1,4 +1,4 @@
-"""The images of a report page, kept as a validation goes on: all small; the best, worst and some random ones large."""
+"""The images of a report page, collected during a validation: all small; the best, worst and some random ones large."""
 
 from bisect import insort
 from dataclasses import dataclass, field
@@ -24,9 +24,9 @@ from depth_lightning.training.prediction_observer import PredictionObserver
 LARGE_PIXELS: Final = 480 * 640
 SMALL_PIXELS: Final = 120 * 160
 ALL_PIXELS: Final = 500 * SMALL_PIXELS
-"""Of all small maps together: with more images, each gets less, and the page stays below 40 MB."""
+"""Of all small maps together: with more images, each gets fewer, so that the page stays below 40 MB."""
 PHOTO_PIXELS: Final = 4
-"""A photograph next to small maps has this many times their pixels."""
+"""A photo next to small maps has this many times their pixels."""
 
 
 class _Arrays(NamedTuple):
@@ -62,9 +62,9 @@ class _Shortlist:
 
 
 class PageImages(PredictionObserver):
-    """Keeps every image of a validation small, and those large that are among the best, worst or random ones so far.
+    """Keeps every image of a validation in small size, and the best, worst and random ones so far in large size.
 
-    Predictions are shown as they are scored: aligned and bounded as the protocol says.
+    Predictions are shown as they are scored: aligned and bounded according to the protocol.
     """
 
     def __init__(self) -> None:
@@ -73,15 +73,15 @@ class PageImages(PredictionObserver):
         self.large: dict[int, _Arrays] = {}
 
     def on_validation_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """Share out the room among the images."""
+        """Divide the pixel budget among the images."""
         count = len(trainer.datamodule.val_data)  # type: ignore[attr-defined]
         self.small_pixels = max(1, min(SMALL_PIXELS, ALL_PIXELS // max(1, count)))
 
     def see(self, module: DepthModule, batch: DepthBatch, prediction: Tensor) -> None:
         """Keep the images of the batch."""
         for image, kind in enumerate(batch.kind):
-            one = slice(image, image + 1)
-            fitted, error, shown_as = shown(module, kind, prediction[one], batch.target[one], batch.mask[one])
+            row = slice(image, image + 1)
+            fitted, error, shown_as = shown(module, kind, prediction[row], batch.target[row], batch.mask[row])
             arrays = _Arrays(
                 _photo(batch.image[image]),
                 batch.target[image].float().cpu().numpy(),
@@ -105,26 +105,26 @@ class PageImages(PredictionObserver):
         self.large = {index: arrays for index, arrays in self.large.items() if index in kept}
 
     def gathered(self) -> list[PageImage]:
-        """The images of all processes, which must all call it, in the order of per_image.parquet."""
+        """The images of all processes, each of which must call it, in the order of per_image.parquet."""
         for index, arrays in self.large.items():
             self.images[index].large = arrays.encoded(STEPS, 1)
         parts: list[list[PageImage]] = [self.images]
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             parts = [[]] * torch.distributed.get_world_size()
             torch.distributed.all_gather_object(parts, self.images)
-        found = [image for part in parts for image in part]
-        return sorted(found, key=lambda image: (image.truth, image.id, image.scene))
+        images = [image for part in parts for image in part]
+        return sorted(images, key=lambda image: (image.truth, image.id, image.scene))
 
 
 def shown(
     module: DepthModule, kind: DepthKind, prediction: Tensor, target: Tensor, mask: Tensor
 ) -> tuple[Tensor, Tensor, str]:
-    """Predictions in the unit of their truth, as they are scored; what they are ranked by (b,); and how they got there.
+    """Predictions in the unit of their truth, as scored; the (b,) errors that rank them; and a note on the conversion.
 
     Args:
         module: with the protocol.
-        kind: of all the targets.
-        prediction: (b, h, w), as the network gives it.
+        kind: of all targets.
+        prediction: (b, h, w), the network's output.
         target: (b, h, w).
         mask: (b, h, w) bool.
     """
@@ -144,13 +144,13 @@ def shown(
         return depth, error, f"The prediction is aligned to the truth of its image: {how}."
     if kind == DepthKind.UP_TO_SCALE:
         depth = like_truth(module.network, prediction, target, mask, kind).depth
-        said = "The truth is up to scale: the prediction is multiplied by one factor for this picture, and not scored."
-        return depth, torch.full_like(error, torch.nan), said
+        how = "The truth is up to scale: the prediction is multiplied by one factor for this picture, and not scored."
+        return depth, torch.full_like(error, torch.nan), how
     return depth, error, "The prediction is what the network gives, in metres."
 
 
 def _ranked(error: Tensor, scored: Tensor) -> Tensor:
-    """NaN where not scored, and infinite where a scored prediction is NaN: worse than any other."""
+    """NaN if not scored, and infinite if a scored prediction is NaN: worse than any other."""
     return error.nan_to_num(torch.inf).where(scored, torch.nan)
 
 

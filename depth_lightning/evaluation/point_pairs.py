@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class PairScore(NamedTuple):
-    """What an evaluation on point pairs found."""
+    """The result of an evaluation on point pairs."""
 
     metrics: dict[str, float]
     counts: PairCounts
@@ -37,31 +37,31 @@ class PointPairModule(lightning.LightningModule):
         """Of the last validation."""
 
     def val_dataloader(self) -> DataLoader[PointPairSample]:
-        """This process's share, neither padded nor dropped."""
+        """This process's share of the samples, without padding or dropping any."""
         return point_pair_loader(self.data, self.num_workers, self.trainer.global_rank, self.trainer.world_size)
 
     def validation_step(self, sample: PointPairSample, index: int) -> None:
-        """Compare the two points of each pair in the prediction at the image's own size."""
+        """Compare the two points of each pair in the prediction, at the image's original size."""
         prediction = self.network(normalize(sample.image[None]))[:, None].float()
         prediction = F.interpolate(prediction, sample.size, mode="bilinear", align_corners=True)[0, 0]
         nearness = prediction if self.network.output == "relative" else -prediction
         self.accuracy.update(nearness, sample.nearer, sample.farther, sample.scene)
 
     def on_validation_epoch_end(self) -> None:
-        """Put together what all processes found."""
+        """Combine the results of all processes."""
         metrics = {name: float(value) for name, value in self.accuracy.compute().items()}
         self.score = PairScore(metrics, self.accuracy.counts())
         self.accuracy.reset()
 
 
 def score_point_pairs(trainer: lightning.Trainer, network: DepthAnythingV2, data: DA2K, num_workers: int) -> PairScore:
-    """The network's accuracy over all pairs; every process calls it and gets the same.
+    """The network's accuracy over all pairs; every process must call it and gets the same result.
 
     Args:
-        trainer: which validates.
-        network: with its weights.
+        trainer: runs the validation.
+        network: with its weights loaded.
         data: the point pairs.
-        num_workers: that read the images.
+        num_workers: workers that read the images.
     """
     log.info(f"DA-2K: {len(data)} images of {len(data.scenes)} scene types.")
     module = PointPairModule(network, data, num_workers)
@@ -76,7 +76,7 @@ def report_point_pairs(run_dir: Path, title: str, subject: Mapping[str, Any], sc
     Args:
         run_dir: of the evaluation.
         title: above the table.
-        subject: plain values that say which network was scored.
+        subject: plain values that identify the scored network.
         score: of the network.
     """
     pairs = sum(score.counts.pairs.values())

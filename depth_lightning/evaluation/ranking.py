@@ -1,4 +1,4 @@
-"""Several evaluations in the order of a metric, with what cannot be told apart."""
+"""A ranking of several evaluations by a metric, with the runs that cannot be told apart."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -28,7 +28,7 @@ def report_ranking(
     usable = [name for name in runs[0].content["metrics"] if all(name in run.images for run in runs)]
     metric = metric or next((name for name in HEADLINE if name in usable), "")
     if metric not in usable:
-        raise ValueError(f"A ranking goes by a metric that all runs have: {', '.join(usable)}; found {metric!r}.")
+        raise ValueError(f"A ranking needs a metric that all runs have: {', '.join(usable)}; found {metric!r}.")
     scored = scored_by_all(runs, metric)
     if not scored.any():
         raise ValueError(f"No image has {metric} in all {len(runs)} runs.")
@@ -54,7 +54,7 @@ def report_ranking(
 
 
 def rank(runs: Sequence[EvaluatedRun], metric: str, higher_is_better: bool) -> list[RankedRun]:
-    """The runs in the order of a metric over the images that all of them scored, the best first."""
+    """The runs ranked by a metric over the images that all of them scored, the best first."""
     scored = scored_by_all(runs, metric)
     values = np.stack([run.images[metric][scored] for run in runs], axis=1)
     means = values.mean(axis=0)
@@ -64,10 +64,10 @@ def rank(runs: Sequence[EvaluatedRun], metric: str, higher_is_better: bool) -> l
     bounds = mean_intervals(values, units).tolist()
     behind = mean_intervals(values - values[:, :1], units).tolist()
     pairs = list(combinations(range(len(runs)), 2))
-    found = sign_flip_pairs(values, units)
-    corrected = np.ones(found.shape)
-    for (one, other), p in zip(pairs, holm(np.array([found[pair] for pair in pairs])), strict=True):
-        corrected[one, other] = corrected[other, one] = p
+    p_values = sign_flip_pairs(values, units)
+    corrected = np.ones(p_values.shape)
+    for (first, second), p in zip(pairs, holm(np.array([p_values[pair] for pair in pairs])), strict=True):
+        corrected[first, second] = corrected[second, first] = p
     return [
         RankedRun(
             rank=place + 1,

@@ -1,4 +1,4 @@
-"""What an evaluation leaves: the tables on the terminal, and the files in its folder."""
+"""The output of an evaluation: tables on the terminal, and files in its folder."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ def report(
         title: above the table.
         summary: of `result`.
         result: the numbers.
-        variants: the same predictions under other protocols, if they were asked for.
+        variants: the same predictions under other protocols, if requested.
     """
     columns, notes, content = summary
     if variants:

@@ -1,4 +1,4 @@
-"""The page of an evaluation, with the run, the versions and the command behind its numbers."""
+"""The report page of an evaluation, with the run, versions and command behind its numbers."""
 
 import csv
 import importlib.metadata
@@ -33,18 +33,18 @@ def report_page(
     config: str,
     command: Sequence[str],
 ) -> None:
-    """Write the page of an evaluation.
+    """Write the report page of an evaluation.
 
     Args:
         path: of the page.
-        title: as above the table.
+        title: the title above the table.
         summary: of `result`.
         result: the numbers.
-        protocol: under which they were measured.
+        protocol: the protocol of the numbers.
         images: of all processes.
-        run_dir: of the training run, whose metrics.csv, if it is there, gives the curves.
+        run_dir: of the training run; its metrics.csv, if it exists, provides the curves.
         config: resolved, as YAML.
-        command: the words that were typed.
+        command: the command line, split into words.
     """
     content = PageContent(
         title=title,
@@ -70,11 +70,11 @@ def _curves(run: Path) -> list[dict[str, str]]:
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
+    versions = {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
     source = Path(depth_lightning.__file__).parents[1]
-    if (source / ".git").exists():  # not where it is installed into an environment that lies in another repository
+    if (source / ".git").exists():  # unlike an installation into an environment inside another repository
         words = ["git", "-C", str(source), "describe", "--always", "--dirty", "--abbrev=12"]
         commit = subprocess.run(words, capture_output=True, text=True).stdout.strip()
-        found["depth-lightning"] += f" ({commit})" if commit else ""
+        versions["depth-lightning"] += f" ({commit})" if commit else ""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
-    return {**found, "device": device}
+    return {**versions, "device": device}

@@ -1,4 +1,4 @@
-"""What an export changes in the numbers: the same images scored with the network and with what was made of it."""
+"""How an export changes the metrics: the same images scored with the network and with its export."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from depth_lightning.training import DepthModule
 
 
 class Rescored(NamedTuple):
-    """Errors by their names."""
+    """Name → error, of the network and its export."""
 
     network: dict[str, float]
     export: dict[str, float]
@@ -31,15 +31,15 @@ def rescore(
     images: int,
     only_size: Sequence[int] | None = None,
 ) -> Rescored:
-    """Score both on up to `images` validation images, evenly spread.
+    """Score both on up to `images` validation images, evenly spaced.
 
     Args:
-        network: on the CPU; it sees the images as in evaluation.
-        exported: what runs in its place.
-        data: whose validation split is used.
-        metrics: makes new metrics under the protocol.
-        images: how many at the most.
-        only_size: the (h, w) to which images are resized for the export, if it takes no other.
+        network: on the CPU; it gets the images as in evaluation.
+        exported: runs the export.
+        data: its validation split is used.
+        metrics: creates new metrics under the protocol.
+        images: the largest number of images.
+        only_size: the (h, w) to which images are resized for the export, if it accepts only that size.
     """
     images = min(len(data.val_data), images)
     modules = [DepthModule(network, metrics()).eval() for _ in range(2)]

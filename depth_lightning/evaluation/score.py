@@ -15,13 +15,13 @@ from depth_lightning.training import DepthModule
 def score(
     trainer: lightning.Trainer, module: DepthModule, data: DepthDataModule, breakdowns: bool = True
 ) -> EvaluationResult:
-    """The module's metrics over the whole validation split; every process calls it and gets the same.
+    """The module's metrics over the full validation split; every process must call it and gets the same result.
 
     Args:
-        trainer: which validates.
+        trainer: runs the validation.
         module: with the network and the metrics.
-        data: of which the validation split is scored.
-        breakdowns: whether to find out where the error is, too.
+        data: its validation split is scored.
+        breakdowns: whether to compute the breakdowns of the error, too.
     """
     parts = ScoreParts(module.metrics.protocol)
     trainer.callbacks += [parts] if breakdowns else []  # type: ignore[attr-defined]
@@ -44,7 +44,7 @@ def score(
 
 
 def _intervals(metrics: Sequence[PerImageMetrics], tables: ValidationTables) -> Intervals:
-    """Of all metrics; what was drawn is said of the first that scored an image."""
-    found = [one.intervals(table) for one, table in zip(metrics, tables, strict=True) if table.scored.any()]
-    bounds = {name: bound for intervals in found for name, bound in intervals.bounds.items()}
-    return found[0]._replace(bounds=bounds) if found else Intervals({}, "images", 0)
+    """The intervals of all metrics, with the units of the first that scored an image."""
+    parts = [metric.intervals(table) for metric, table in zip(metrics, tables, strict=True) if table.scored.any()]
+    bounds = {name: bound for intervals in parts for name, bound in intervals.bounds.items()}
+    return parts[0]._replace(bounds=bounds) if parts else Intervals({}, "images", 0)

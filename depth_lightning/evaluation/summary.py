@@ -1,4 +1,4 @@
-"""What an evaluation comes to: the columns of its table, the notes below it, and what metrics.json holds."""
+"""The summary of an evaluation: the columns of its table, the notes below it, and the content of metrics.json."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -17,27 +17,27 @@ class Summary(NamedTuple):
     """An evaluation in numbers and words."""
 
     columns: dict[str, Mapping[str, float]]
-    """Of the table: the network's errors, and those that it is held against."""
+    """Of the table: the network's errors, and those that it is compared with."""
     notes: list[str]
-    """What must be known to read them."""
+    """Notes needed to interpret the numbers."""
     content: dict[str, Any]
-    """Of metrics.json."""
+    """The content of metrics.json."""
 
 
 def summarise(
     subject: Mapping[str, Any], result: EvaluationResult, metrics: DepthMetrics, data: DepthDataModule, baseline: bool
 ) -> Summary:
-    """Gather what is reported of an evaluation.
+    """Summarise an evaluation.
 
     Args:
-        subject: plain values that say which network was scored on which data.
+        subject: plain values that identify the scored network and the data.
         result: its numbers.
-        metrics: under which protocol.
-        data: whose validation split was scored.
-        baseline: whether the best constant prediction's errors stand beside the network's.
+        metrics: with the protocol.
+        data: its validation split was scored.
+        baseline: whether to add the errors of the best constant prediction.
 
     Raises:
-        ValueError: no image had anything to score.
+        ValueError: no image could be scored.
     """
     protocol, counts = metrics.protocol, result.counts
     if not counts.depth.scored and not counts.affine.scored:
@@ -62,7 +62,7 @@ def summarise(
 
 
 def _content(subject: Mapping[str, Any], result: EvaluationResult, protocol: Protocol) -> dict[str, Any]:
-    """The numbers, plain, and what they hold for."""
+    """The numbers as plain values, and what they apply to."""
     return {
         "metrics": result.metrics,
         "higher_is_better": result.higher_is_better,
@@ -103,24 +103,24 @@ def _image_notes(counts: ValidationCounts, protocol: Protocol) -> list[str]:
 
 
 def _interval_notes(result: EvaluationResult) -> list[str]:
-    """What the intervals are over, and what they therefore do not say."""
+    """The units of the intervals, and their limits."""
     units, total = result.intervals.units, result.intervals.total
     if total < MIN_UNITS:
         return [f"{total} {units} are too few for intervals."] if total else []
     scenes = {scene for table in result.tables or () for scene in table.scene}
     few = len(scenes) > 0 and units == "images" and scenes != {""}
     return [f"Intervals: bootstrap over {total} {units}."] + [
-        f"The images are of {len(scenes)} scene{'s' * (len(scenes) > 1)}, too few to draw from: "
-        "the intervals say nothing of others."
+        f"The images are of {len(scenes)} scene{'s' * (len(scenes) > 1)}, too few to resample: "
+        "the intervals do not cover other scenes."
     ] * few
 
 
 def _left_out(counts: ValidationCounts, protocol: Protocol) -> list[str]:
-    """The images that were not scored, why, and what to look at."""
+    """The images that were not scored, the reason, and what to check."""
     not_aligned = (
-        "have truth up to scale, which takes an alignment, such as protocol=median_scaled"
+        "have truth up to scale, which needs an alignment, such as protocol=median_scaled"
         if protocol.alignment == "none"
-        else "are not aligned: their pixels do not determine it, as those of a constant prediction do not"
+        else "are not aligned: their pixels do not determine it, as with a constant prediction"
     )
     reasons = {
         "have no valid pixel in the protocol's crop and range (is the data's unit metres?)": (

@@ -1,4 +1,4 @@
-"""A network put to use: `load(…).predict("photo.jpg")`, and folders and videos of them."""
+"""Prediction with a trained network: `load(…).predict("photo.jpg")`, for single images, folders and videos."""
 
 from depth_lightning.inference.outputs import CloudOptions, Outputs
 from depth_lightning.inference.point_cloud import Intrinsics, intrinsics_from_fov, point_cloud, unproject, write_ply

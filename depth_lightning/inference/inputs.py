@@ -1,4 +1,4 @@
-"""What there is to predict: an image, a folder, a glob, a list file, or the frames of a video."""
+"""The inputs of a prediction: an image, a folder, a glob, a list file, or the frames of a video."""
 
 import glob
 import logging
@@ -29,29 +29,29 @@ class Input(NamedTuple):
     """One image to predict."""
 
     name: str
-    """What its outputs are called: a path below the output folder, without a suffix."""
+    """The path of its outputs below the output folder, without a suffix."""
     path: Path
 
 
 def is_video(source: str) -> bool:
-    """Whether the name is that of a video file."""
+    """Whether the name ends like that of a video file."""
     return Path(source).suffix.lower() in VIDEO_SUFFIXES
 
 
 def find_images(source: str, without: Path | None = None) -> tuple[Path, list[Input]]:
-    """The images that `source` stands for, in the order of their names or of the list.
+    """The images that `source` refers to, in the order of their names or of the list.
 
     Args:
-        source: an image; a folder, whose subfolders count, hidden ones do not; a glob, with ** for any folders; or a
-            .txt file with a path per line, relative to itself, where lines that start with # are passed over.
-        without: a folder whose files are left out: that of the outputs, which may lie in the folder of the images.
+        source: an image; a folder, searched with its subfolders but without hidden ones; a glob, where ** matches any
+            folders; or a .txt file with one path per line, relative to the file; lines that start with # are skipped.
+        without: a folder whose files are skipped: the output folder, which may be inside the folder of the images.
 
     Returns:
-        The folder that the names are relative to, and the images. Two that differ in their suffix alone keep it.
+        The folder that the names are relative to, and the images. Names that differ only in their suffix keep it.
 
     Raises:
         FileNotFoundError: nothing matches.
-        ValueError: the file is no image.
+        ValueError: the file is not an image.
     """
     path = Path(source).expanduser()
     if path.is_dir():
@@ -60,13 +60,13 @@ def find_images(source: str, without: Path | None = None) -> tuple[Path, list[In
             files = [file for file in files if not file.resolve().is_relative_to(without.resolve())]
         root, paths = path, _images_among(files, source)
         if not paths:
-            raise FileNotFoundError(f"input={source}: no image lies in this folder ({_suffixes()}).")
+            raise FileNotFoundError(f"input={source}: this folder contains no image ({_suffixes()}).")
     elif path.exists() and path.suffix.lower() == _LIST_SUFFIX:
         paths = _listed(path)
         root = _common_folder(paths, path.parent)
     elif path.exists():
         if path.suffix.lower() not in IMAGE_SUFFIXES:
-            raise ValueError(f"input={source} is no image ({_suffixes()}), no video and no list of images (.txt).")
+            raise ValueError(f"input={source} is not an image ({_suffixes()}), a video or a list of images (.txt).")
         root, paths = path.parent, [path]
     elif glob.has_magic(str(path)):
         matches = (Path(match) for match in sorted(glob.glob(str(path), recursive=True)))  # noqa: PTH207
@@ -82,7 +82,7 @@ def find_images(source: str, without: Path | None = None) -> tuple[Path, list[In
 
 
 def read_photo(path: Path) -> np.ndarray:
-    """Read an image as (h, w, 3) uint8 RGB, turned as its EXIF orientation says and as viewers show it.
+    """Read an image as (h, w, 3) uint8 RGB, rotated by its EXIF orientation, as viewers show it.
 
     Raises:
         OSError, ValueError: see `read_image`.
@@ -92,36 +92,36 @@ def read_photo(path: Path) -> np.ndarray:
 
 @dataclass
 class Video:
-    """An open video; its frames come one after another, to one thread at a time."""
+    """An open video. Frames are read in order, by one thread at a time."""
 
     path: Path
     capture: cv2.VideoCapture
     fps: float
-    """25 where the file does not say."""
+    """Frames per second; 25 where the file does not specify it."""
     frames: int
-    """As the file says, which may be wrong; 0 where it says nothing."""
+    """The number of frames in the file's header, which may be wrong; 0 where it is missing."""
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
 
     def read(self) -> np.ndarray | None:
-        """The next frame, (h, w, 3) uint8 RGB; None behind the last."""
+        """The next frame, (h, w, 3) uint8 RGB; None after the last."""
         with self._lock, naming(self.path, "a video"):
-            found, bgr = self.capture.read()
-            return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB) if found else None
+            success, bgr = self.capture.read()
+            return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB) if success else None
 
     def skip(self) -> bool:
-        """Pass a frame over; False behind the last."""
+        """Skip a frame; False after the last."""
         with self._lock:
             return bool(self.capture.grab())
 
 
 @contextmanager
 def open_video(path: Path) -> Iterator[Video]:
-    """Open a video, and close it after.
+    """Open a video, and close it afterwards.
 
     Raises:
-        OSError: no such file, or it cannot be read here.
+        OSError: the file does not exist or cannot be read.
         ValueError: OpenCV cannot read it.
     """
     if not path.exists():
@@ -129,8 +129,10 @@ def open_video(path: Path) -> Iterator[Video]:
     with reading(path, "a video"):
         capture = cv2.VideoCapture(str(path))
         if not capture.isOpened() or not capture.grab():
-            raise BrokenError("expected a video, found no frame that OpenCV reads: it is damaged, or of another codec.")
-        capture.release()  # seeking back is not exact with every codec, opening again is
+            raise BrokenError(
+                "expected a video, found no frame that OpenCV can read: damaged, or an unsupported codec."
+            )
+        capture.release()  # seeking back is not exact with every codec; reopening is
         capture = cv2.VideoCapture(str(path))
         fps = float(capture.get(cv2.CAP_PROP_FPS))
         frames = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
@@ -141,7 +143,7 @@ def open_video(path: Path) -> Iterator[Video]:
 
 
 def sample_frames(path: Path, count: int) -> list[np.ndarray]:
-    """Up to `count` frames, evenly spread over the video, from its first on; the last may be missed."""
+    """Up to `count` frames, evenly spaced, starting with the first; the last frame may not be among them."""
     with open_video(path) as video:
         total = video.frames
         if not total:
@@ -159,20 +161,20 @@ def sample_frames(path: Path, count: int) -> list[np.ndarray]:
 
 
 def _files_below(folder: Path) -> list[Path]:
-    found = []
+    paths = []
     for parent, folders, files in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(parent, name) for name in sorted(files) if not name.startswith(".")]
-    return found
+        paths += [Path(parent, name) for name in sorted(files) if not name.startswith(".")]
+    return paths
 
 
 def _images_among(files: Sequence[Path], source: str) -> list[Path]:
-    """Those whose names are of images; what the others are is said in the log."""
+    """The files with the suffix of an image; the others are counted in the log."""
     images = [file for file in files if _is_image(file.name)]
     others = Counter(file.suffix.lower() or file.name for file in files if not _is_image(file.name))
     if others:
         kinds = ", ".join(f"{kind} {count}" for kind, count in others.most_common(8))
-        log.info(f"input={source}: {others.total()} files that are no images are left out ({kinds}).")
+        log.info(f"input={source}: {others.total()} files that are not images are skipped ({kinds}).")
     return images
 
 
@@ -184,12 +186,12 @@ def _listed(path: Path) -> list[Path]:
     lines = (line.strip() for line in read_lines(path))
     paths = [path.parent / Path(line).expanduser() for line in lines if line and not line.startswith("#")]
     if not paths:
-        raise FileNotFoundError(f"input={path}: this list names no image; expected a path per line.")
+        raise FileNotFoundError(f"input={path}: this list contains no path; expected one image path per line.")
     absent = [image for image in paths if not image.is_file()]
     if len(absent) == len(paths):
         raise FileNotFoundError(
-            f"input={path}: none of the {len(paths)} images that it names is there; the first is {absent[0]}. "
-            "Relative paths are taken from the list's folder."
+            f"input={path}: none of the {len(paths)} images in this list exists; the first is {absent[0]}. "
+            "Relative paths are resolved from the list's folder."
         )
     return list({image.resolve(): image for image in paths}.values())
 
@@ -207,7 +209,7 @@ def _name(image: Path, root: Path) -> str:
     relative = (
         absolute.relative_to(base) if absolute.is_relative_to(base) else image.resolve().relative_to(root.resolve())
     )
-    # What lies beside it decides, not what else was chosen: the next call may choose otherwise.
+    # The name depends on the neighbouring files, not on the selection: the next call may select other images.
     stem = relative.with_suffix("") if _stems(str(image.parent)).get(image.stem, 1) == 1 else relative
     return stem.as_posix()
 

@@ -1,4 +1,4 @@
-"""What is saved of a prediction, each file whole or not at all, and the settings that it was made with."""
+"""The files of a prediction, each written atomically, and the settings that they were made with."""
 
 import io
 import json
@@ -27,9 +27,9 @@ class CloudOptions:
     """How point clouds are made.
 
     Args:
-        intrinsics: of images of `calibrated_size`.
-        calibrated_size: (width, height); None where they are those of every image.
-        fov_deg: the horizontal field of view, in place of intrinsics.
+        intrinsics: the camera, for images of `calibrated_size`.
+        calibrated_size: (width, height); None if the intrinsics apply to every image unscaled.
+        fov_deg: the horizontal field of view, instead of intrinsics.
         max_range_m: see `point_cloud`.
         remove_flying: see `point_cloud`.
 
@@ -52,10 +52,10 @@ class CloudOptions:
         boolean("remove_flying", self.remove_flying)
 
     def camera(self, width: int, height: int) -> Intrinsics:
-        """The camera of an image of that size.
+        """The camera for an image of this size.
 
         Raises:
-            ValueError: the intrinsics are not for this image, or there are none.
+            ValueError: the intrinsics do not fit this image, or there are none.
         """
         if self.intrinsics is None:
             if self.fov_deg is None:
@@ -66,28 +66,28 @@ class CloudOptions:
         if not (0 <= self.intrinsics.cx < width and 0 <= self.intrinsics.cy < height):
             raise ValueError(
                 f"The intrinsics' centre ({self.intrinsics.cx:g}, {self.intrinsics.cy:g}) is outside this image of "
-                f"{width}×{height}. Say which size they are for: cloud.calibrated_size=[width,height]"
+                f"{width}×{height}. Set the image size they were calibrated for: cloud.calibrated_size=[width,height]"
             )
         return self.intrinsics
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """The files of every image in a folder.
+    """Writes the output files of every image into a folder.
 
     Args:
-        folder: is made where it is missing.
-        save: which of `Save`.
-        metric: whether the network gives metres.
+        folder: created if it is missing.
+        save: the kinds of files to write.
+        metric: whether the network predicts metres.
         max_depth: of a metric network, in metres.
-        png_scale: of 16-bit PNG: values per metre.
-        range: the ends of the colours, in metres or disparity; by default those of each image, or of a clip.
-        cloud: for point clouds.
-        overwrite: make finished files anew.
+        png_scale: values per metre in 16-bit PNGs.
+        range: the ends of the colour scale, in metres or disparity; by default computed per image or per clip.
+        cloud: options of point clouds.
+        overwrite: write finished files again.
 
     Raises:
         SettingError: an argument is out of range.
-        ValueError: something is asked for that this network does not give, or that lacks an option.
+        ValueError: `save` contains a kind that this network cannot produce, or an option that it needs is missing.
     """
 
     folder: Path
@@ -109,12 +109,12 @@ class Outputs:
         if not self.save:
             raise SettingError("save", f"is a list of {', '.join(get_args(Save))}; found none.")
         for kind in self.save:
-            one_of("save", kind, get_args(Save), " Several in a list: save=[png,colour].")
+            one_of("save", kind, get_args(Save), " Give several as a list: save=[png,colour].")
         if "cloud" in self.save:
             if not self.metric:
                 raise ValueError(
-                    "save=[cloud] needs metres, and this network is relative: it gives disparity up to scale and "
-                    "shift. Use a metric network, or leave the cloud out."
+                    "save=[cloud] needs metres, and this network is relative: it predicts disparity up to scale "
+                    "and shift. Use a metric network, or leave cloud out."
                 )
             if (self.cloud.intrinsics is None) == (self.cloud.fov_deg is None):
                 raise ValueError(
@@ -124,18 +124,18 @@ class Outputs:
                 )
         if "png" in self.save and self.metric and self.max_depth * self.png_scale > _LARGEST:
             raise ValueError(
-                f"A 16-bit PNG with png_scale={self.png_scale:g} values per metre ends at "
+                f"A 16-bit PNG with png_scale={self.png_scale:g} values per metre overflows at "
                 f"{_LARGEST / self.png_scale:g} m, and this network reaches {self.max_depth:g} m. "
-                "Take a smaller png_scale (KITTI's is 256), or save=[npy]."
+                "Use a smaller png_scale (KITTI's is 256), or save=[npy]."
             )
 
     @property
     def quantity(self) -> str:
-        """What the files are called after."""
+        """The quantity in the file names."""
         return "depth" if self.metric else "disparity"
 
     def files(self, name: str) -> dict[Save, list[Path]]:
-        """The files of an image; of several for one choice, the last is written last. A video's are its frames'."""
+        """The files of an image, or of a frame of a video, in the order in which they are written."""
         suffixes: dict[Save, list[str]] = {
             "png": [f"{self.quantity}.png"] if self.metric else [f"{self.quantity}.json", f"{self.quantity}.png"],
             "npy": [f"{self.quantity}.npy"],
@@ -152,14 +152,14 @@ class Outputs:
         }
 
     def unfinished(self, name: str, changed: float) -> set[Save]:
-        """What has still to be made of an image that was last changed at that time, in seconds since 1970."""
+        """The kinds still to be written for an image last changed at `changed`, in seconds since 1970."""
         files = self.files(name)
         if self.overwrite:
             return set(files)
         return {choice for choice, paths in files.items() if not is_finished(paths[-1], changed)}
 
     def settings(self) -> dict[str, dict[str, Any]]:
-        """What decides the content of each kind of file that is asked for."""
+        """The settings that determine the content of each requested kind of file."""
         cloud = {**vars(self.cloud), "intrinsics": self.cloud.intrinsics and list(self.cloud.intrinsics)}
         cloud["calibrated_size"] = self.cloud.calibrated_size and list(self.cloud.calibrated_size)
         kinds: dict[str, dict[str, Any]] = {"cloud": cloud}
@@ -176,22 +176,22 @@ class Outputs:
         choices: set[Save],
         colour_range: tuple[float, float] | None = None,
     ) -> None:
-        """Write some of an image's files.
+        """Write the chosen files of an image.
 
         Args:
-            name: of `Input`.
+            name: the name in its `Input`.
             image: (h, w, 3) uint8 RGB.
             prediction: of that image.
-            choices: which files, as `unfinished` gave them.
-            colour_range: of the clip that the image is from.
+            choices: the kinds of files, from `unfinished`.
+            colour_range: of the clip that the image belongs to.
 
         Raises:
             OSError: a file cannot be written.
-            ValueError: the camera is not for this image, or the prediction holds NaN or infinities.
+            ValueError: the camera does not fit this image, or the prediction contains NaN or infinities.
         """
         depth = prediction.depth
         if not np.isfinite(depth).all():
-            raise ValueError("The prediction holds NaN or infinities. Check the weights, or type precision=float32.")
+            raise ValueError("The prediction contains NaN or infinities. Check the weights, or use precision=float32.")
         low, high = self.range or colour_range or robust_range(depth)
         files = self.files(name)
 
@@ -219,7 +219,7 @@ class Outputs:
                     write_ply(aside, *points)
             elif choice == "uncertainty":
                 apart = prediction.disagreement
-                assert apart is not None, "predict_batch was not asked for the disagreement"
+                assert apart is not None, "predict_batch was called without disagreement=True"
                 largest = robust_range(apart)[1]
                 picture = colourise(apart, 0.0, largest, colours=DEPTH_COLOURS[::-1])
                 unit = "m" if self.metric else ""
@@ -228,7 +228,7 @@ class Outputs:
 
     def _write_png(self, paths: Sequence[Path], depth: np.ndarray) -> None:
         if self.metric:
-            # 0 means that nothing is known, to whoever reads such files.
+            # By convention, 0 in such files means no measurement.
             values = (depth * self.png_scale).clip(1, _LARGEST)
         else:
             low, high = float(depth.min()), float(depth.max())
@@ -240,13 +240,13 @@ class Outputs:
 
 
 def colour_picture(depth: np.ndarray, low: float, high: float, *, metric: bool) -> np.ndarray:
-    """(h, w) → (h', w, 3) uint8 RGB: near is bright, and a bar under it says how far that is."""
+    """(h, w) → (h', w, 3) uint8 RGB: near is bright, with a scale bar below."""
     colours = DEPTH_COLOURS if metric else DEPTH_COLOURS[::-1]
     return with_bar(colourise(depth, low, high, colours=colours), low, high, colours, "m" if metric else "")
 
 
 def with_bar(picture: np.ndarray, low: float, high: float, colours: np.ndarray, unit: str) -> np.ndarray:
-    """The picture, (h, w, 3) uint8 RGB, above the bar that says what its colours mean."""
+    """The picture, (h, w, 3) uint8 RGB, above the scale bar of its colours."""
     width = picture.shape[1]
     font_size = int(np.clip(width // 32, 10, 48))
     bar = scale_bar(width, low, high, colours=colours, font_size=font_size, unit=unit)
@@ -255,54 +255,54 @@ def with_bar(picture: np.ndarray, low: float, high: float, colours: np.ndarray, 
 
 
 def beside(image: np.ndarray, picture: np.ndarray) -> np.ndarray:
-    """Two pictures of one width side by side, the first filled up below to the height of the second."""
+    """Two pictures of the same width side by side, the first padded below to the height of the second."""
     left = np.full(picture.shape, BACKGROUND, np.uint8)
     left[: len(image)] = image
     return np.concatenate([left, picture], axis=1)
 
 
 def is_finished(path: Path, changed: float) -> bool:
-    """Whether the file is there and not older than what it was made of."""
+    """Whether the file exists and is not older than its source, last changed at `changed`."""
     return path.is_file() and path.stat().st_mtime >= changed
 
 
 def claim(folder: Path, settings: Mapping[str, Any], files: Sequence[Path]) -> None:
-    """Write down in the folder what its files are made with, or find that it is what is written there.
+    """Record the settings of a folder's files, or check that they match those already recorded there.
 
     Args:
-        folder: is made where it is missing.
-        settings: name → plain values; those that a call does not use are left out, and kept as they were.
-        files: what will be written. Where nothing is written down, none of them may exist.
+        folder: created if it is missing.
+        settings: name → plain values; recorded settings that are not among them are kept unchanged.
+        files: the files to be written. Without recorded settings, none of them may exist.
 
     Raises:
         OSError: the folder cannot be written to.
-        FileExistsError: a file is there that nothing is written down of.
+        FileExistsError: a file exists, but no settings are recorded.
         ValueError: the folder's files were made with other settings.
     """
     manifest = folder / MANIFEST
     wanted: dict[str, Any] = json.loads(json.dumps(settings))
-    found: dict[str, Any] = {}
+    recorded: dict[str, Any] = {}
     if manifest.is_file():
         try:
-            found = json.loads(manifest.read_text(encoding="utf-8"))
+            recorded = json.loads(manifest.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"{manifest} cannot be read ({error}). Give another output=…") from error
         differing = [
             f"{label} was {before!r} and is {after!r}"
-            for key in wanted.keys() & found.keys()
-            for label, before, after in _differences(key, found[key], wanted[key])
+            for key in wanted.keys() & recorded.keys()
+            for label, before, after in _differences(key, recorded[key], wanted[key])
         ]
         if differing:
             raise ValueError(
-                f"output={folder} holds predictions made otherwise: {'; '.join(sorted(differing))}. "
+                f"output={folder} holds predictions made with other settings: {'; '.join(sorted(differing))}. "
                 "Give another output=…, or remove that folder."
             )
     elif present := next((file for file in files if file.exists()), None):
         raise FileExistsError(
-            f"{present} exists, and {MANIFEST} is not there to say what it was made with. Give another output=…"
+            f"{present} exists, but {MANIFEST}, which records its settings, is missing. Give another output=…"
         )
     try:
-        write_text(manifest, json.dumps({**found, **wanted}, indent=2, ensure_ascii=False) + "\n")
+        write_text(manifest, json.dumps({**recorded, **wanted}, indent=2, ensure_ascii=False) + "\n")
     except OSError as error:
         raise OSError(error.errno, f"output={folder} cannot be written to: {error.strerror}") from error
 

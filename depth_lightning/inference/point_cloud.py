@@ -1,4 +1,4 @@
-"""From a depth map to points in space: pinhole camera, x right, y down, z forward, in metres."""
+"""Point clouds from depth maps: pinhole camera, x right, y down, z forward, in metres."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -11,8 +11,8 @@ import numpy as np
 from depth_lightning.settings import number, several
 
 GRAZING_DEG: Final = 85.0
-"""Where a surface is seen at a flatter angle than this, it is taken for the ramp between two objects: flying pixels.
-A floor 1.5 m below the camera is kept up to 17 m away."""
+"""Surfaces seen at a more grazing angle count as the ramp between two objects: flying pixels. A floor 1.5 m below the
+camera is kept up to 17 m away."""
 
 
 class Intrinsics(NamedTuple):
@@ -24,27 +24,27 @@ class Intrinsics(NamedTuple):
     cy: float
 
     def scaled(self, calibrated: tuple[int, int], size: tuple[int, int]) -> "Intrinsics":
-        """For images of `size` instead of the `calibrated` one, both (width, height).
+        """The intrinsics for images of `size` instead of `calibrated`, both (width, height).
 
         Raises:
-            ValueError: the two differ in aspect by more than 1 %: cropped, not scaled.
+            ValueError: the aspect ratios differ by more than 1 %: the image was cropped, not scaled.
         """
         scale_x, scale_y = size[0] / calibrated[0], size[1] / calibrated[1]
         if abs(scale_x / scale_y - 1) > 0.01:
             raise ValueError(
-                f"The intrinsics are for {calibrated[0]}×{calibrated[1]}, and the image is {size[0]}×{size[1]}: of "
-                "another aspect, so it was cropped, and where is not known."
+                f"The intrinsics are for {calibrated[0]}×{calibrated[1]}, and the image is {size[0]}×{size[1]}, of "
+                "another aspect: it was cropped, at an unknown position."
             )
-        # Pixel centres are half a pixel from the edges, which are what scales.
+        # The image edges scale; pixel centres are half a pixel away from them.
         cx, cy = (self.cx + 0.5) * scale_x - 0.5, (self.cy + 0.5) * scale_y - 0.5
         return Intrinsics(self.fx * scale_x, self.fy * scale_y, cx, cy)
 
 
 def intrinsics_from_fov(fov_deg: float, width: int, height: int) -> Intrinsics:
-    """A camera that sees `fov_deg` degrees across the width, its axis through the middle of the image.
+    """A camera with a horizontal field of view of `fov_deg` degrees, its axis through the centre of the image.
 
     Raises:
-        SettingError: no pinhole camera sees that angle.
+        SettingError: no pinhole camera has that field of view.
     """
     number("fov_deg", fov_deg, above=0, below=180)
     focal = width / 2 / tan(radians(fov_deg) / 2)
@@ -52,7 +52,7 @@ def intrinsics_from_fov(fov_deg: float, width: int, height: int) -> Intrinsics:
 
 
 def unproject(depth: np.ndarray, intrinsics: Intrinsics) -> np.ndarray:
-    """(h, w) depth along the axis in metres → (h, w, 3) float32 points."""
+    """(h, w) depth along the optical axis in metres → (h, w, 3) float32 points."""
     height, width = depth.shape
     x = (np.arange(width, dtype=np.float32) - intrinsics.cx) / intrinsics.fx
     y = (np.arange(height, dtype=np.float32) - intrinsics.cy) / intrinsics.fy
@@ -85,9 +85,9 @@ def point_cloud(
     Args:
         depth: (h, w) in metres.
         image: (h, w, 3) uint8 RGB.
-        intrinsics: of an image of that size.
-        max_range_m: what is deeper is left out, such as the sky, which a metric network puts at its max_depth.
-        remove_flying: leave `flying_pixels` out.
+        intrinsics: for an image of this size.
+        max_range_m: drop points deeper than this, such as the sky, which a metric network puts at its max_depth.
+        remove_flying: drop `flying_pixels`.
 
     Returns:
         (n, 3) float32 and (n, 3) uint8.
@@ -128,7 +128,7 @@ def parse_intrinsics(values: Sequence[float]) -> Intrinsics:
     """Four numbers fx, fy, cx, cy.
 
     Raises:
-        SettingError: others than four, or a focal length that is not positive.
+        SettingError: not four numbers, or a focal length that is not positive.
     """
     several("intrinsics", values, 4, "[fx,fy,cx,cy] in pixels", number)
     several("intrinsics", values[:2], 2, "[fx,fy,cx,cy] with focal lengths above 0", partial(number, above=0))

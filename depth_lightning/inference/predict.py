@@ -1,7 +1,7 @@
-"""A network that takes images as they are and gives depth at their resolution.
+"""Prediction from images of any size, with depth at their own resolution.
 
-The arithmetic is the evaluation's: the image bicubic to the network's size, the prediction bilinear with aligned
-corners back to the image's.
+The resampling is that of the evaluation: images are resized to the network's size with bicubic interpolation, and
+predictions back to the image's size with bilinear interpolation and aligned corners.
 """
 
 import hashlib
@@ -29,25 +29,25 @@ _NETWORK_ARGUMENTS = ("encoder", "output", "max_depth", "features", "out_channel
 
 
 class Prediction(NamedTuple):
-    """What a network says of one image, at the image's resolution."""
+    """The prediction for one image, at the image's resolution."""
 
     depth: np.ndarray
-    """(h, w) float32: metres, or of a relative network, disparity up to scale and shift."""
+    """(h, w) float32: metres, or for a relative network, disparity up to scale and shift."""
     disagreement: np.ndarray | None
-    """(h, w) float32, in the same unit: how far the mirrored image's prediction is from it; None if not asked for."""
+    """(h, w) float32, in the same unit: absolute difference from the mirrored image's prediction, if requested."""
 
 
 class Predictor:
-    """A network with the size at which it sees images.
+    """A network, and the size to which its input images are resized.
 
     Args:
-        network: with its weights.
-        size: what the shorter side of an image is resized to; that of its training.
-        device: "cuda", "cuda:1", "mps", "cpu"; by default the best there is.
-        precision: float32, or what the network's products are computed in.
+        network: with its weights loaded.
+        size: the length to which an image's shorter side is resized; use that of the training.
+        device: "cuda", "cuda:1", "mps", "cpu"; by default the best available.
+        precision: float32, or the autocast dtype.
 
     Raises:
-        SettingError: an argument is out of range, or there is no such device here.
+        SettingError: an argument is out of range, or the device is not available.
     """
 
     def __init__(
@@ -73,14 +73,14 @@ class Predictor:
         return self.network.output == "metric"
 
     def predict(self, image: np.ndarray | str | Path) -> np.ndarray:
-        """Depth at the image's resolution, (h, w) float32: metres, or of a relative network, disparity.
+        """Depth at the image's resolution, (h, w) float32: metres, or for a relative network, disparity.
 
         Args:
-            image: (h, w, 3) uint8 RGB, or the path of an image.
+            image: (h, w, 3) uint8 RGB, or the path of an image file.
 
         Raises:
             OSError: the file cannot be read.
-            ValueError: the file is no image, or the array has another shape or dtype.
+            ValueError: the file is not an image, or the array has another shape or dtype.
         """
         if isinstance(image, np.ndarray):
             array, prepared = image, self.prepare(image)
@@ -91,7 +91,7 @@ class Predictor:
         return self.predict_batch([prepared], [array.shape[:2]])[0].depth
 
     def prepare(self, image: np.ndarray) -> np.ndarray:
-        """An (h, w, 3) uint8 RGB image as the network sees it: (h', w', 3) float32; no device is used."""
+        """Resize an (h, w, 3) uint8 RGB image to the network's input, (h', w', 3) float32, on the CPU."""
         if image.ndim != 3 or image.shape[2] != 3 or not image.size or image.dtype != np.uint8:
             raise ValueError(f"An image is (h, w, 3) uint8 RGB, found {image.shape} {image.dtype}.")
         return network_image(image, self.size)
@@ -100,11 +100,11 @@ class Predictor:
     def predict_batch(
         self, prepared: Sequence[np.ndarray], sizes: Sequence[tuple[int, ...]], disagreement: bool = False
     ) -> list[Prediction]:
-        """Predict images that `prepare` brought to one size.
+        """Predict images that `prepare` resized to the same size.
 
         Args:
-            prepared: what `prepare` gave.
-            sizes: (h, w) of each image before.
+            prepared: the results of `prepare`.
+            sizes: the original (h, w) of each image.
             disagreement: also predict the mirrored images.
         """
         pixels = torch.from_numpy(np.stack(prepared).transpose(0, 3, 1, 2).copy()).to(self.device)
@@ -122,7 +122,7 @@ class Predictor:
         return predictions
 
     def fingerprint(self) -> str:
-        """Twelve hex digits of the weights: the same file under another name has the same."""
+        """Twelve hex digits of a hash over the weights, independent of the file name."""
         digest = hashlib.sha256()
         for name, tensor in self.network.state_dict().items():
             digest.update(name.encode())
@@ -139,24 +139,24 @@ def load(
     device: str | torch.device | None = None,
     precision: Precision = "float32",
 ) -> Predictor:
-    """A network that is ready to predict.
+    """Load a network that is ready to predict.
 
     >>> model = load("outputs/train/…/checkpoints/best.ckpt")     # doctest: +SKIP
     >>> depth_m = model.predict("photo.jpg")                      # doctest: +SKIP
 
     Args:
-        source: a checkpoint of train.py or what export.py made of it, which know the rest; or released weights, a path
-            or a hub id.
-        encoder: of weights that do not tell by their name or the metadata beside them.
+        source: a checkpoint of train.py or an export of export.py, which contain all other arguments; or released
+            weights, as a path or hub id.
+        encoder: needed only for weights whose name and adjacent metadata do not identify it.
         output: likewise; "metric" by default.
         max_depth: likewise, in metres.
-        size: by default the training's, or 518.
+        size: by default that of the training, or 518.
         device: see `Predictor`.
         precision: see `Predictor`.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it cannot be read, does not fit, or does not tell what it holds.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file cannot be read, does not fit the network, or does not identify its network.
     """
     path = Path(source).expanduser()
     if path.is_file():
@@ -171,7 +171,7 @@ def load(
     output = output or "metric"
     if encoder is None or (output == "metric" and max_depth is None):
         raise ValueError(
-            f"{source} does not tell which network it is for: give load(…, encoder='vits', output='metric', "
+            f"{source} does not identify its network: use load(…, encoder='vits', output='metric', "
             "max_depth=20.0), or output='relative'."
         )
     network = DepthAnythingV2(encoder, output, max_depth if max_depth is not None else 1.0)

@@ -1,4 +1,4 @@
-"""Many images through one network: read ahead and written behind in threads, so that the network is what limits it."""
+"""Prediction of many images, read ahead and saved in threads so that the network is the bottleneck."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -17,11 +17,11 @@ Read = Callable[[Item], tuple[str, np.ndarray] | None]
 
 
 TOO_LARGE: Final = (MemoryError, cv2.error)
-"""What is raised over an image that memory does not hold; the next one may be smaller."""
+"""Raised for an image that does not fit into memory; the next one may be smaller."""
 
 
 class Predicted(NamedTuple):
-    """An image with what the network says of it."""
+    """An image and its prediction."""
 
     name: str
     image: np.ndarray
@@ -50,30 +50,30 @@ def predict_stream(
     disagreement: bool = False,
     readers: int = 4,
 ) -> Generator[Predicted | Failure[Item], None, None]:
-    """Predict one image after another, those of one size in batches.
+    """Predict a stream of images, with images of the same size in batches.
 
-    Images of one size keep their order. One that cannot be read becomes a `Failure`, and the others go on.
+    Images of the same size keep their order. An image that cannot be read becomes a `Failure`, and the rest continue.
 
     Args:
-        predictor: with its network.
-        items: what `read` takes.
+        predictor: the network.
+        items: the arguments of `read`.
         read: called in threads.
-        batch_size: how many images the network sees at once.
+        batch_size: images per forward pass.
         disagreement: see `Predictor.predict_batch`.
         readers: threads that read; 1 if the order of calls matters.
 
     Raises:
-        ValueError: the device's memory does not hold a batch of several.
+        ValueError: a batch of several images does not fit into the device's memory.
     """
 
     def prepared(item: Item) -> _Prepared | None:
-        found = read(item)
-        return found and _Prepared(*found, predictor.prepare(found[1]))
+        named_image = read(item)
+        return named_image and _Prepared(*named_image, predictor.prepare(named_image[1]))
 
     def predicted(batch: list[_Prepared]) -> Iterator[Predicted | Failure[Item]]:
-        sizes = [each.image.shape[:2] for each in batch]
+        sizes = [image.image.shape[:2] for image in batch]
         try:
-            predictions = predictor.predict_batch([each.pixels for each in batch], sizes, disagreement)
+            predictions = predictor.predict_batch([image.pixels for image in batch], sizes, disagreement)
         except torch.OutOfMemoryError as error:
             height, width = batch[0].pixels.shape[:2]
             if len(batch) > 1:
@@ -83,8 +83,8 @@ def predict_stream(
             alone = ValueError(f"{height}×{width} (h×w) do not fit into the device's memory: lower data.size.")
             yield Failure(batch[0].name, alone)
             return
-        for each, prediction in zip(batch, predictions, strict=True):
-            yield Predicted(each.name, each.image, prediction)
+        for image, prediction in zip(batch, predictions, strict=True):
+            yield Predicted(image.name, image.image, prediction)
 
     waiting: dict[tuple[int, ...], list[_Prepared]] = {}
     pool = ThreadPoolExecutor(readers)
@@ -101,7 +101,7 @@ def predict_stream(
             batch.append(image)
             if len(batch) == batch_size:
                 yield from predicted(waiting.pop(image.pixels.shape))
-            elif sum(map(len, waiting.values())) >= 4 * batch_size:  # many sizes: what waits must fit into memory
+            elif sum(map(len, waiting.values())) >= 4 * batch_size:  # many sizes: waiting images must fit into memory
                 yield from predicted(waiting.pop(next(iter(waiting))))
         for batch in waiting.values():
             yield from predicted(batch)
@@ -116,19 +116,19 @@ def save_behind(
     writers: int = 4,
     done: Callable[[], None] = lambda: None,
 ) -> list[Failure[Item]]:
-    """Save every prediction in threads while the next are made.
+    """Save predictions in threads while the next ones are computed.
 
     Args:
-        results: of `predict_stream`.
+        results: from `predict_stream`.
         save: called in threads.
         writers: threads that save; 1 if the order matters.
         done: called after each image.
 
     Returns:
-        What could not be read or, with a ValueError of `save` or where memory ends, not be saved.
+        The images that could not be read, or not saved because `save` raised a ValueError or ran out of memory.
 
     Raises:
-        OSError: a file cannot be written, as on a full disk: the next could not either.
+        OSError: a file cannot be written, for example on a full disk; the next one would fail too.
     """
     failures: list[Failure[Item]] = []
     pending: deque[tuple[str, Future[None]]] = deque()
@@ -154,14 +154,14 @@ def save_behind(
         while pending:
             settle()
     finally:
-        pool.shutdown(cancel_futures=True)  # an interrupt waits for the files that are being written
+        pool.shutdown(cancel_futures=True)  # an interrupt waits for the files being written
     return failures
 
 
 def _ahead(
     pool: ThreadPoolExecutor, function: Callable[[Item], _Prepared | None], items: Iterable[Item], count: int
 ) -> Iterator[tuple[Item, Future[_Prepared | None]]]:
-    """Every item with its result to be, in order, `count` of them under way."""
+    """Every item with the future of its result, in order, with up to `count` of them in flight."""
     pending: deque[tuple[Item, Future[_Prepared | None]]] = deque()
     for item in items:
         pending.append((item, pool.submit(function, item)))

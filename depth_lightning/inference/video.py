@@ -1,4 +1,4 @@
-"""A clip through the network: its frames' files, and a depth video with one scale from its first frame to its last."""
+"""Prediction of a video: the files of its frames, and a depth video with one colour scale for all frames."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -20,11 +20,11 @@ from depth_lightning.reporting.colour import robust_range
 log = logging.getLogger(__name__)
 
 SCALE_FRAMES = 16
-"""How many frames, spread over the clip, its scale is read from."""
+"""Number of frames, spread over the clip, from which its colour scale is computed."""
 
 
 class VideoSink:
-    """Takes pictures of one size, (h, w, 3) uint8 RGB, for a video."""
+    """Writes pictures of one size, (h, w, 3) uint8 RGB, as a video."""
 
     def __init__(self, path: Path, fps: float) -> None:
         self.path, self.fps = path, fps
@@ -39,40 +39,40 @@ class VideoSink:
         """
         height, width = picture.shape[:2]
         if self.writer is None:
-            size = (width + width % 2, height + height % 2)  # the codec halves the colours' resolution
+            size = (width + width % 2, height + height % 2)  # the codec halves the chroma resolution
             self.writer = cv2.VideoWriter(str(self.path), cv2.VideoWriter.fourcc(*"mp4v"), self.fps, size)
             if not self.writer.isOpened():
-                raise OSError(f"{self.path}: OpenCV cannot write this video; check the folder's rights.")
+                raise OSError(f"{self.path}: OpenCV cannot write this video; check the folder's permissions.")
         even = cv2.copyMakeBorder(picture, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
         self.writer.write(cv2.cvtColor(even, cv2.COLOR_RGB2BGR))
         self.frames += 1
 
     def close(self) -> None:
-        """End the video.
+        """Finish the video.
 
         Raises:
-            OSError: the file does not hold all frames. OpenCV keeps to itself that a disk is full.
+            OSError: the file does not contain all frames. OpenCV does not report a full disk.
         """
         if self.writer is None:
             return
         self.writer.release()
         self.writer = None
         written = cv2.VideoCapture(str(self.path))
-        whole = int(written.get(cv2.CAP_PROP_FRAME_COUNT)) == self.frames
+        complete = int(written.get(cv2.CAP_PROP_FRAME_COUNT)) == self.frames
         written.release()
-        if not whole:
-            raise OSError(f"{self.path}: OpenCV could not write the whole video; check the disk's room.")
+        if not complete:
+            raise OSError(f"{self.path}: OpenCV could not write the complete video; check the free disk space.")
 
 
 @contextmanager
 def video_sink(path: Path, fps: float) -> Iterator[VideoSink]:
-    """A video that is there, under its name, when all its frames are, and not at all otherwise."""
+    """A video that appears under its name only once all its frames are written."""
     with atomically(path) as aside, closing(VideoSink(aside, fps)) as sink:
         yield sink
 
 
 def clip_range(predictor: Predictor, path: Path) -> tuple[float, float]:
-    """The ends of the colours for a whole clip: percentiles over `SCALE_FRAMES` frames of it."""
+    """The ends of the colour scale for a clip: percentiles over `SCALE_FRAMES` of its frames."""
     depths = [predictor.predict(frame) for frame in sample_frames(path, SCALE_FRAMES)]
     return robust_range(np.stack(depths))
 
@@ -85,17 +85,17 @@ def video_path(path: Path, outputs: Outputs) -> Path:
 def predict_video(
     predictor: Predictor, path: Path, outputs: Outputs, batch_size: int = 8, done: Callable[[], None] = lambda: None
 ) -> tuple[int, list[Failure[Any]]]:
-    """Save a depth video and the files of the frames, as `outputs` says; those that are finished are passed over.
+    """Save the depth video and the files of the frames selected by `outputs`; finished ones are skipped.
 
     Args:
-        predictor: with its network.
+        predictor: the network.
         path: of the clip.
-        outputs: its folder gets `<clip>_depth.mp4`, and the files of frame 12 as `<clip>/000012_….`
-        batch_size: frames that the network sees at once.
+        outputs: what to write; its folder gets `<clip>_depth.mp4`, and for frame 12 the files `<clip>/000012_…`.
+        batch_size: frames per forward pass.
         done: called after each frame.
 
     Returns:
-        How many frames were predicted, and what could not be saved.
+        The number of frames predicted, and the failures.
 
     Raises:
         OSError: a file cannot be written.
@@ -125,7 +125,7 @@ def predict_video(
         return read
 
     def save(sink: VideoSink | None) -> Callable[[Predicted], None]:
-        def one(result: Predicted) -> None:
+        def save_frame(result: Predicted) -> None:
             nonlocal predicted
             name, image, prediction = result
             if sink is not None:
@@ -134,7 +134,7 @@ def predict_video(
             outputs.write(name, image, prediction, outputs.unfinished(name, changed), scale)
             predicted += 1
 
-        return one
+        return save_frame
 
     with open_video(path) as video:
         results = predict_stream(

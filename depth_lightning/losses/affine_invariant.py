@@ -8,18 +8,18 @@ from depth_lightning.settings import number, whole_number
 
 
 class AffineInvariantLoss(nn.Module):
-    """L1 between two disparity maps that are each brought to median 0 and mean absolute deviation 1, per image.
+    """L1 between two disparity maps, each normalised per image to median 0 and mean absolute deviation 1.
 
-    Gradient matching is added: the L1 norm of the gradient of their difference at several scales. Nothing
-    changes when the prediction is replaced by a·prediction + b with a > 0. Images without a valid pixel do not
-    count; an image of which one pixel is valid, or which is constant, gives finite numbers. Computed in float32
+    Gradient matching is added: the L1 norm of the gradient of their difference at several scales. The loss is
+    unchanged if the prediction is replaced by a·prediction + b with a > 0. Images without a valid pixel do not
+    count; an image with a single valid pixel, or a constant one, gives finite values. Computed in float32
     under any autocast, since sums over 518² pixels overflow in float16.
 
     Args:
-        gradient_weight: of the gradient matching term; Depth Anything V2 weighs it 2 : 1. 0 leaves it out.
-        scales: of gradient matching, with strides 1, 2, 4, …
-        trim: share of the largest residuals of each image that the L1 term leaves out, in [0, 1). Depth Anything V2
-            drops 0.1 on pseudo-labels; measured truth is better kept.
+        gradient_weight: weight of the gradient matching term; Depth Anything V2 weighs it 2 : 1. 0 disables it.
+        scales: number of scales in gradient matching, with strides 1, 2, 4, …
+        trim: share of each image's largest residuals that the L1 term leaves out, in [0, 1). Depth Anything V2 drops
+            0.1 on pseudo-labels; measured ground truth is better kept in full.
 
     Raises:
         SettingError: an argument is out of range.

@@ -1,4 +1,4 @@
-"""The plain losses on metric depth that papers compare with, over all valid pixels of the batch together.
+"""The plain losses on metric depth used as baselines in papers, over all valid pixels of the batch together.
 
 All compute in float32 under any autocast; with no valid pixel, both the loss and its gradient are 0.
 """
@@ -50,7 +50,7 @@ class LogL1Loss(nn.Module):
 
 
 class OfInverse(nn.Module):
-    """Another loss, of 1 / prediction and 1 / target: a loss on disparity for networks and truth in depth.
+    """Applies another loss to 1 / prediction and 1 / target: a disparity loss for networks and ground truth in depth.
 
     Args:
         loss: called with (b, h, w) disparities (larger is nearer), 0 where mask is False, and the mask.
@@ -74,8 +74,8 @@ class OfInverse(nn.Module):
 
 
 def _filled(prediction: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Both in float32, and 1 at the holes: filled, not indexed, so that shapes stay static and nothing is synced."""
-    # No operation after this one is among those that autocast brings to 16 bits.
+    """Both in float32, and 1 in holes: filled, not indexed, so that shapes stay static and no sync is needed."""
+    # Autocast runs none of the operations that follow in 16 bits.
     return torch.where(mask, prediction.float(), 1), torch.where(mask, target.float(), 1)
 
 

@@ -9,17 +9,17 @@ from depth_lightning.settings import boolean, number
 class SiLogLoss(nn.Module):
     """√(E[d²] − λ·E[d]²) with d = log target − log prediction, over all valid pixels of the batch together.
 
-    λ = 0 is the root mean square log error, λ = 1 ignores a common factor of the prediction altogether, and the
-    usual λ = 0.5 lies between. Computed in float32 under any autocast. With no valid pixel, or with a
-    prediction that is exact, both the loss and its gradient are 0.
+    λ = 0 is the root mean square log error, λ = 1 ignores a common factor of the prediction entirely, and the
+    usual λ = 0.5 lies between. Computed in float32 under any autocast. With no valid pixel, or an exact
+    prediction, both the loss and its gradient are 0.
 
-    Pooled like that, the average over parts of a batch (devices, accumulated batches) is not the loss of the whole; see
-    `Objective` for an exact form. Per image it is, but then λ forgives each image a factor of its own.
+    Pooled like this, the average over parts of a batch (devices, accumulated batches) is not the loss of the full
+    batch; see `Objective` for an exact form. Per image it is, but then λ forgives each image its own factor.
 
     Args:
         variance_focus: λ, in [0, 1]. BTS and ZoeDepth train with 0.85.
-        factor: of the whole; 10 in BTS and ZoeDepth. It matters beside other losses and for gradient clipping alone.
-        per_image: take the root image by image and average over the images; those without a valid pixel count as 0.
+        factor: factor of the loss; 10 in BTS and ZoeDepth. Matters only beside other losses and for gradient clipping.
+        per_image: take the root per image and average over the images; those without a valid pixel count as 0.
 
     Raises:
         SettingError: an argument is out of range.
@@ -45,7 +45,7 @@ class SiLogLoss(nn.Module):
             over = (1, 2) if self.per_image else (0, 1, 2)
             count = mask.sum(dim=over, keepdim=True).clamp(min=1)
             mean = difference.sum(dim=over, keepdim=True) / count
-            # E[d²] − E[d]² as a sum of squares: the difference of two close numbers would lose its digits at λ = 1.
+            # E[d²] − E[d]² as a sum of squares: at λ = 1 the difference would suffer from cancellation.
             variance = torch.where(mask, (difference - mean).square(), 0).sum(dim=over, keepdim=True) / count
             return self.factor * _root(variance + (1 - self.variance_focus) * mean.square()).mean()
 

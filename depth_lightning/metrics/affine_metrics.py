@@ -1,4 +1,4 @@
-"""Metrics where the truth itself is known up to scale and shift only, as uncalibrated stereo gives it."""
+"""Metrics for ground truth that is known only up to scale and shift, such as from uncalibrated stereo."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ MARGIN = 0.05
 
 
 def affine_error(disparity: Tensor, target_disparity: Tensor, mask: Tensor) -> Tensor:
-    """(b,) mean |p̂ − t̂| of disparities less their median, over their mean absolute deviation (MiDaS, 2020).
+    """(b,) mean |p̂ − t̂| of disparities minus their median, divided by their mean absolute deviation (MiDaS, 2020).
 
     0 for a perfect ordering with perfect proportions, about 1 for a constant prediction.
     """
@@ -27,7 +27,7 @@ def ordinal_error(disparity: Tensor, target_disparity: Tensor, mask: Tensor) -> 
     """(b,) share of point pairs that the prediction puts in the wrong order; ½ for a random guess.
 
     10,000 pairs of valid pixels, the same for the same mask. Pairs whose truth differs by less than 5 % of its mean
-    absolute deviation have no order to speak of and are left out; a tie of the prediction is wrong.
+    absolute deviation have no clear order and are left out; a tie in the prediction counts as wrong.
     """
     truth = normalised(target_disparity, mask).flatten(1)
     flat = disparity.flatten(1)
@@ -49,6 +49,6 @@ class AffineMetrics(PerImageMetrics):
         super().__init__(errors, **kwargs)
 
     def image_rows(self, prediction: Tensor, target: Tensor, mask: Tensor, scale_known: bool) -> ImageRows:
-        """One row per image. A constant truth orders no pair, so it is counted as not determined."""
+        """One row per image. A constant truth orders no pair, so it counts as not determined."""
         errors = self.image_errors(prediction, target, mask)
         return ImageRows(errors, ImageFacts.of(target, mask), errors.isfinite().all(dim=1))

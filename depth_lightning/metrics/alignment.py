@@ -1,7 +1,7 @@
-"""Bring a prediction to the truth of its image before it is scored, in the ways that papers do.
+"""Alignment of a prediction with the ground truth of its image before scoring, in the variants that papers use.
 
-Every fit is per image, over valid pixels only, in closed form and without a host sync. Fits that the data do not
-determine are not made: the image is reported as not aligned, never scored with a random factor.
+Every fit is per image, over valid pixels only, in closed form and without a host sync. An
+underdetermined fit is not applied: the image is reported as not aligned, never scored with an arbitrary factor.
 """
 
 from typing import NamedTuple
@@ -20,7 +20,7 @@ class Aligned(NamedTuple):
     scale: Tensor
     """(b,) the fitted factor; 1 without an alignment."""
     shift: Tensor
-    """(b,) the fitted offset; 0 where none is fitted. In disparity for `scale_shift_disparity`."""
+    """(b,) the fitted offset; 0 if none is fitted. In disparity for `scale_shift_disparity`."""
     determined: Tensor
     """(b,) bool, False where there are too few valid pixels or the fit is near-singular."""
 
@@ -29,8 +29,8 @@ def align(prediction: Tensor, target: Tensor, mask: Tensor, alignment: Alignment
     """Align (b, h, w) predictions with their targets.
 
     prediction is depth, and disparity (larger is nearer) for `scale_shift_disparity`; target is depth. The aligned
-    disparity has a floor of 1 / the image's largest valid target: without it, a single pixel near 0 decides the
-    average.
+    disparity has a floor of 1 / the image's largest valid target: without it, a single pixel near 0 would dominate
+    the average.
 
     >>> depth_m = torch.tensor([[[1.0, 2.0, 4.0]]])
     >>> aligned = align(3 / depth_m + 1, depth_m, depth_m > 0, "scale_shift_disparity")
@@ -65,12 +65,12 @@ def align(prediction: Tensor, target: Tensor, mask: Tensor, alignment: Alignment
 def fit_scale_shift(x: Tensor, y: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Least-squares a, b of a·x + b ≈ y per image, and whether the pixels determine them; each (b,).
 
-    Near-singular (fewer than two valid pixels, or x constant to 1e-5 of its size) gives a = 1, b = 0 and False.
+    A near-singular fit (fewer than two valid pixels, or x constant to within 1e-5 of itself) gives a = 1, b = 0, False.
     """
     count = mask.sum(dim=(1, 2)).clamp(min=1)
     x, y = torch.where(mask, x, 0), torch.where(mask, y, 0)
     mean_x, mean_y = x.sum(dim=(1, 2)) / count, y.sum(dim=(1, 2)) / count
-    # Centred first: the normal equations of uncentred values lose in float32 what decides the shift.
+    # Centre first: in float32, the normal equations of uncentred values lose the precision that the shift needs.
     centred_x = torch.where(mask, x - mean_x[:, None, None], 0)
     centred_y = torch.where(mask, y - mean_y[:, None, None], 0)
     variance = centred_x.square().sum(dim=(1, 2)) / count
@@ -82,5 +82,5 @@ def fit_scale_shift(x: Tensor, y: Tensor, mask: Tensor) -> tuple[Tensor, Tensor,
 
 
 def _median(values: Tensor, mask: Tensor) -> Tensor:
-    """(b,) median over valid pixels: of the two in the middle, the lower. NaN without a valid pixel."""
+    """(b,) median over valid pixels, the lower of the two middle values; NaN without a valid pixel."""
     return values.masked_fill(~mask, torch.nan).flatten(1).nanmedian(dim=1).values

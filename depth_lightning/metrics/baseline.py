@@ -1,4 +1,4 @@
-"""The best that a prediction which has not seen the image can do: one depth for every pixel."""
+"""The best prediction without seeing the image: one constant depth for every pixel."""
 
 import math
 from collections.abc import Iterable
@@ -12,10 +12,10 @@ _BINS = 8192
 
 
 def best_constant(truths: Iterable[tuple[Tensor, Tensor]], protocol: Protocol) -> float:
-    """The depth whose abs_rel, averaged over images, is least among all constant predictions.
+    """The constant prediction with the lowest abs_rel, averaged over images.
 
-    E[|c − t| / t] over an image is a sum of |c − t| weighed by 1 / t, so its least is at a weighted median; it is read
-    off a histogram over log depth, fine to 0.2 % of the depth for any usual range.
+    E[|c − t| / t] over an image is a sum of |c − t| weighted by 1 / t, so its minimum is at a weighted median. That is
+    read off a histogram over log depth, to within 0.2 % of the depth for any usual range.
 
     Args:
         truths: (h, w) target and mask of every image.

@@ -1,7 +1,7 @@
-"""Where the error is: by distance, near depth edges, by region of the image; and whether it is one of scale alone.
+"""Where the error is: by distance, near depth edges, by region of the image; and whether it is only a scale error.
 
-Every image gives a few sums for each of its parts, and a sample of its pixels. Nothing is read back to the host while
-images come; what is said of all of them is worked out at the end, alike on any number of processes.
+Every image contributes a few sums for each of its parts, and a sample of its pixels. Nothing is read back to the host
+during updates. The tables are computed at the end, with the same result on any number of processes.
 """
 
 import math
@@ -25,12 +25,12 @@ from depth_lightning.metrics.protocol import Protocol
 
 BIN_EDGES_M = (0, 0.5, 1, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 40, 50, 60, 80, 100, 150, 200, 300, 500, 1000)
 EDGE_RATIO = 1.25
-"""A depth edge is where valid truth differs by more than this factor within `EDGE_RADIUS`, across holes, too."""
+"""A depth edge is where valid truth differs by more than this factor within `EDGE_RADIUS`, even across holes."""
 EDGE_RADIUS = 0.01
-"""Of the image's height; at least one pixel."""
+"""Relative to the image's height; at least one pixel."""
 REGIONS = tuple(f"{row} {column}" for row in ("top", "middle", "bottom") for column in ("left", "centre", "right"))
 SAMPLE = 512
-"""Pixels kept of each image, for the corrections."""
+"""Pixels kept per image for the corrections."""
 
 Rows = list[dict[str, Any]]
 _SUMS = ("pixels", "abs_rel", "bias", "squared", "delta1", "target", "prediction")
@@ -39,29 +39,29 @@ _SUMS = ("pixels", "abs_rel", "bias", "squared", "delta1", "target", "prediction
 class Breakdowns(NamedTuple):
     """Rows for tables and files.
 
-    Those of parts of images are over the pixels of all images together: pixels, share (of all pixels), abs_rel, bias
-    (E[(p − t) / t]), rmse, delta1, and for calibration mean_target and mean_prediction. Those of groups of images are
-    averages over images. Parts and groups without a pixel have no row.
+    Rows for parts of images are computed over the pixels of all images together: pixels, share (of all pixels),
+    abs_rel, bias (E[(p − t) / t]), rmse, delta1, and for calibration mean_target and mean_prediction. Rows for groups
+    of images are averages over images. Parts and groups without a pixel have no row.
     """
 
     by_distance: Rows
     """Bins of true depth, with from_m and to_m."""
     by_edge: Rows
-    """Near a depth edge, and away from all."""
+    """Near a depth edge, and away from edges."""
     by_region: Rows
-    """Nine parts of the image, thirds by thirds."""
+    """Nine parts of the image, on a 3×3 grid."""
     by_valid_share: Rows
-    """Images by quarters of their share of valid pixels."""
+    """Images grouped by their share of valid pixels, in quarters."""
     by_scene: Rows
-    """The scenes, worst abs_rel first; empty where they are not known."""
+    """The scenes, worst abs_rel first; empty if scenes are unknown."""
     corrections: Rows
     """See `depth_lightning.metrics.corrections`; from `SAMPLE` pixels of each image."""
 
 
 class PartMetrics(Metric):
-    """Errors of the parts of images, the predictions aligned and bounded as the protocol says.
+    """Errors of the parts of images, with predictions aligned and bounded according to the protocol.
 
-    Images whose truth is up to scale do not count: their distances are in no unit.
+    Images with truth up to scale are excluded: their distances have no unit.
     """
 
     is_differentiable = False
@@ -80,7 +80,7 @@ class PartMetrics(Metric):
             "by_edge": [{"part": "near an edge"}, {"part": "away from edges"}],
             "by_region": [{"part": region} for region in REGIONS],
         }
-        """The names of the parts by breakdown, in the order of their sums."""
+        """The parts of each breakdown, in the order of their sums."""
         for state in ("sums", "samples", "names"):
             self.add_state(state, default=[], dist_reduce_fx="cat")
 
@@ -93,7 +93,7 @@ class PartMetrics(Metric):
         scenes: Sequence[str],
         scale_known: bool = True,
     ) -> None:
-        """Add images, as `DepthMetrics.update`."""
+        """Add images, like `DepthMetrics.update`."""
         if not scale_known:
             return
         depth, valid, aligned = prepare(prediction.float(), target.float(), mask, self.protocol)
@@ -120,7 +120,7 @@ class PartMetrics(Metric):
         self.names.append(encode_names(ids, scenes).to(self.device, non_blocking=True))
 
     def compute(self) -> dict[str, Rows]:
-        """The fields of `Breakdowns` that are about parts of images; empty without images."""
+        """The fields of `Breakdowns` on parts of images; empty without images."""
         if not len(self.sums):
             return {name: [] for name in (*self.parts, "corrections")}
         sums = dim_zero_cat(self.sums).cpu().double().sum(dim=0)
@@ -139,7 +139,7 @@ class PartMetrics(Metric):
         return corrections(prediction, target, units_of([names[row][1] for row in order]), self.protocol.min_depth)
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
-        """Gather what all processes found; one that saw no image takes part with none."""
+        """Gather the sums of all processes; one without images contributes none."""
         if not len(self.sums):
             parts = sum(map(len, self.parts.values()))
             self.sums.append(torch.empty(0, parts, len(_SUMS), device=self.device))
@@ -158,7 +158,7 @@ def near_depth_edge(target: Tensor, mask: Tensor) -> Tensor:
 
 
 def group_rows(table: ImageTable) -> dict[str, Rows]:
-    """The fields of `Breakdowns` that are about groups of images."""
+    """The fields of `Breakdowns` on groups of images."""
     quarters = np.clip(np.ceil(4 * table.facts["valid_share"]), 1, 4)
     by_share = [
         {"from_share": (quarter - 1) / 4, "to_share": quarter / 4, **_averages(table, quarters == quarter)}
@@ -181,7 +181,7 @@ def _averages(table: ImageTable, chosen: np.ndarray) -> dict[str, Any]:
 
 
 def _part_rows(parts: Rows, sums: Sequence[Sequence[float]]) -> Rows:
-    """The parts that have pixels, with what their `_SUMS` come to."""
+    """The rows of the parts that have pixels, from their `_SUMS`."""
     named = [dict(zip(_SUMS, of_part, strict=True)) for of_part in sums]
     total = sum(of_part["pixels"] for of_part in named)
     rows = []
@@ -200,10 +200,10 @@ def _thirds(values: Tensor, dim: int) -> tuple[Tensor, ...]:
 
 
 def _largest_around(values: Tensor, radius: int) -> Tensor:
-    """(b, h, w) largest value in the square around each pixel, first across, then down."""
+    """(b, h, w) largest value in the square around each pixel, first along rows, then along columns."""
     for padding, dim in (((radius, radius), 2), ((0, 0, radius, radius), 1)):
         values, size = F.pad(values, padding, value=-torch.inf), 1
-        while size < 2 * radius + 1:  # the largest of `size` pixels from each on; two of them overlap or touch
+        while size < 2 * radius + 1:  # maxima of windows of `size` pixels; two of them overlap or touch
             step = min(size, 2 * radius + 1 - size)
             length = values.shape[dim] - step
             values, size = torch.maximum(values.narrow(dim, 0, length), values.narrow(dim, step, length)), size + step

@@ -11,19 +11,20 @@ _ROUNDS = 30
 
 
 def corrections(prediction: np.ndarray, target: np.ndarray, units: Units, min_depth: float) -> list[dict[str, Any]]:
-    """Errors as they are, after one factor, and after one factor and offset for all images.
+    """Errors without a correction, with one factor, and with one factor and offset for all images.
 
-    Both are fitted for the least abs_rel over one half of the units (scenes, where they are known) and tested on the
-    other, both ways, so that every image is scored with what others gave.
+    Both corrections minimise abs_rel over one half of the units (scenes if known) and are tested on the other half, and
+    vice versa, so that every image is scored with a correction fitted on other images.
 
     Args:
         prediction: (n, k) positive depth at k pixels of each image.
         target: (n, k).
-        units: what is halved.
-        min_depth: corrected predictions below it are raised to it.
+        units: the images or scenes to split in half.
+        min_depth: lower bound of corrected predictions.
 
     Returns:
-        A row each: abs_rel, rmse and delta1 averaged over images, and the two fits. Empty with less than two units.
+        One row per correction: abs_rel, rmse and delta1 averaged over images, and the two fits. Empty with fewer than
+        two units.
     """
     if units.total < 2:
         return []
@@ -53,7 +54,7 @@ def corrections(prediction: np.ndarray, target: np.ndarray, units: Units, min_de
 
 
 def fit_scale(prediction: np.ndarray, target: np.ndarray) -> tuple[float, float]:
-    """The a of least Σ |a·p − t| / t, a weighted median of t / p, and the offset 0."""
+    """The a that minimises Σ |a·p − t| / t, a weighted median of t / p, and the offset 0."""
     ratios = target / prediction
     order = np.argsort(ratios)
     weights = np.cumsum(1 / ratios[order])
@@ -61,9 +62,9 @@ def fit_scale(prediction: np.ndarray, target: np.ndarray) -> tuple[float, float]
 
 
 def fit_scale_offset(prediction: np.ndarray, target: np.ndarray) -> tuple[float, float]:
-    """The a, b of about the least Σ |a·p + b − t| / t, by reweighted least squares (Schlossmacher, 1973).
+    """The a, b that approximately minimise Σ |a·p + b − t| / t, by reweighted least squares (Schlossmacher, 1973).
 
-    Predictions that are all the same determine no offset, and get `fit_scale`'s.
+    Constant predictions do not determine an offset and get the result of `fit_scale`.
     """
     scale, offset = fit_scale(prediction, target)
     if np.ptp(prediction) <= 1e-5 * prediction.mean():

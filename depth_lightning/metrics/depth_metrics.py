@@ -15,17 +15,17 @@ from depth_lightning.metrics.protocol import Protocol
 POOLED: Mapping[str, int] = {
     "abs_rel": 1, "sq_rel": 1, "rmse": 2, "rmse_log": 2, "log10": 1, "mae": 1, "delta1": 1, "delta2": 1, "delta3": 1,
 }  # fmt: skip
-"""The errors that have a value over the pixels of all images together: (Σ pixels · errorᵖ / Σ pixels)^(1/p), with p."""
+"""The errors that are defined over the pixels of all images together: (Σ pixels · errorᵖ / Σ pixels)^(1/p), with p."""
 
 
 class DepthMetrics(PerImageMetrics):
-    """Errors of depth maps against truth in metres (or depth up to scale, with an alignment that finds it).
+    """Errors of depth maps against truth in metres (or depth up to scale, with an alignment that fits the scale).
 
     `update` takes depth in the target's unit, and disparity for the alignment `scale_shift_disparity`.
 
     Args:
-        protocol: what counts and how it is aligned.
-        errors: names and functions to report; the standard eleven by default.
+        protocol: which pixels count and how predictions are aligned.
+        errors: name → function; by default the eleven of `ERRORS`.
 
     >>> metrics = DepthMetrics(Protocol(max_depth=10.0))
     >>> target = torch.rand(2, 4, 4) + 1
@@ -39,7 +39,7 @@ class DepthMetrics(PerImageMetrics):
         self.protocol = protocol
 
     def image_rows(self, prediction: Tensor, target: Tensor, mask: Tensor, scale_known: bool) -> ImageRows:
-        """One row per image: aligned, bounded and scored as the protocol says."""
+        """One row per image: aligned, bounded and scored according to the protocol."""
         depth, valid, aligned = prepare(prediction, target, mask, self.protocol)
         fits_scale, fits_shift = self.protocol.alignment != "none", "shift" in self.protocol.alignment
         return ImageRows(
@@ -54,7 +54,7 @@ class DepthMetrics(PerImageMetrics):
         )
 
     def compute(self) -> dict[str, Tensor]:
-        """Every error by its name, over images or, for those in `POOLED`, pixels, as the protocol's reduction says."""
+        """Name → error, averaged over images, or with the reduction `pixel`, over pixels for those in `POOLED`."""
         if self.protocol.reduction == "image":
             return super().compute()
         rows = self.table()
@@ -67,17 +67,17 @@ class DepthMetrics(PerImageMetrics):
         }
 
     def bounds(self, values: np.ndarray, pixels: np.ndarray, units: Units) -> dict[str, tuple[float, float]]:
-        """Bounds of what `compute` reports."""
+        """Interval bounds of the values that `compute` reports."""
         if self.protocol.reduction == "image":
             return super().bounds(values, pixels, units)
         powers = np.array([POOLED.get(name, 0) for name in self.errors])
         pooled = powers > 0
-        found = mean_intervals(values[:, pooled] ** powers[pooled], units, weights=pixels) ** (1 / powers[pooled, None])
-        return dict(zip((name for name in self.errors if name in POOLED), map(tuple, found.tolist()), strict=True))
+        ends = mean_intervals(values[:, pooled] ** powers[pooled], units, weights=pixels) ** (1 / powers[pooled, None])
+        return dict(zip((name for name in self.errors if name in POOLED), map(tuple, ends.tolist()), strict=True))
 
 
 def prepare(prediction: Tensor, target: Tensor, mask: Tensor, protocol: Protocol) -> tuple[Tensor, Tensor, Aligned]:
-    """What is compared: (b, h, w) depth after alignment and bounds, (b, h, w) pixels that count, and the alignment."""
+    """(b, h, w) depth after alignment and bounds, the (b, h, w) pixels that count, and the alignment."""
     valid = protocol.valid(target, mask)
     aligned = align(prediction, target, valid, protocol.alignment)
     return protocol.bound(aligned.depth), valid, aligned

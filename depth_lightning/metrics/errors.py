@@ -1,8 +1,8 @@
 """The errors of monocular depth (Eigen et al., 2014, and the names used since), one pure function each.
 
 All take positive (b, h, w) prediction and target in one unit and a bool mask that is True where both count, and
-return one value per image, (b,). An image without a valid pixel gives NaN: it has no error, not an error of 0.
-Less is better, unless the function has the attribute `higher_is_better = True`.
+return one value per image, (b,). An image without a valid pixel gives NaN: its error is undefined, not 0.
+Lower is better, unless the function has the attribute `higher_is_better = True`.
 
 >>> target = torch.tensor([[[1.0, 2.0], [4.0, 9.0]]])
 >>> abs_rel(1.1 * target, target, target < 5)
@@ -53,14 +53,14 @@ def log10(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
 
 
 def silog(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """√(E[d²] − ½ E[d]²) with d = ln t − ln p: what Depth Anything V2 reports under this name."""
+    """√(E[d²] − ½ E[d]²) with d = ln t − ln p, as Depth Anything V2 reports it under this name."""
     difference = target.log() - prediction.log()
     mean = _mean(difference, mask)
     return (_log_variance(difference, mean, mask) + 0.5 * mean.square()).sqrt()
 
 
 def silog_100(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """100 · √(E[d²] − E[d]²): what KITTI, BTS and ZoeDepth report as silog."""
+    """100 · √(E[d²] − E[d]²), as KITTI, BTS and ZoeDepth report it under the name silog."""
     difference = target.log() - prediction.log()
     return 100 * _log_variance(difference, _mean(difference, mask), mask).sqrt()
 
@@ -96,11 +96,11 @@ ERRORS: Mapping[str, ErrorFunction] = {
         abs_rel, sq_rel, rmse, rmse_log, log10, mae, silog, silog_100, delta1, delta2, delta3,
     )
 }  # fmt: skip
-"""Every error by the name it is reported under, in the order of the table."""
+"""Every error by its reported name, in the order of the table."""
 
 
 def directions(errors: Mapping[str, ErrorFunction]) -> dict[str, bool]:
-    """Name → whether more is better: the function's `higher_is_better`, False without one.
+    """Name → whether higher is better: the function's `higher_is_better`, False without one.
 
     >>> directions({"abs_rel": abs_rel, "delta1": delta1})
     {'abs_rel': False, 'delta1': True}

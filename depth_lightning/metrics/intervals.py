@@ -1,9 +1,9 @@
-"""How sure an average over images is: studentised bootstrap intervals (Efron, 1979; Hall, 1988).
+"""Confidence intervals of averages over images: studentised bootstrap intervals (Efron, 1979; Hall, 1988).
 
-Frames of one scene are alike, so scenes are drawn instead of images where they are known (cluster bootstrap). Errors
-are skewed to the right: in simulations, percentile and BCa intervals hold the truth in 93 % of cases with 65 images and
-in 90 % with 20 scenes instead of 95 %, studentised ones in 94 % (93 % where scenes differ tenfold in size). From a few
-hundred images on, all are alike.
+Frames of one scene are correlated, so scenes are resampled instead of images where they are known (cluster bootstrap).
+Errors are skewed to the right: in simulations at a nominal 95 %, percentile and BCa intervals cover the true mean in
+93 % of cases with 65 images and in 90 % with 20 scenes, studentised ones in 94 % (93 % where scenes differ tenfold in
+size). From a few hundred images on, all perform alike.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 MIN_UNITS = 5
-"""Fewer independent images or scenes say nothing about how much they vary."""
+"""Fewer independent images or scenes are too few to estimate their variation."""
 DRAWS = 10_000
 _CHUNK_BYTES = 2**26
 
@@ -23,32 +23,32 @@ class Intervals(NamedTuple):
     bounds: dict[str, tuple[float, float]]
     """Name → lower and upper bound; NaN where there are too few units."""
     units: str
-    """What was drawn: "images" or "scenes"."""
+    """What was resampled: "images" or "scenes"."""
     total: int
-    """How many of them there are."""
+    """The number of units."""
 
 
 class Units(NamedTuple):
-    """What is drawn: images, or scenes with all of their images."""
+    """The units of resampling: images, or scenes with all of their images."""
 
     name: str
     """"images" or "scenes"."""
     of_image: np.ndarray
-    """(n,) the number of each image's unit, from 0."""
+    """(n,) the index of each image's unit, from 0."""
     total: int
 
 
 def units_of(scenes: Sequence[str]) -> Units:
-    """Scenes where there are at least `MIN_UNITS`, else images; an image without a scene is its own.
+    """Scenes if there are at least `MIN_UNITS`, else images; an image without a scene is its own unit.
 
     >>> units_of(["", "", ""]).name, units_of(["a", "a", "b", "c", "d", "e"]).total
     ('images', 5)
     """
     labels = [scene or f"\0{image}" for image, scene in enumerate(scenes)]
     if any(scenes):
-        found, of_image = np.unique(np.array(labels, dtype=object), return_inverse=True)
-        if len(found) >= MIN_UNITS:
-            return Units("scenes", of_image, len(found))
+        distinct, of_image = np.unique(np.array(labels, dtype=object), return_inverse=True)
+        if len(distinct) >= MIN_UNITS:
+            return Units("scenes", of_image, len(distinct))
     return Units("images", np.arange(len(labels)), len(labels))
 
 
@@ -63,12 +63,12 @@ def mean_intervals(
     """Confidence intervals of the columns' (weighted) means.
 
     Args:
-        values: (n, m), a row per image; the result keeps within their range.
+        values: (n, m), a row per image; the intervals are clipped to their range.
         units: what is drawn with replacement.
-        weights: (n,) of the images in the mean, such as their valid pixels; by default all the same.
-        confidence: share of cases in which an interval should hold the truth.
-        draws: of the bootstrap.
-        seed: the same one gives the same intervals.
+        weights: (n,) weights of the images in the mean, such as their valid pixels; uniform by default.
+        confidence: nominal coverage of an interval.
+        draws: number of bootstrap draws.
+        seed: the same seed gives the same intervals.
 
     Returns:
         (m, 2) lower and upper bounds; NaN with fewer than `MIN_UNITS` units, or where a value is not finite.
@@ -82,14 +82,14 @@ def mean_intervals(
     mean = (values * weights[:, None]).sum(axis=0) / sizes.sum()
     deviations = _unit_sums((values - mean) * weights[:, None], units)  # (u, m)
     error = np.sqrt((deviations**2).sum(axis=0)) / sizes.sum()
-    # A draw's mean and its own standard error, from sums that one product with its counts gives.
+    # The mean and standard error of each draw come from sums, all given by one product with its counts.
     terms = np.concatenate([sizes, sizes**2, deviations, deviations**2, deviations * sizes], axis=1)
     drawn = np.concatenate([counts @ terms for counts in _draws(units.total, draws, seed)])
     size, square_size = drawn[:, :1], drawn[:, 1:2]
     sums, squares, products = np.split(drawn[:, 2:], 3, axis=1)
     moved = sums / size
     errors = np.sqrt(np.maximum(squares - 2 * moved * products + moved**2 * square_size, 0)) / size
-    # Where few units differ from the rest, a draw may miss them and have no spread; a floor keeps it from deciding.
+    # If few units differ from the rest, a draw may miss them and have no spread; a floor keeps it from dominating.
     studentised = moved / np.maximum(errors, 0.3 * error + np.finfo(float).tiny)
     tail = (1 - confidence) / 2
     low, high = np.quantile(studentised, [1 - tail, tail], axis=0)

@@ -1,7 +1,7 @@
 """Whether one run is better than another: tests on the differences between their errors on the same images.
 
-The test flips signs (Fisher, 1935): if two runs are alike, each image's difference, or where scenes are known the sum
-of a scene's, could as well have the other sign. No shape of the errors' distribution is assumed.
+The test flips signs (Fisher, 1935): if two runs are equally good, each image's difference (or its sum over a scene,
+where scenes are known) could as well have the opposite sign. No distribution of the errors is assumed.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ _CHUNK = 500
 
 
 def sign_flip_test(differences: np.ndarray, units: Units, flips: int = FLIPS, seed: int = 0) -> np.ndarray:
-    """(m,) two-sided p values of (n, m) differences having mean 0: `sign_flip_pairs` of them and zero."""
+    """(m,) two-sided p values for (n, m) differences having mean 0: `sign_flip_pairs` of each column and zero."""
     alone = [
         sign_flip_pairs(np.stack([column, 0 * column], axis=1), units, flips, seed)[0, 1] for column in differences.T
     ]
@@ -23,9 +23,9 @@ def sign_flip_test(differences: np.ndarray, units: Units, flips: int = FLIPS, se
 
 
 def sign_flip_pairs(values: np.ndarray, units: Units, flips: int = FLIPS, seed: int = 0) -> np.ndarray:
-    """(r, r) two-sided p values of all pairs of r runs' (n, r) errors on n images.
+    """(r, r) two-sided p values for all pairs of r runs, from their (n, r) errors on n images.
 
-    Every pattern of signs where there are no more than `flips` of them, else as many drawn from a fixed seed.
+    Uses every pattern of signs if there are at most `flips` of them, else `flips` patterns drawn with a fixed seed.
     """
     sums = np.zeros((units.total, values.shape[1]))
     np.add.at(sums, units.of_image, values)
@@ -33,10 +33,10 @@ def sign_flip_pairs(values: np.ndarray, units: Units, flips: int = FLIPS, seed: 
     apart = np.abs(observed[:, None] - observed)
     reached, tried = np.zeros(apart.shape), 0
     for signs in _signs(units.total, flips, seed):
-        flipped = signs @ sums  # linear, so that the runs' differences are those of the flipped runs
+        flipped = signs @ sums  # linear, so the differences of flipped runs are the flipped differences
         tried += len(signs)
         for run in range(values.shape[1]):
-            # Equal but for the order of the sums counts as reached.
+            # Equal up to rounding counts as reached.
             least = apart[run] * (1 - 1e-9) - 1e-12
             reached[run] += (np.abs(flipped[:, run, None] - flipped) >= least).sum(axis=0)
     if 2**units.total <= flips:
@@ -45,7 +45,7 @@ def sign_flip_pairs(values: np.ndarray, units: Units, flips: int = FLIPS, seed: 
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
-    """(k,) p values corrected for being k tests (Holm, 1979): below 0.05 none of them is wrong in 95 % of cases."""
+    """(k,) p values corrected for k tests (Holm, 1979): at 0.05, no false rejection among them in 95 % of cases."""
     order = np.argsort(p_values)
     scaled = p_values[order] * np.arange(len(p_values), 0, -1)
     corrected = np.empty_like(p_values, dtype=float)

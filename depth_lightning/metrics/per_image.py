@@ -1,4 +1,4 @@
-"""Metrics that are averages over images, as state that batches and processes add to."""
+"""Metrics that are averages over images, accumulated over batches and processes."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,22 +15,22 @@ from depth_lightning.metrics.intervals import Intervals, Units, mean_intervals, 
 
 
 class ImageFacts(NamedTuple):
-    """What is known of images beside their errors, each (n,)."""
+    """Facts about images besides their errors, each (n,)."""
 
     valid_pixels: Tensor
     valid_share: Tensor
     target_min: Tensor
-    """Of the valid pixels, as `target_max`; infinite without one."""
+    """Of the valid pixels, like `target_max`; infinite without one."""
     target_max: Tensor
     scale: Tensor
-    """Of the alignment, as `shift`; NaN where none is fitted."""
+    """Of the alignment, like `shift`; NaN if it is not fitted."""
     shift: Tensor
 
     @classmethod
     def of(
         cls, target: Tensor, valid: Tensor, scale: Tensor | None = None, shift: Tensor | None = None
     ) -> "ImageFacts":
-        """Of (b, h, w) targets and the pixels that count; a coefficient that is not fitted is None."""
+        """The facts of (b, h, w) targets and the pixels that count; a coefficient that is not fitted is None."""
         pixels = valid.sum(dim=(1, 2))
         unfitted = target.new_full(pixels.shape, torch.nan)
         return cls(
@@ -48,7 +48,7 @@ FACTS = ImageFacts._fields
 
 
 class ImageRows(NamedTuple):
-    """One row per image: what `update` adds, and what all averages are made from."""
+    """One row per image: added by `update`, and the basis of all averages."""
 
     errors: Tensor
     """(n, errors), in the order of `PerImageMetrics.errors`."""
@@ -63,7 +63,7 @@ class ImageRows(NamedTuple):
 
     @property
     def scored(self) -> Tensor:
-        """(n,) bool: the images in the averages."""
+        """(n,) bool: the images included in the averages."""
         return self.valid & self.determined
 
     def packed(self) -> Tensor:
@@ -73,13 +73,13 @@ class ImageRows(NamedTuple):
 
     @classmethod
     def unpacked(cls, packed: Tensor, errors: int) -> "ImageRows":
-        """The rows that `packed` made, of so many errors."""
+        """The rows from `packed`, with the given number of errors."""
         of_errors, facts, determined = torch.split(packed, [errors, len(FACTS), 1], dim=1)
         return cls(of_errors, ImageFacts(*facts.unbind(dim=1)), determined.squeeze(1).bool())
 
 
 class ImageCounts(NamedTuple):
-    """How many images the averages stand for."""
+    """How many images the averages are over."""
 
     scored: int
     without_valid_pixel: int
@@ -89,18 +89,18 @@ class ImageCounts(NamedTuple):
 
 
 class ImageTable(NamedTuple):
-    """What was found for each image, sorted by id: the same on any number of processes."""
+    """The results of each image, sorted by id: the same on any number of processes."""
 
     id: list[str]
     scene: list[str]
-    """Empty where scenes are not known."""
+    """Empty strings where scenes are unknown."""
     status: list[str]
-    """Of `ImageCounts`' fields, the one that counts this image."""
+    """The field of `ImageCounts` that counts this image."""
     errors: dict[str, np.ndarray]
     """Name → (n,) float64; NaN where the image is not scored."""
     facts: dict[str, np.ndarray]
     """(n,) float64: number and share of valid pixels, the range of their targets, the alignment's coefficients (NaN
-    where nothing is fitted)."""
+    if not fitted)."""
 
     @property
     def scored(self) -> np.ndarray:
@@ -109,7 +109,7 @@ class ImageTable(NamedTuple):
 
 
 class ValidationCounts(NamedTuple):
-    """The images of a validation, by what their truth allows to measure."""
+    """The images of a validation, by the metrics that their truth supports."""
 
     depth: ImageCounts
     """Truth in metres or up to scale: the depth metrics."""
@@ -127,12 +127,12 @@ class ValidationTables(NamedTuple):
 class PerImageMetrics(Metric):
     """Averages over images of errors that a subclass computes for each.
 
-    Nothing is read back to the host in `update`; `compute` averages in float64, so that neither the batch size nor
-    the number of processes moves the result.
+    Nothing is read back to the host in `update`. `compute` averages in float64, so that neither the batch size nor the
+    number of processes changes the result.
     """
 
     is_differentiable = False
-    higher_is_better: bool | None = None  # several values, which go both ways: `directions(metrics.errors)` has each
+    higher_is_better: bool | None = None  # differs between the values; see `directions(metrics.errors)`
     full_state_update = False
     rows: list[Tensor]
     names: list[Tensor]
@@ -160,7 +160,7 @@ class PerImageMetrics(Metric):
             mask: (b, h, w) bool, True where the target is valid.
             ids: names of the images, for `images`.
             scenes: of the images, where known.
-            scale_known: whether the target is in a unit. `DepthMetrics` scores an image whose target is up to scale
+            scale_known: whether the target has a unit. `DepthMetrics` scores an image whose target is up to scale
                 only after an alignment; under the alignment "none" it counts as not aligned.
 
         Raises:
@@ -170,7 +170,7 @@ class PerImageMetrics(Metric):
             raise ValueError(
                 f"{type(self).__name__} takes (b, h, w) prediction, target and mask of one shape, found "
                 f"{tuple(prediction.shape)}, {tuple(target.shape)} and {tuple(mask.shape)}. "
-                "Predictions are upsampled to the ground truth, never the other way round."
+                "Upsample predictions to the ground truth, never resize the ground truth."
             )
         self.rows.append(self.image_rows(prediction.float(), target.float(), mask, scale_known).packed())
         unknown = [""] * len(mask)
@@ -185,20 +185,20 @@ class PerImageMetrics(Metric):
         return torch.stack([function(prediction, target, valid) for function in self.errors.values()], dim=1)
 
     def compute(self) -> dict[str, Tensor]:
-        """Every error by its name, averaged over the images scored; NaN where none was."""
+        """Name → error averaged over the scored images; NaN if there are none."""
         rows = self.table()
         means = rows.errors[rows.scored].mean(dim=0).float()
         return dict(zip(self.errors, means, strict=True))
 
     def counts(self) -> ImageCounts:
-        """The images behind `compute`, of all processes: a collective call, to be made by every process."""
+        """The image counts behind `compute`, over all processes: a collective call that every process must make."""
         with self.sync_context(should_sync=self._to_sync):
             rows = self.table()
         scored, valid = rows.scored, rows.valid
         return ImageCounts(int(scored.sum()), int((~valid).sum()), int((valid & ~scored).sum()))
 
     def images(self) -> ImageTable:
-        """Every image of all processes: a collective call, to be made by every process."""
+        """The images of all processes: a collective call that every process must make."""
         with self.sync_context(should_sync=self._to_sync):
             rows = self.table()
             names = decode_names([dim_zero_cat(self.names)] if len(self.names) else [])
@@ -219,7 +219,7 @@ class PerImageMetrics(Metric):
         )
 
     def intervals(self, images: ImageTable) -> Intervals:
-        """95 % confidence intervals of `compute`, over what `images` gives or a part of it."""
+        """95 % confidence intervals of `compute`, over the result of `images` or a part of it."""
         values = np.stack(list(images.errors.values()), axis=1)[images.scored]
         units = units_of([scene for scene, scored in zip(images.scene, images.scored, strict=True) if scored])
         bounds = self.bounds(values, images.facts["valid_pixels"][images.scored], units)
@@ -230,7 +230,7 @@ class PerImageMetrics(Metric):
         return dict(zip(self.errors, map(tuple, mean_intervals(values, units).tolist()), strict=True))
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
-        """Gather the rows of all processes; one that saw no image takes part with none."""
+        """Gather the rows of all processes; one without images contributes none."""
         if not len(self.rows):  # torchmetrics would gather a placeholder of another shape, and fail
             self.rows.append(self._no_rows())
             self.names.append(torch.empty(0, dtype=torch.uint8, device=self.device))
@@ -246,7 +246,7 @@ class PerImageMetrics(Metric):
 
 
 def encode_names(ids: Sequence[str], scenes: Sequence[str]) -> Tensor:
-    """Ids and scenes as bytes of text, since processes exchange tensors: a line of JSON per image, (bytes,) uint8."""
+    """Ids and scenes as a (bytes,) uint8 tensor, which processes can exchange: one line of JSON per image."""
     lines = "".join(f"{json.dumps(name)}\n" for name in zip(ids, scenes, strict=True))
     return torch.from_numpy(np.frombuffer(lines.encode(), np.uint8).copy())
 

@@ -1,13 +1,14 @@
-"""A fixed number of pixels of each image, so that images of any size and with any holes give arrays of one shape."""
+"""A fixed number of pixels per image, so that images of any size and with any holes give arrays of one shape."""
 
 import torch
 from torch import Tensor
 
 
 def random_valid_pixels(mask: Tensor, count: int) -> Tensor:
-    """(b, count) indices into the flattened (h, w), uniform over the True pixels with replacement, of (b, h, w) masks.
+    """(b, count) indices into the flattened (h, w) masks, drawn uniformly from True pixels with replacement.
 
-    The same for the same mask, and found without a host sync. Without a True pixel they point anywhere.
+    Takes (b, h, w) masks. The draw is the same for the same mask and needs no host sync. Without a True pixel, indices
+    are arbitrary.
     """
     cumulative = mask.flatten(1).cumsum(dim=1)
     draws = torch.rand(count, generator=torch.Generator().manual_seed(0)).to(mask.device, non_blocking=True)

@@ -9,17 +9,17 @@ from torchmetrics import Metric
 
 
 class PairCounts(NamedTuple):
-    """What the accuracies stand for."""
+    """What the accuracies are over."""
 
     images: int
     pairs: dict[str, int]
     """By scene type."""
     ties: int
-    """Pairs with the same prediction at both points, or NaN at one; wrong."""
+    """Pairs with the same prediction at both points, or NaN at one; they count as wrong."""
 
 
 def pair_margins(nearness: Tensor, nearer: Tensor, farther: Tensor) -> Tensor:
-    """(pairs,) how much larger a map is at the nearer points: positive where the order is right, 0 for a tie.
+    """(pairs,) how much larger the map is at the nearer points: positive if the order is right, 0 for a tie.
 
     Args:
         nearness: (h, w), larger is nearer: disparity, or negative depth.
@@ -30,7 +30,7 @@ def pair_margins(nearness: Tensor, nearer: Tensor, farther: Tensor) -> Tensor:
 
 
 class PointPairAccuracy(Metric):
-    """Share of pairs in the right order: of all of them, and of each scene type.
+    """Share of pairs in the right order, over all pairs and for each scene type.
 
     >>> metric = PointPairAccuracy(["aerial", "indoor"])
     >>> metric.update(torch.tensor([[0.0, 1.0]]), torch.tensor([[0, 1]]), torch.tensor([[0, 0]]), "indoor")
@@ -39,7 +39,7 @@ class PointPairAccuracy(Metric):
     {'accuracy': 0.5, 'mean_scene_accuracy': 0.5, 'accuracy_aerial': 0.0, 'accuracy_indoor': 1.0}
 
     Args:
-        scenes: every scene type that an update will name.
+        scenes: every scene type that updates will use.
     """
 
     is_differentiable = False
@@ -66,7 +66,7 @@ class PointPairAccuracy(Metric):
         self.images += 1
 
     def compute(self) -> dict[str, Tensor]:
-        """`accuracy` of all pairs, `mean_scene_accuracy` over scene types, then each one's; NaN without pairs."""
+        """`accuracy` of all pairs, `mean_scene_accuracy` over scene types, then each type's; NaN without pairs."""
         right, pairs = self.right.cpu().double(), self.pairs.cpu()
         by_scene = right / pairs
         return {
@@ -76,7 +76,7 @@ class PointPairAccuracy(Metric):
         }
 
     def counts(self) -> PairCounts:
-        """The pairs behind `compute`, of all processes: a collective call, to be made by every process."""
+        """The pair counts behind `compute`, over all processes: a collective call that every process must make."""
         with self.sync_context(should_sync=self._to_sync):
             pairs = dict(zip(self.scenes, self.pairs.tolist(), strict=True))
             return PairCounts(int(self.images), pairs, int(self.ties))

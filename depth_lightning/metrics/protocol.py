@@ -1,7 +1,7 @@
 """How a prediction is scored: which pixels count, in which range, after which alignment.
 
-Papers differ in all of these, and 5–10 % of AbsRel with them, so they are one object with a hash that stands beside
-the numbers.
+Papers differ in all of these, which changes AbsRel by 5–10 %. They are therefore one object, whose hash is reported
+with the numbers.
 """
 
 import dataclasses
@@ -42,30 +42,30 @@ _KITTI_LARGEST = (376, 1242)
 
 @dataclass(frozen=True)
 class Protocol:
-    """One way to measure.
+    """One evaluation protocol.
 
     Args:
         min_depth: pixels count where min_depth < target < max_depth, in the unit of the target (metres). Predictions
-            below it are raised to it, so that no logarithm meets 0.
+            are clamped to it from below, so that no logarithm is taken of 0.
         max_depth: see min_depth.
         crop: the region of the image that counts. `nyu_eigen` needs 480×640 targets. `kitti_benchmark` is the bottom
-            352×1216, centred, and `kitti_benchmark_garg` Garg's crop of that, which ZoeDepth reports; BTS takes Garg's
-            crop of the whole image, `kitti_garg`.
-        alignment: what is fitted to the truth of each image first; see `depth_lightning.metrics.alignment`.
-        strict: whether targets equal to a bound are left out (ZoeDepth) or count (Depth Anything V2).
-        clip: whether predictions beyond max_depth are lowered to it (ZoeDepth, BTS) or not (Depth Anything V2).
-        upsample: how predictions get the resolution of the truth: `bilinear_corners` (with align_corners: Depth
+            352×1216, centred, and `kitti_benchmark_garg` Garg's crop of that, which ZoeDepth reports; BTS uses Garg's
+            crop of the full image, `kitti_garg`.
+        alignment: what is fitted to the truth of each image before scoring; see `depth_lightning.metrics.alignment`.
+        strict: whether targets equal to a bound are excluded (ZoeDepth) or count (Depth Anything V2).
+        clip: whether predictions above max_depth are clamped to it (ZoeDepth, BTS) or not (Depth Anything V2).
+        upsample: how predictions are resized to the size of the truth: `bilinear_corners` (with align_corners: Depth
             Anything V2, ZoeDepth), `bilinear`, or `bicubic` (MiDaS).
         flip_average: whether predictions are averaged with those of the mirrored image, in the network's unit
             (ZoeDepth).
-        reduction: `image`: averages over images, each weighs the same, as nearly all papers have it; `pixel`: over
-            the pixels of all images together, for the errors that this is defined for.
+        reduction: `image`: averages over images with equal weights, as in nearly all papers; `pixel`: over the pixels
+            of all images together, for the errors for which this is defined.
 
     Raises:
         SettingError: an argument is out of range, or the range of depths is empty.
     """
 
-    # `hash` leaves out what is at its default: a field may be added, but no default changed.
+    # `hash` omits fields at their defaults: fields may be added, but defaults must not change.
     min_depth: float = 1e-3
     max_depth: float = 10.0
     crop: Crop = "none"
@@ -81,13 +81,13 @@ class Protocol:
             one_of(name, getattr(self, name), get_args(names))
         for name in _SWITCHES:
             boolean(name, getattr(self, name))
-        for name in ("min_depth", "max_depth"):  # 80 and 80.0 are one protocol
+        for name in ("min_depth", "max_depth"):  # 80 and 80.0 are the same protocol
             object.__setattr__(self, name, float(number(name, getattr(self, name), above=0, most=1e6)))
         if self.min_depth >= self.max_depth:
             raise SettingError("min_depth", f"is below max_depth, {self.max_depth:g}; found {self.min_depth:g}.")
 
     def __str__(self) -> str:
-        """What a reader of a table must know, in a line."""
+        """The protocol in one line, for readers of a table."""
         sign = "<" if self.strict else "≤"
         parts = [f"{self.min_depth:g} {sign} depth {sign} {self.max_depth:g}", f"crop {self.crop}"]
         parts += [f"alignment {self.alignment}", "clipped" if self.clip else "not clipped"]
@@ -101,9 +101,9 @@ class Protocol:
 
     @property
     def hash(self) -> str:
-        """Eight hex digits that differ where anything that moves the numbers differs.
+        """Eight hex digits that change with anything that affects the numbers.
 
-        Of the fields that are not at their defaults, so that a field added later leaves the hashes of before.
+        Only fields that differ from their defaults are hashed, so that a field added later keeps earlier hashes.
         """
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         changed = {name: value for name, value in self.to_dict().items() if value != defaults[name]}
@@ -128,7 +128,7 @@ class Protocol:
         return mask & in_range & crop_mask(self.crop, *target.shape[-2:]).to(target.device, non_blocking=True)
 
     def bound(self, depth: Tensor) -> Tensor:
-        """Predicted depth, raised to min_depth, and lowered to max_depth where the protocol clips."""
+        """Predicted depth, clamped to at least min_depth, and to at most max_depth if the protocol clips."""
         return depth.clamp(min=self.min_depth, max=self.max_depth if self.clip else None)
 
 
@@ -136,7 +136,7 @@ def crop_mask(crop: Crop, height: int, width: int) -> Tensor:
     """(h, w) bool, True inside the crop.
 
     Raises:
-        ValueError: the crop is defined for another size than this one.
+        ValueError: the crop is not defined for this size.
     """
     inside = torch.zeros(height, width, dtype=torch.bool)
     if crop == "none":

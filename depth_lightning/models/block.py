@@ -1,4 +1,4 @@
-"""A transformer block of DINOv2, which keeps for the backward pass only what is costly to compute again."""
+"""A transformer block of DINOv2 that keeps only what is costly to recompute for the backward pass."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -13,11 +13,11 @@ from torch.nn.modules.module import _has_any_global_hook
 
 
 class Block(nn.Module):
-    """timm's pre-normalised block with layer scale: its parameters, under the same names.
+    """timm's pre-normalised block with layer scale, with the same parameters under the same names.
 
-    Plain autograd keeps both sides of the activation, of the layer scales and of the norms, two fifths of the encoder's
-    memory. What saves it reads the parts' weights instead of calling them, so a block calls its parts, as timm's does,
-    once one of them was replaced (an adapter, a quantised layer) or has a hook.
+    Plain autograd keeps input and output of the activation, the layer scales and the norms, two fifths of the encoder's
+    memory. The code that saves it reads the parts' weights instead of calling the parts. If one was replaced (by an
+    adapter, a quantised layer) or has a hook, the block calls its parts instead, as timm's does.
     """
 
     def __init__(self, source: vision_transformer.Block) -> None:
@@ -48,8 +48,8 @@ class Block(nn.Module):
 
 
 def _only_apply_weights(parts: Sequence[nn.Module]) -> bool:
-    """Whether calling them does what their classes do, without dropout and with a bias, and nothing else."""
-    for own in map(vars, parts):  # as vars: this runs for every block, and a module's attributes take long to look up
+    """Whether calling the parts only applies their weights: biases, but no hooks, dropout or replaced forward."""
+    for own in map(vars, parts):  # vars, since this runs for every block and module attributes are slow to look up
         if (
             own["_forward_pre_hooks"]
             or own["_forward_hooks"]
@@ -73,12 +73,12 @@ def _normed_linear(x: Tensor, norm: nn.Module, linear: nn.Module) -> Tensor:
 
 
 def _add_scaled_linear(residual: Tensor, x: Tensor, linear: nn.Linear, gamma: Tensor, gelu: bool = False) -> Tensor:
-    """`residual + gamma · linear(x)`, or of gelu(x), which then may overwrite x."""
+    """`residual + gamma · linear(x)`, with gelu(x) in place of x if `gelu`, which may overwrite x."""
     if not torch.is_grad_enabled():
-        # In place: the largest tensor of a block is not written, and on a CPU its memory not asked for, twice.
+        # In place: the largest tensor of a block is not written twice, nor allocated twice on a CPU.
         return torch.addcmul(residual, linear(torch.ops.aten.gelu_(x) if gelu else x), gamma)
     dtype = _product_dtype(x)
-    if dtype == torch.float16:  # which has not the range for the gradient before gamma, which may be 1e-5
+    if dtype == torch.float16:  # lacks the range for the gradient before gamma, which may be 1e-5
         return torch.addcmul(residual, linear(F.gelu(x) if gelu else x), gamma)
     arguments = x.to(dtype), linear.weight.to(dtype), linear.bias.to(dtype)
     return cast(Tensor, _AddScaledLinear.apply(residual, *arguments, gamma, gelu))
@@ -90,7 +90,7 @@ def _product_dtype(x: Tensor) -> torch.dtype:
 
 
 class _NormedLinear(torch.autograd.Function):
-    """Keeps `x`, which the residual keeps anyway, and makes norm(x) again."""
+    """Keeps `x`, which the residual keeps anyway, and recomputes norm(x)."""
 
     @staticmethod
     def forward(
@@ -116,7 +116,7 @@ class _NormedLinear(torch.autograd.Function):
 
 
 class _AddScaledLinear(torch.autograd.Function):
-    """Keeps `x`, and neither gelu(x) nor the product that gamma scales: gamma's gradient follows from the weight's."""
+    """Keeps `x`, but not gelu(x) or the product that gamma scales: gamma's gradient follows from the weight's."""
 
     @staticmethod
     def forward(

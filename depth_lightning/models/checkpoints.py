@@ -1,4 +1,4 @@
-"""Weights in and out: any known layout into a network, and a network into files that others read."""
+"""Loading weights in any known layout into a network, and saving a network in files that other tools read."""
 
 import io
 import json
@@ -29,22 +29,22 @@ class LoadReport(NamedTuple):
 
     path: Path
     layout: Layout
-    """How the file names its keys."""
+    """The file's key layout."""
     init: Init
-    """With "encoder", the head keeps its random start."""
+    """With "encoder", the head keeps its random initialisation."""
     loaded: int
     """Number of keys copied into the network."""
     dropped: tuple[str, ...]
-    """Keys of the file that went nowhere."""
+    """Keys in the file that were not used."""
     missing: tuple[str, ...]
-    """Keys that were asked for and not found. None of them is used by a forward pass: those would be an error."""
+    """Keys that the file lacks. The forward pass uses none of them; a missing key that it uses is an error."""
     provenance: Provenance | None
-    """What is said of the file; None where nothing is, and it was taken as what the network is."""
+    """What the file is declared to be; None if not declared, in which case it was assumed to match the network."""
 
     def __str__(self) -> str:
         text = f"Loaded {self.loaded} tensors ({self.init}) from {self.path} in the {self.layout} layout."
         if self.provenance is not None:
-            text += f" Known of it: {self.provenance}."
+            text += f" Provenance: {self.provenance}."
         head = [key for key in self.dropped if key.startswith("depth_head.")]
         others = [key for key in self.dropped if not key.startswith("depth_head.")]
         if self.init == "encoder":
@@ -61,20 +61,20 @@ class LoadReport(NamedTuple):
 
 
 def load_weights(network: DepthAnythingV2, path: str | Path, init: Init = "all", force: bool = False) -> LoadReport:
-    """Copy weights from a file into the network, in place; nothing is changed if an error is raised.
+    """Copy weights from a file into the network, in place; the network is unchanged if an error is raised.
 
     Args:
         network: on any device.
-        path: a file of torch or safetensors in the published layout, complete or the encoder alone; a folder of
-            transformers; a checkpoint of this project; DINOv2's own file, or timm's of it, for the encoder. Keys may
-            start with `module.`. Nothing is unpickled but tensors and plain values.
-        init: "all", or "encoder" to leave the head as it is.
-        force: take weights of the other kind of output, or of Depth Anything V1, with a warning.
+        path: a torch or safetensors file in the published layout, complete or with the encoder alone; a transformers
+            folder; a checkpoint of this project; for the encoder, DINOv2's own file or timm's. Keys may start with
+            `module.`. Only tensors and plain values are unpickled.
+        init: "all", or "encoder" to leave the head unchanged.
+        force: load weights with the other kind of output, or of Depth Anything V1, with a warning.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file cannot be read safely, is of another encoder, lacks something, or is said to be of another
-            kind of output or of V1: by metadata beside it, its configuration, or its published name.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file cannot be read safely, belongs to another encoder, lacks tensors, or is declared to have
+            another kind of output or to be V1, by metadata beside it, its configuration, or its published name.
     """
     one_of("init", init, get_args(Init))
     boolean("force", force)
@@ -107,10 +107,10 @@ def load_weights(network: DepthAnythingV2, path: str | Path, init: Init = "all",
 
 
 def load_run_state(network: DepthAnythingV2, state: Mapping[str, Tensor], path: str | Path) -> None:
-    """Copy a run's weights into its network; their keys may start with `network.`, the module's name for it.
+    """Copy a run's weights into its network; their keys may start with `network.`, its name in the module.
 
     Raises:
-        ValueError: they do not fit.
+        ValueError: they do not fit the network.
     """
     own = {key.removeprefix("network."): tensor for key, tensor in state.items()}
     try:
@@ -126,17 +126,17 @@ def save_weights(
     layout: SaveLayout = "official",
     metadata: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the network's weights, complete and nothing else, and beside them what they are, as JSON.
+    """Write the network's complete weights, and beside them a description as JSON.
 
     Args:
         network: on any device.
-        path: a new file; for transformers a new folder, of which `from_pretrained` needs nothing else.
+        path: a new file; for transformers a new folder, which is all that `from_pretrained` needs.
         layout: "official" is what the reference's strict load takes, "safetensors" has the same keys.
-        metadata: plain values to go into the JSON, beside the encoder, output, max_depth in metres and version. It lies
-            in metadata.json of the folder, or beside name.pth in name.pth.json.
+        metadata: plain values to add to the JSON, beside encoder, output, max_depth in metres and version. The JSON is
+            metadata.json in the folder, or name.pth.json beside name.pth.
 
     Raises:
-        FileExistsError: there is something at `path` already, or at its metadata's.
+        FileExistsError: `path` or its metadata file exists already.
         ValueError: transformers cannot build this network (see `transformers_config`).
     """
     one_of("layout", layout, get_args(SaveLayout))
@@ -167,14 +167,14 @@ def _save_folder(path: Path, network: DepthAnythingV2, state: State, description
 
 
 def _official_bytes(state: State) -> memoryview:
-    """The file in memory: torch has no word for a disk that takes no more of it."""
+    """The file in memory, since torch does not report a full disk clearly."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     return buffer.getbuffer()
 
 
 def with_kind(network: DepthAnythingV2, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """The metadata, with what a network of its kind is built with and `find_provenance` reads."""
+    """The metadata, extended by what is needed to build such a network and what `find_provenance` reads."""
     own = {
         "encoder": network.encoder_name,
         "output": network.output,
@@ -205,7 +205,7 @@ def official_key(network: DepthAnythingV2, key: str) -> str:
 def _check_missing(
     missing: tuple[str, ...], wanted: Mapping[str, Tensor], network: DepthAnythingV2, path: Path, init: Init
 ) -> None:
-    # What no forward pass uses may be missing from an encoder: DINOv2 in timm has no mask token.
+    # An encoder may lack what the forward pass does not use: DINOv2 in timm has no mask token.
     unused = {official_key(network, name) for name, _ in network.encoder.named_buffers(prefix="encoder")}
     lacking = [key for key in missing if init == "all" or key not in unused]
     if not lacking:
@@ -220,22 +220,22 @@ def _check_missing(
 
 
 def _check_encoder(state: State, network: DepthAnythingV2, path: Path) -> None:
-    """Width and depth name an encoder; shapes alone would not tell where files of two encoders overlap."""
+    """Identify the encoder by width and depth; shapes alone are ambiguous where files of two encoders overlap."""
     class_token = state.get("pretrained.cls_token")
     if class_token is None:
-        raise ValueError(f"{path} lacks pretrained.cls_token, so it is not a whole Depth Anything encoder.")
+        raise ValueError(f"{path} lacks pretrained.cls_token, so it is not a complete Depth Anything encoder.")
     if registers := {"pretrained.register_tokens", "pretrained.reg_token"} & state.keys():
         raise ValueError(
-            f"{path} is of a DINOv2 with registers ({', '.join(registers)}), which Depth Anything does not have: give "
+            f"{path} holds a DINOv2 with registers ({', '.join(registers)}), which Depth Anything does not have: give "
             f"the one without, as in dinov2_{network.encoder_name}14_pretrain.pth."
         )
-    found = (class_token.shape[-1], count_blocks(state, "pretrained.blocks."))
+    shape = (class_token.shape[-1], count_blocks(state, "pretrained.blocks."))
     size = SIZES[network.encoder_name]
-    if found != (size.width, size.depth):
-        name = next((name for name, s in SIZES.items() if (s.width, s.depth) == found), None)
+    if shape != (size.width, size.depth):
+        name = next((name for name, s in SIZES.items() if (s.width, s.depth) == shape), None)
         advice = f"type model={name}, or give" if name else "give"
         raise ValueError(
-            f"{path} holds {name or 'an unknown encoder'} (width {found[0]}, {found[1]} blocks), and the network is "
+            f"{path} holds {name or 'an unknown encoder'} (width {shape[0]}, {shape[1]} blocks), and the network is "
             f"{network.encoder_name} (width {size.width}, {size.depth} blocks): {advice} weights of "
             f"{network.encoder_name}."
         )

@@ -1,4 +1,4 @@
-"""Depth Anything V2 (Yang et al., 2024, arXiv:2406.09414): DINOv2 tokens of four blocks, read by a DPT head."""
+"""Depth Anything V2 (Yang et al., 2024, arXiv:2406.09414): DINOv2 tokens of four blocks feed a DPT head."""
 
 from collections.abc import Sequence
 from typing import Literal, get_args
@@ -18,17 +18,17 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class DepthAnythingV2(nn.Module):
-    """Depth from one image, in metres or as disparity.
+    """Depth from a single image, in metres or as disparity.
 
     Args:
         encoder: vits, vitb, vitl, vitg or tiny.
         output: "metric" (a sigmoid times `max_depth`) or "relative" (disparity up to scale and shift).
-        max_depth: in metres, above 0.001; the largest depth that a metric network can give. No published file holds it.
+        max_depth: largest depth that a metric network can predict, in metres, above 0.001. No published file stores it.
         features: channels of the head's fusion blocks; the encoder's own by default.
         out_channels: channels of the head's four projections; the encoder's own by default.
         freeze_encoder: train the head alone; no graph is built for the encoder.
-        recompute_blocks: in training, keep each block's input alone and run it again in the backward pass: less memory,
-            more time.
+        recompute_blocks: activation checkpointing: in training, keep only each block's input and recompute the rest in
+            the backward pass. Less memory, more time.
 
     Raises:
         SettingError: an argument is out of range.
@@ -57,9 +57,9 @@ class DepthAnythingV2(nn.Module):
         head = DPTHead(size.width, features, out_channels or size.out_channels)
         if output == "relative":
             # A random head's logits are all near 0: where they are negative, the last ReLU lets no gradient through,
-            # and nothing is ever learnt. Weights that are loaded replace this.
+            # and the network never learns. Loaded weights replace this.
             nn.init.ones_(head.get_parameter("scratch.output_conv2.2.bias"))
-        # Tokens (b, n, c) seen as maps (b, c, rows, columns) are already channels-last.
+        # Tokens (b, n, c) viewed as maps (b, c, rows, columns) are already channels-last.
         self.head = head.to(memory_format=torch.channels_last)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -73,7 +73,8 @@ class DepthAnythingV2(nn.Module):
         """
         if image.ndim != 4 or image.shape[1] != 3 or image.shape[2] % PATCH or image.shape[3] % PATCH:
             raise ValueError(
-                f"The network takes images (b, 3, h, w) with h and w multiples of {PATCH}, found {tuple(image.shape)}."
+                f"The network expects images (b, 3, h, w) with h and w multiples of {PATCH}, found "
+                f"{tuple(image.shape)}."
             )
         height, width = image.shape[-2:]
         maps = [
@@ -93,8 +94,8 @@ class DepthAnythingV2(nn.Module):
 def logits_to_depth(logits: Tensor, max_depth: float) -> Tensor:
     """Depth in metres, in (0, max_depth], from float32 logits of any size.
 
-    A plain sigmoid is 0 in float32 below −103, and its logarithm infinite; at −40 it is still a normal number, 1e-17
-    of max_depth.
+    A plain sigmoid is 0 in float32 below −103, and its logarithm infinite; at −40 the depth is still a normal number,
+    1e-17 of max_depth.
     """
     return max_depth * logits.clamp(min=-40.0).sigmoid()
 
@@ -106,7 +107,7 @@ def normalize(image: Tensor) -> Tensor:
         image: (b, 3, h, w) RGB: uint8, or floating point in [0, 1].
 
     Raises:
-        TypeError: the image is of another type.
+        TypeError: the image has another dtype.
     """
     if image.dtype != torch.uint8 and not image.is_floating_point():
         raise TypeError(f"An image is uint8, or floating point in [0, 1]; found {image.dtype}.")

@@ -40,7 +40,7 @@ class DPTHead(nn.Module):
 
 
 class FusionPyramid(nn.Module):
-    """Fuses maps from the deepest to the shallowest, and reads the result out at full resolution."""
+    """Fuses maps from the deepest to the shallowest and predicts logits at full resolution."""
 
     def __init__(self, features: int, in_channels: Sequence[int]) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class FusionPyramid(nn.Module):
         self.refinenet2 = Fusion(features)
         self.refinenet3 = Fusion(features)
         self.refinenet4 = Fusion(features)
-        # Adds the skip to what comes from below; below the deepest there is nothing.
+        # This unit refines the skip connection, which the deepest level does not have.
         _parameters_to_buffers(self.refinenet4.resConfUnit1)
         self.output_conv1 = nn.Conv2d(features, features // 2, 3, padding=1)
         self.output_conv2 = nn.Sequential(
@@ -72,7 +72,7 @@ class FusionPyramid(nn.Module):
         x = self.refinenet2(x, second, first.shape[-2:])
         x = self.refinenet1(x, first, (2 * rows, 2 * columns))
         x = self.output_conv1(x)
-        # The largest map of all: resized once more in the backward pass rather than kept.
+        # The largest map of all: recomputed in the backward pass rather than kept.
         x = (
             checkpoint(self._read_out, x, size, use_reentrant=False)
             if torch.is_grad_enabled()
@@ -87,9 +87,9 @@ class FusionPyramid(nn.Module):
 
 
 class Float32Conv2d(nn.Conv2d):
-    """A convolution in float32 under any autocast, and with weights of any type; its input is kept as it came.
+    """A convolution in float32 under any autocast, with weights of any dtype; its input is kept in its own dtype.
 
-    In bfloat16, logits from 1 on come in steps of 1/128 and more: with max_depth=20, stairs of 2 cm in a wall at 3 m.
+    In bfloat16, logits ≥ 1 have steps of 1/128 or more: with max_depth=20, a wall at 3 m has steps of 2 cm.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ class Float32Conv2d(nn.Conv2d):
 
     def _in_float32(self, x: Tensor) -> Tensor:
         bias = None if self.bias is None else self.bias.float()
-        autocast = torch.is_autocast_enabled(x.device.type)  # an exported graph would hold a context for nothing
+        autocast = torch.is_autocast_enabled(x.device.type)  # avoids a needless context in exported graphs
         with torch.autocast(x.device.type, enabled=False) if autocast else nullcontext():
             result: Tensor = self._conv_forward(x.float(), self.weight.float(), bias)
         return result
@@ -121,8 +121,8 @@ class Fusion(nn.Module):
         """(b, features, *size) from `x` and a skip of its size."""
         if skip is not None:
             x = x + self.resConfUnit1(skip)
-        # The published order is to resize first. A 1×1 convolution and a resize commute, and a quarter of the pixels is
-        # a quarter of the work.
+        # The published order is to resize first. A 1×1 convolution and a resize commute, and a quarter of the pixels
+        # means a quarter of the work.
         return _resize(self.out_conv(self.resConfUnit2(x)), size)
 
 
@@ -145,7 +145,7 @@ def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _parameters_to_buffers(module: nn.Module) -> None:
-    """Keep the state dict, but leave nothing that an optimiser or DDP would wait for."""
+    """Keep the state dict, but leave no parameters for which an optimiser or DDP would expect gradients."""
     for child in module.modules():
         for name, parameter in list(child.named_parameters(recurse=False)):
             delattr(child, name)

@@ -15,7 +15,7 @@ PATCH = 14
 
 
 class Encoder(nn.Module):
-    """An image in, the tokens of the tapped blocks out. Parameters are named as in the published state dict."""
+    """Maps an image to the tokens of the tapped blocks. Parameters are named as in the published state dict."""
 
     mask_token: Tensor
 
@@ -35,12 +35,12 @@ class Encoder(nn.Module):
             act_layer=nn.SiLU if size.swiglu else nn.GELU,
         )
         self.recompute_blocks = False
-        """In training, keep each block's input alone and run it again in the backward pass."""
+        """In training, keep only each block's input and recompute the rest in the backward pass."""
         self.grid = size.grid
         self.taps = size.taps
         self.cls_token = cast(nn.Parameter, vit.cls_token)
         self.pos_embed = cast(nn.Parameter, vit.pos_embed)
-        # DINOv2's own training replaces patches by it; here it only travels from file to file.
+        # DINOv2's own training replaces patches with it; here it is only carried from file to file.
         self.register_buffer("mask_token", torch.zeros(1, size.width))
         self.patch_embed = vit.patch_embed
         self.blocks = nn.ModuleList(Block(cast(vision_transformer.Block, block)) for block in vit.blocks)
@@ -69,9 +69,10 @@ class Encoder(nn.Module):
     def positions(self, rows: int, columns: int) -> Tensor:
         """The position table for a grid of patches, (1, 1 + rows·columns, width), the class token's entry first.
 
-        Resampled bicubically in float32 without antialiasing. DINOv2 gives the factor, not the size, and adds 0.1
-        patches to it against rounding; the samples lie where that factor puts them, so leaving it out changes depth.
-        At its own size the table is as it is. In an exported graph the sizes may be symbolic, and stay so.
+        Resampled bicubically in float32 without antialiasing. DINOv2 passes the scale factor, not the size, and adds
+        0.1 patches to the size against rounding; the factor determines the sampling positions, so leaving it out
+        changes depth. At its own size the table is unchanged. In an exported graph the sizes may be symbolic and stay
+        symbolic.
         """
         extra: float | Tensor = 0.1
         if type(rows) is not int:  # symbolic: a comparison in Python would fix it
@@ -87,9 +88,9 @@ class Encoder(nn.Module):
 
 
 def _cubic_samples(count: int, length: int, extra: float | Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Which four of `length` entries each of `count` samples is made of, and their weights; both (count, 4).
+    """Indices of the four of `length` entries that each of `count` samples combines, and weights; both (count, 4).
 
-    Samples are length / (count + extra) apart. Cubic convolution (Keys, 1981) with a = −0.75, the ends repeated.
+    Samples are length / (count + extra) apart. Cubic convolution (Keys, 1981) with a = −0.75 and repeated ends.
     """
     position = (torch.arange(count, device=device) + 0.5) * length / (count + extra) - 0.5
     first = position.floor()[:, None]

@@ -1,4 +1,4 @@
-"""The released files of Depth Anything V2: where they are, what they hold, and under which licence."""
+"""The released files of Depth Anything V2: location, content and licence."""
 
 import hashlib
 import logging
@@ -14,7 +14,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Release:
-    """One released file. Only its name tells what it holds: the keys and shapes are the same for all of an encoder."""
+    """One released file. Only its name identifies it: keys and shapes are the same for all files of an encoder."""
 
     repo: str
     file: str
@@ -24,11 +24,11 @@ class Release:
     """In metres; None for a relative network."""
     licence: str
     sha256: str | None
-    """None where it is not known to us."""
+    """None if we do not know it."""
 
     @property
     def for_transformers(self) -> bool:
-        """Whether it is a folder for transformers: `file` with a config.json beside it."""
+        """Whether it is a transformers folder: `file` with a config.json beside it."""
         return self.repo.endswith("-hf")
 
 
@@ -78,7 +78,7 @@ _V1_REPOS = (
 
 
 def find_release(source: str | Path) -> Release | None:
-    """The release of that hub id, or of that path by the name of the file or of the folder; None if it has none."""
+    """The release with this hub id, or with the file or folder name of this path; None if there is none."""
     for release in RELEASES:
         if _is_repo(source, release.repo):
             return release
@@ -88,24 +88,24 @@ def find_release(source: str | Path) -> Release | None:
 
 
 def find_v1(source: str | Path) -> str | None:
-    """The published name of Depth Anything V1 that a hub id or a path bears, or None."""
+    """The published name of Depth Anything V1 in a hub id or a path; None if there is none."""
     name = Path(source).name
     return name if name in _V1_FILES else next((repo for repo in _V1_REPOS if _is_repo(source, repo)), None)
 
 
 def _is_repo(source: str | Path, repo: str) -> bool:
-    """Whether it is that hub id, its copy, or lies in its folder of the hub's cache."""
+    """Whether `source` is this hub id, a copy of it, or lies in its folder of the hub's cache."""
     in_cache = "models--" + repo.replace("/", "--")
     parts = Path(source).parts
     return str(source) == repo or in_cache in parts or (repo.endswith("-hf") and repo.split("/")[1] in parts[-2:])
 
 
 def resolve_weights(source: str | Path) -> Path:
-    """The path of weights: `source` itself, or the file or folder of a hub id, downloaded once into the hub's cache.
+    """The path of weights: `source` itself, or a hub id's file or folder, downloaded once into the hub's cache.
 
     Raises:
         FileNotFoundError: `source` is neither a file, nor a transformers folder, nor a hub id in `RELEASES`.
-        ConnectionError: the download failed; the message says which file to fetch by hand and where to put it.
+        ConnectionError: the download failed; the message names the file to fetch by hand and where to put it.
         ValueError: the download's SHA-256 is not the published one, or the hub id is one of Depth Anything V1.
     """
     path = Path(source).expanduser()
@@ -113,7 +113,7 @@ def resolve_weights(source: str | Path) -> Path:
     if not path.is_file() and not (path / "config.json").is_file():
         if str(source) in _V1_REPOS:
             known = ", ".join(r.repo for r in RELEASES if r.output == "relative")
-            raise ValueError(f"{source} is Depth Anything V1, which another network reads. Type one of V2: {known}.")
+            raise ValueError(f"{source} is Depth Anything V1, which needs another network. Type one of V2: {known}.")
         if release is None or str(source) != release.repo:
             known = "\n  ".join(release.repo for release in RELEASES)
             raise FileNotFoundError(
@@ -131,16 +131,16 @@ def resolve_weights(source: str | Path) -> Path:
 
 
 def _download(release: Release) -> Path:
-    """The file of an official release, the folder of one for transformers."""
+    """The file of an official release, or the folder of one for transformers."""
     path = _download_file(release, release.file)
     if release.for_transformers:
         return _download_file(release, "config.json").parent
     if release.sha256 is not None:
         with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != release.sha256:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        if sha256 != release.sha256:
             raise ValueError(
-                f"{path} is not the published {release.file}: its SHA-256 is {found}, expected {release.sha256}. "
+                f"{path} is not the published {release.file}: its SHA-256 is {sha256}, expected {release.sha256}. "
                 "Delete it and try again."
             )
     return path
@@ -149,9 +149,9 @@ def _download(release: Release) -> Path:
 def _download_file(release: Release, file: str) -> Path:
     cached = try_to_load_from_cache(release.repo, file)
     try:
-        # Asking the hub about a file that is there takes half a minute where there is no network.
+        # Asking the hub about a cached file takes half a minute without a network.
         return Path(cached if isinstance(cached, str) else hf_hub_download(release.repo, file))
-    except OSError as error:  # the hub's own errors and those of the connection are all of this kind
+    except OSError as error:  # the hub's own errors and connection errors are all OSErrors
         if release.for_transformers:
             address, target = f"{release.repo}/tree/main (config.json and {release.file})", release.repo.split("/")[1]
         else:
@@ -159,6 +159,6 @@ def _download_file(release: Release, file: str) -> Path:
         raise ConnectionError(
             f"Could not download {file} of {release.repo}: {error}\n"
             f"On a machine with a network, download https://huggingface.co/{address} "
-            f"and type model.weights=/path/to/{target} here; or bring its hub cache, which lies in "
+            f"and type model.weights=/path/to/{target} here; or copy its hub cache to "
             f"{constants.HF_HUB_CACHE} (HF_HOME moves it)."
         ) from error

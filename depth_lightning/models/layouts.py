@@ -1,7 +1,7 @@
-"""State dicts in every layout that weights of Depth Anything V2 and of DINOv2 come in, from and to the published one.
+"""Conversion of state dicts between the published layout and all others of Depth Anything V2 and DINOv2 weights.
 
 In the published layout `pretrained.*` is the encoder and `depth_head.*` the head. All functions are pure; tensors are
-passed on without a copy where none is needed.
+copied only where necessary.
 """
 
 from typing import Literal
@@ -16,9 +16,9 @@ _QKV = ("query", "key", "value")
 
 
 def to_official(state: State) -> tuple[Layout, State] | None:
-    """The layout of a state dict, and its tensors under the published keys; None where no layout is recognised.
+    """The layout of a state dict, and its tensors under the published keys; None if no layout is recognised.
 
-    Keys that the layout does not know keep their names. "DINOv2" and "timm DINOv2" are encoders without a head.
+    Keys that are not part of the layout keep their names. "DINOv2" and "timm DINOv2" are encoders without a head.
     """
     layout = _find_layout(state)
     if layout is None:
@@ -31,15 +31,15 @@ def to_official(state: State) -> tuple[Layout, State] | None:
     elif layout != "official":
         state = _swiglu_to_official({f"pretrained.{key}": tensor for key, tensor in state.items()})
     mask_token = state.get("pretrained.mask_token")
-    if mask_token is not None and mask_token.ndim == 3:  # some files have a dimension more
+    if mask_token is not None and mask_token.ndim == 3:  # some files have an extra dimension
         state = {**state, "pretrained.mask_token": mask_token.squeeze(1)}
     return layout, state
 
 
 def to_transformers(state: State) -> State:
-    """Published keys to those of the -hf files on the hub, which every version of transformers reads.
+    """Rename published keys to those of the -hf files on the hub, which every version of transformers reads.
 
-    Queries, keys and values, one matrix in the published layout, become three.
+    Queries, keys and values share one matrix in the published layout; it is split into three.
     """
     names = _transformers_names(count_blocks(state, "pretrained.blocks."))
     renamed = {}
@@ -48,14 +48,14 @@ def to_transformers(state: State) -> State:
         if attention:
             base = f"{block.replace('pretrained.blocks.', 'backbone.encoder.layer.')}.attention.attention"
             for name, part in zip(_QKV, tensor.chunk(3), strict=True):
-                renamed[f"{base}.{name}.{parameter}"] = part.clone()  # a file of safetensors shares no memory
+                renamed[f"{base}.{name}.{parameter}"] = part.clone()  # safetensors refuses shared memory
         else:
             renamed[_rename(key, names)] = tensor
     return renamed
 
 
 def count_blocks(state: State, prefix: str) -> int:
-    """Number of transformer blocks, one after the last; their keys are `prefix`, a number, a dot and a name."""
+    """Number of transformer blocks: the highest block number plus one, in keys `<prefix><number>.<name>`."""
     numbers = (key.removeprefix(prefix).split(".")[0] for key in state if key.startswith(prefix))
     return max((int(number) + 1 for number in numbers if number.isdecimal()), default=0)
 
@@ -94,7 +94,7 @@ def _from_transformers(state: State) -> State:
 
 
 def _transformers_names(depth: int) -> dict[str, str]:
-    """Published names to those of transformers, of parameters or of the modules that hold them; all but q, k and v."""
+    """Published name → transformers' name of each parameter or of its module, except for q, k and v."""
     names = {
         "pretrained.cls_token": "backbone.embeddings.cls_token",
         "pretrained.mask_token": "backbone.embeddings.mask_token",
@@ -145,7 +145,7 @@ def _replace_prefix(key: str, prefixes: dict[str, str]) -> str:
 
 
 def _swiglu_to_official(state: State) -> State:
-    """timm names a packed SwiGLU as it does a plain MLP; its first layer is twice as wide as its second expects."""
+    """timm uses a plain MLP's names for a packed SwiGLU; its first layer is twice as wide as its second expects."""
     first, second = (state.get(f"pretrained.blocks.0.mlp.{name}.weight") for name in ("fc1", "fc2"))
     if first is None or second is None or first.shape[0] != 2 * second.shape[-1]:
         return state

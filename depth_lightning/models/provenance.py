@@ -1,7 +1,7 @@
-"""What a weights file says that it holds, where keys and shapes cannot tell.
+"""What kind of network a weights file declares, which its keys and shapes do not reveal.
 
-Relative and metric files have the same keys and shapes, and so has Depth Anything V1, whose head reads the last four
-blocks. Only what lies beside the tensors tells: metadata, a configuration, or the name of a published file.
+Relative and metric files have the same keys and shapes, and so does Depth Anything V1, whose head reads the last four
+blocks. Only information beside the tensors identifies them: metadata, a configuration, or a published file name.
 """
 
 import json
@@ -18,23 +18,23 @@ from depth_lightning.models.sizes import SIZES
 _log = logging.getLogger(__name__)
 
 FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
-"""Files that hold the weights of a transformers folder."""
+"""Weights files of a transformers folder."""
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """What is said of a file, by whom."""
+    """What is declared about a file, and where."""
 
     source: str
-    """Who says it, to be shown to the user."""
+    """Where it is declared, for messages."""
     output: Output | None = None
     max_depth: float | None = None
-    """In metres; None for a relative network, or where nothing is said."""
+    """In metres; None for a relative network or if not declared."""
     version: Literal["V1", "V2"] = "V2"
     encoder: str | None = None
-    """A name of `SIZES`; told to build a network by it, since in loading the tensors tell it themselves."""
+    """A name in `SIZES`, used to build a network; when loading, the encoder is detected from the tensors."""
     size: int | None = None
-    """What the shorter side of images was resized to in training."""
+    """Shorter side of images in training, in pixels."""
 
     def __str__(self) -> str:
         depth = "" if self.max_depth is None else f" with max_depth {self.max_depth:g}"
@@ -42,19 +42,19 @@ class Provenance:
 
 
 def metadata_path(path: Path) -> Path:
-    """Where the metadata of a weights file (name.pth.json of name.pth) or of a transformers folder lies."""
+    """Path of the metadata of a weights file (name.pth.json for name.pth) or of a transformers folder."""
     return path / "metadata.json" if path.is_dir() else path.with_name(f"{path.name}.json")
 
 
 def find_provenance(path: Path, run_config: Mapping[str, Any] | None = None) -> Provenance | None:
-    """What metadata, the run's configuration, config.json or the name says, the first that says anything.
+    """The provenance from the first available source: metadata, the run's configuration, config.json, or the name.
 
     Args:
         path: a file, or a transformers folder.
         run_config: the configuration that a checkpoint of this project carries.
 
     Raises:
-        ValueError: a configuration cannot be read, or is of another model.
+        ValueError: a configuration cannot be read or belongs to another model.
     """
     if path.name in FOLDER_FILES and (path.parent / "config.json").is_file():
         path = path.parent
@@ -64,10 +64,10 @@ def find_provenance(path: Path, run_config: Mapping[str, Any] | None = None) -> 
 def check_provenance(
     provenance: Provenance | None, network: DepthAnythingV2, path: Path, init: Literal["all", "encoder"], force: bool
 ) -> None:
-    """Refuse what is not said to be what the network is; with `force`, warn instead.
+    """Refuse a file declared as another kind of network; with `force`, warn instead.
 
     Raises:
-        ValueError: the file is of V1; or, unless the encoder alone is wanted, of the other kind of output.
+        ValueError: the file is of V1, or has the other kind of output, unless only the encoder is loaded.
     """
     if provenance is None:
         return
@@ -79,22 +79,22 @@ def check_provenance(
         _refuse(
             f"{path} is of Depth Anything V1 ({provenance.source}). Keys and shapes are the same, but its head reads "
             f"the last four blocks, and that of V2 the blocks {taps}: {advice}, "
-            "or model.force=true to start from it nevertheless.",
+            "or model.force=true to start from it anyway.",
             force,
         )
     if init == "encoder":
         return
     if provenance.output not in (None, network.output):
         _refuse(
-            f"{path} holds a {provenance.output} network ({provenance.source}), and this one gives {network.output} "
+            f"{path} holds a {provenance.output} network ({provenance.source}), and this one has {network.output} "
             f"output: type model.output={provenance.output}, or model.init=encoder to start a new head, or "
-            "model.force=true to take the head nevertheless.",
+            "model.force=true to load the head anyway.",
             force,
         )
     elif provenance.max_depth not in (None, network.max_depth):
         _log.warning(
             "%s was trained with max_depth %g (%s), and this network has %g: until it is trained further, its depths "
-            "come out %.3g times as large. To get the trained ones type model.max_depth=%g.",
+            "are %.3g times as large. To get the original ones type model.max_depth=%g.",
             path,
             provenance.max_depth,
             provenance.source,
@@ -123,7 +123,7 @@ def _from_fields(source: str, fields: Mapping[str, Any]) -> Provenance | None:
     output, max_depth = fields.get("output"), fields.get("max_depth")
     if fields.get("version") == "V1":
         return Provenance(source, version="V1")
-    if output not in get_args(Output):  # another's file of that name, or an interpolation
+    if output not in get_args(Output):  # another program's file of that name, or an interpolation
         return None
     metres = float(max_depth) if output == "metric" and isinstance(max_depth, int | float) else None
     encoder, size = fields.get("encoder"), fields.get("size")
@@ -143,8 +143,8 @@ def _from_config_json(folder: Path) -> Provenance | None:
     config = read_json(path)
     if config.get("model_type") != "depth_anything":
         raise ValueError(
-            f"{path} is of a {config.get('model_type')!r} model, expected 'depth_anything': give a folder of "
-            "DepthAnythingForDepthEstimation, or for an encoder alone DINOv2's own .pth file."
+            f"{path} describes a {config.get('model_type')!r} model, expected 'depth_anything': give a folder of "
+            "DepthAnythingForDepthEstimation, or DINOv2's own .pth file for an encoder alone."
         )
     backbone = config.get("backbone_config") or {}
     stages = (str(name).removeprefix("stage") for name in backbone.get("out_features") or [])
@@ -171,7 +171,7 @@ def _from_name(path: Path) -> Provenance | None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; empty where it holds something else.
+    """The object in a JSON file; empty if it holds something else.
 
     Raises:
         ValueError: it is not JSON.

@@ -7,7 +7,7 @@ from depth_lightning.settings import one_of
 
 @dataclass(frozen=True)
 class ModelSize:
-    """An encoder with the head that goes with it."""
+    """An encoder and its matching head."""
 
     width: int
     """Channels of a token."""
@@ -30,15 +30,15 @@ SIZES = {
     "vitb": ModelSize(768, 12, 12, (2, 5, 8, 11), 128, (96, 192, 384, 768)),
     "vitl": ModelSize(1024, 24, 16, (4, 11, 17, 23), 256, (256, 512, 1024, 1024)),
     "vitg": ModelSize(1536, 40, 24, (9, 19, 29, 39), 384, (1536, 1536, 1536, 1536), swiglu=True),
-    # Learns from scratch at 84×112 in minutes; a table of that size, since a 37×37 one would be sampled too sparsely.
+    # Learns from scratch at 84×112 in minutes. Its table has that size: a 37×37 one would be sampled too sparsely.
     "tiny": ModelSize(192, 8, 3, (1, 3, 5, 7), 32, (24, 48, 96, 192), grid=(6, 8)),
 }
 
 
 def find_size(encoder: str) -> ModelSize:
-    """The size of that name.
+    """The size of an encoder, by name.
 
     Raises:
-        SettingError: there is none; the message lists them.
+        SettingError: the name is unknown; the message lists the known ones.
     """
     return SIZES[one_of("encoder", encoder, SIZES)]

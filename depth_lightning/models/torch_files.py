@@ -1,4 +1,4 @@
-"""Files of torch.save, opened without running anything that they bring, and refused with one message for each cause."""
+"""Reading torch.save files without running any code in them, with one error message for each cause."""
 
 import errno
 import pickle
@@ -11,30 +11,30 @@ import torch
 
 INDEX_OF_PARTS: Final = ".metadata"
 END_OF_PARTS: Final = "meta.pt"
-"""Of a checkpoint that is a folder, to which every process of trainer=fsdp wrote its part; written in this order."""
+"""Files of a sharded checkpoint, a folder with a part from each process of trainer=fsdp; written in this order."""
 RUN: Final = ("config", "state_dict")
-"""What a checkpoint of train.py holds, among other things."""
+"""Keys that a checkpoint of train.py holds, among others."""
 
 
 class CheckpointError(ValueError):
-    """A file that is not whole, or not what is expected. The message begins with its path."""
+    """A file that is incomplete or not what was expected. The message begins with its path."""
 
 
 class NotARunError(CheckpointError):
-    """A file of another kind than train.py's."""
+    """A file that is not a checkpoint of train.py."""
 
 
 def read_torch(path: Path, every_byte: bool = False) -> Any:
-    """The content of a file: tensors, on the CPU and read from the file when they are used, and plain values.
+    """The content of a file: plain values, and tensors on the CPU that are read from the file on use.
 
     Args:
-        path: of the file.
-        every_byte: see that every byte is as it was written, which takes reading them all.
+        path: path of the file.
+        every_byte: verify the checksums of the complete file, which requires reading all of it.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        CheckpointError: it is in parts, empty, torn, damaged, or holds more than tensors and plain values.
-        NotARunError: it is no file of torch.
+        FileNotFoundError: the file does not exist.
+        CheckpointError: it is sharded, empty, truncated, damaged, or holds more than tensors and plain values.
+        NotARunError: it is not a torch file.
     """
     refuse_parts(path)
     if not path.is_file():
@@ -50,7 +50,7 @@ def read_torch(path: Path, every_byte: bool = False) -> Any:
         _check_bytes(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except Exception as error:  # torch and pickle raise nearly anything at bytes that are not as they were written
+    except Exception as error:  # torch and pickle may raise nearly anything on damaged bytes
         if _is_of_machine(error):
             raise
         if zipped:
@@ -58,8 +58,8 @@ def read_torch(path: Path, every_byte: bool = False) -> Any:
         if isinstance(error, pickle.UnpicklingError):
             unsure = "" if zipped else ", or is damaged"
             raise CheckpointError(
-                f"{path} was refused: it holds more than tensors and plain values{unsure}, and to read it would be to "
-                "run code that it brings. Ask its author for a plain state dict."
+                f"{path} was refused: it holds more than tensors and plain values{unsure}, and reading it could run "
+                "code that it contains. Ask its author for a plain state dict."
             ) from error
         if zipped:
             raise NotARunError(f"{path} is no checkpoint, but a zip file of something else.") from error
@@ -70,14 +70,14 @@ def read_run(path: Path, needed: tuple[str, ...] = RUN, every_byte: bool = False
     """The content of a checkpoint of train.py.
 
     Args:
-        path: of the file.
+        path: path of the file.
         needed: keys that it must have.
         every_byte: see `read_torch`.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         CheckpointError: it cannot be read; see `read_torch`.
-        NotARunError: it is something else.
+        NotARunError: it is not such a checkpoint.
     """
     content = read_torch(path, every_byte)
     held = content if isinstance(content, Mapping) else {}
@@ -87,28 +87,28 @@ def read_run(path: Path, needed: tuple[str, ...] = RUN, every_byte: bool = False
 
 
 def refuse_parts(path: Path) -> None:
-    """Refuse a folder to which every process wrote its part, where a file is needed.
+    """Refuse a sharded checkpoint, a folder, where a file is needed.
 
     Raises:
-        CheckpointError: it is one.
+        CheckpointError: `path` is one.
     """
     if (path / END_OF_PARTS).is_file():
         raise CheckpointError(
-            f"{path} is in parts, one of each process of trainer=fsdp, which alone goes on from it. "
-            f"For anything else, take {path.with_name('best.ckpt')}, which is whole."
+            f"{path} is in parts, one from each process of trainer=fsdp, which alone can resume from it. "
+            f"For anything else, use {path.with_name('best.ckpt')}, which is complete."
         )
 
 
 def _check_bytes(path: Path) -> None:
-    """Compare a zip file with the checksums in it.
+    """Verify the checksums in a zip file.
 
     Raises:
-        CheckpointError: they differ, or the file ends early.
+        CheckpointError: they do not match, or the file is truncated.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
-    except Exception as error:  # zipfile, too, where the list of parts is damaged
+    except Exception as error:  # zipfile too may raise nearly anything if its directory is damaged
         if _is_of_machine(error):
             raise
         raise CheckpointError(f"{path} is torn or damaged. Copy or download it again.") from error
@@ -117,5 +117,5 @@ def _check_bytes(path: Path) -> None:
 
 
 def _is_of_machine(error: Exception) -> bool:
-    """Whether reading failed, and not what was read: it may name a place before the beginning of the file."""
+    """Whether the machine is to blame, not the content: damaged content may seek before the file's start (EINVAL)."""
     return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno != errno.EINVAL)

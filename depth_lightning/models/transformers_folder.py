@@ -1,4 +1,4 @@
-"""The configuration files of a folder that transformers reads, written without importing it."""
+"""The configuration files of a transformers folder, written without importing transformers."""
 
 from typing import Any
 
@@ -11,14 +11,14 @@ def transformers_config(network: DepthAnythingV2) -> dict[str, Any]:
     """The config.json of `DepthAnythingForDepthEstimation`.
 
     Raises:
-        ValueError: transformers cannot build this network: its `max_depth` is no whole number of metres, or its
+        ValueError: transformers cannot build this network: its `max_depth` is not a whole number of metres, or its
             position table is not square.
     """
     size = SIZES[network.encoder_name]
     rows, columns = size.grid
     if rows != columns:
         raise ValueError(
-            f"transformers takes a square position table, and that of {network.encoder_name} is {rows}×{columns}: "
+            f"transformers needs a square position table, and that of {network.encoder_name} is {rows}×{columns}: "
             "save it with layout=official or layout=safetensors."
         )
     metric: dict[str, Any] = {}
@@ -30,7 +30,7 @@ def transformers_config(network: DepthAnythingV2) -> dict[str, Any]:
                 f"model.max_depth={int(network.max_depth) + 1}."
             )
         metric = {"max_depth": int(network.max_depth)}
-    indices = [tap + 1 for tap in size.taps]  # stage 0 is what enters the first block
+    indices = [tap + 1 for tap in size.taps]  # stage 0 is the input of the first block
     return {
         "architectures": ["DepthAnythingForDepthEstimation"],
         "model_type": "depth_anything",

@@ -1,4 +1,4 @@
-"""Tensors out of files of torch and of safetensors. Nothing that a file brings is executed."""
+"""Reading tensors from torch and safetensors files. No code in a file is executed."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ from depth_lightning.models.torch_files import read_torch, refuse_parts
 
 
 class WeightFile(NamedTuple):
-    """What was read."""
+    """The content of a weights file."""
 
     state: dict[str, Tensor]
     run_config: Mapping[str, Any] | None
@@ -21,20 +21,20 @@ class WeightFile(NamedTuple):
 
 
 def read_weights(path: Path) -> WeightFile:
-    """The tensors of a file of torch or of safetensors, told apart by content, or of a transformers folder.
+    """The tensors of a torch or safetensors file, detected from its contents, or of a transformers folder.
 
-    In a file of torch they may lie under "model" or "state_dict".
+    In a torch file they may be stored under "model" or "state_dict".
 
     Raises:
-        FileNotFoundError: there is no such file, or the folder holds no weights.
-        ValueError: the file is damaged, holds anything but a state dict, or needs more than plain values.
+        FileNotFoundError: the file does not exist, or the folder holds no weights.
+        ValueError: the file is damaged, is not a state dict, or holds more than tensors and plain values.
     """
     refuse_parts(path)
     if path.is_dir():
-        found = next((path / name for name in FOLDER_FILES if (path / name).is_file()), None)
-        if found is None:
+        inside = next((path / name for name in FOLDER_FILES if (path / name).is_file()), None)
+        if inside is None:
             raise FileNotFoundError(f"{path} is a folder without {' or '.join(FOLDER_FILES)}; expected a weights file.")
-        path = found
+        path = inside
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; expected a weights file or a transformers folder.")
     with path.open("rb") as file:

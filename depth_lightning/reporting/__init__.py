@@ -1,4 +1,4 @@
-"""What a person looks at: panels, tables, loggers."""
+"""Output for people: panels, tables, pages and loggers."""
 
 from depth_lightning.reporting.panels import draw_panel, draw_tiles, save_png, stack_panels
 from depth_lightning.reporting.tables import print_table

@@ -1,4 +1,4 @@
-"""Numbers to colours: the colour maps of depth and of error, and the bar that says what a colour means."""
+"""Colour maps for depth and error, and the scale bar that explains them."""
 
 from functools import lru_cache
 from math import ceil, floor, log10
@@ -13,9 +13,9 @@ INK: Final = (31, 35, 40)
 MUTED_INK: Final = (101, 109, 118)
 FRAME: Final = (208, 215, 222)
 HOLE: Final = (128, 128, 128)
-"""Where nothing was measured. No colour of the two maps is a grey of this lightness."""
+"""For pixels without a measurement. Neither colour map contains a grey of this lightness."""
 NOT_FINITE: Final = (0, 255, 64)
-"""NaN and infinities. Neither map holds a colour near it."""
+"""For NaN and infinities. Neither colour map contains a colour near it."""
 
 
 def _depth_colours() -> np.ndarray:
@@ -39,18 +39,18 @@ def _error_colours() -> np.ndarray:
 
 
 DEPTH_COLOURS: Final = _depth_colours()
-"""(n, 3) uint8 RGB from near to far: inferno from its bright end, without the last shades before black, which look
-alike. Lightness falls with distance all the way, so that it is read in print and by the colour-blind too. Read it
-backwards for disparity."""
+"""(n, 3) uint8 RGB from near to far: inferno from its bright end, without the last shades before black, which are hard
+to distinguish. Lightness decreases monotonically with distance, so that it is readable in greyscale print and by the
+colour-blind. Reverse it for disparity."""
 ERROR_COLOURS: Final = _error_colours()
 """(257, 3) uint8 RGB from blue (negative) through white (none) to red (positive): the hues of ColorBrewer's RdBu,
-with a lightness in CIELAB that falls evenly to either side, so that equal errors look equally strong."""
+with a CIELAB lightness that falls linearly on either side, so that equal errors look equally strong."""
 
 
 def robust_range(values: np.ndarray) -> tuple[float, float]:
-    """The 2nd and 98th percentile of the finite values: a few stray pixels do not wash out the picture.
+    """The 2nd and 98th percentile of the finite values: a few outliers do not wash out the picture.
 
-    Never empty: a constant gets 5 % to either side, and no finite value at all gives (0, 1).
+    Never empty: a constant is widened by 5 % on either side, and without finite values the range is (0, 1).
     """
     finite = values[np.isfinite(values)]
     if finite.size == 0:
@@ -68,14 +68,14 @@ def colourise(
     """Colour a map of numbers.
 
     Args:
-        values: (h, w). What is beyond `low` or `high` gets the colour of that end.
-        low: gets the first colour.
-        high: gets the last colour.
+        values: (h, w). Values outside [low, high] get the colour of that end.
+        low: the value of the first colour.
+        high: the value of the last colour.
         colours: (n, 3) uint8 RGB, such as `DEPTH_COLOURS`.
-        mask: (h, w) bool; where False, `HOLE` is drawn. By default all of `values` is drawn.
+        mask: (h, w) bool; `HOLE` is drawn where it is False. By default all of `values` is drawn.
 
     Returns:
-        (h, w, 3) uint8 RGB, `NOT_FINITE` where a value to be drawn is NaN or infinite.
+        (h, w, 3) uint8 RGB, `NOT_FINITE` where a drawn value is NaN or infinite.
     """
     finite = np.isfinite(values)
     share = (np.where(finite, values, low).clip(low, high) - low) / (high - low)
@@ -88,10 +88,10 @@ def colourise(
 
 @lru_cache
 def font(size: int) -> ImageFont.FreeTypeFont:
-    """Pillow's own scalable font, so that pictures look the same on every machine; `size` in pixels."""
+    """Pillow's built-in scalable font, so that pictures look the same on every machine; `size` in pixels."""
     loaded = ImageFont.load_default(size)
     if not isinstance(loaded, ImageFont.FreeTypeFont):
-        raise ImportError("Pictures need a Pillow with FreeType for their text: pip install --upgrade pillow")
+        raise ImportError("Text in pictures needs Pillow with FreeType: pip install --upgrade pillow")
     return loaded
 
 
@@ -100,7 +100,7 @@ def round_ticks(low: float, high: float, most: int) -> list[float]:
     least_step = (high - low) / (most - 1)
     power = 10.0 ** floor(log10(least_step))
     step = next(factor * power for factor in (1, 2, 5, 10, 20) if factor * power >= least_step)
-    # Ends that are round but for the last bit count as round.
+    # Ends that are round up to floating-point error count as round.
     return [multiple * step for multiple in range(ceil(low / step - 1e-6), floor(high / step + 1e-6) + 1)]
 
 
@@ -114,9 +114,9 @@ def scale_bar(
         low: the value at the left end, of the first colour.
         high: the value at the right end, of the last colour.
         colours: (n, 3) uint8 RGB.
-        font_size: of the numbers, in pixels; the bar's height goes with it.
-        unit: written behind every number.
-        signed: write a plus before positive numbers.
+        font_size: of the numbers, in pixels; the bar's height is proportional to it.
+        unit: written after every number.
+        signed: write a plus sign before positive numbers.
 
     Returns:
         (h, width, 3) uint8 RGB.

@@ -1,4 +1,4 @@
-"""Predicted against true depth: how many pixels lie where, and where their median runs."""
+"""Two-dimensional histogram of predicted against true depth, with the median prediction."""
 
 import cv2
 import numpy as np
@@ -10,7 +10,7 @@ SIDE = 480
 
 
 def draw_depth_histogram(counts: np.ndarray, limit: float, unit: str) -> np.ndarray:
-    """Draw pixel counts in logarithmic colours, dark for many, with the diagonal and the median of each column.
+    """Draw pixel counts on a logarithmic colour scale, dark for many, with the diagonal and the median of each column.
 
     Args:
         counts: (n, n) integers, rows by prediction and columns by truth, from 0 to `limit`.
@@ -42,8 +42,8 @@ def draw_depth_histogram(counts: np.ndarray, limit: float, unit: str) -> np.ndar
     draw.line((left, top + SIDE, left + SIDE, top), fill=MUTED_INK)
     cell = SIDE / n
     for column in np.flatnonzero(counts.sum(axis=0)):
-        heaped = np.cumsum(counts[:, column])
-        row = int(np.searchsorted(heaped, heaped[-1] / 2))
+        cumulative = np.cumsum(counts[:, column])
+        row = int(np.searchsorted(cumulative, cumulative[-1] / 2))
         x, y = left + (column + 0.5) * cell, top + SIDE - (row + 0.5) * cell
         draw.ellipse((x - 2, y - 2, x + 2, y + 2), fill=(33, 102, 172))
     return np.asarray(picture)

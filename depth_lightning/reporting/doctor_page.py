@@ -1,4 +1,4 @@
-"""The doctor's page: one HTML file that holds everything, pictures too."""
+"""The doctor's page: one self-contained HTML file, including its pictures."""
 
 import base64
 import html
@@ -34,7 +34,7 @@ class SplitPage(NamedTuple):
     summary: Summary
     verdicts: Sequence[Verdict]
     pictures: Sequence[tuple[str, np.ndarray]]
-    """Captions and pictures (h, w, 3) uint8 RGB: what the split looks like, then what the verdicts point at."""
+    """Captions and pictures (h, w, 3) uint8 RGB: samples of the split, then the samples that the verdicts refer to."""
 
 
 def write_page(path: Path, title: str, splits: Mapping[str, SplitPage], across: Sequence[Verdict]) -> None:
@@ -44,7 +44,7 @@ def write_page(path: Path, title: str, splits: Mapping[str, SplitPage], across: 
         path: of the HTML file.
         title: what was examined.
         splits: by name.
-        across: verdicts on all splits together.
+        across: verdicts across all splits.
     """
     found = sum(verdict.state == "found" for page in splits.values() for verdict in page.verdicts)
     found += sum(verdict.state == "found" for verdict in across)
@@ -70,7 +70,7 @@ def draw_sample(sample: DepthSample) -> np.ndarray:
     reach = int(np.ceil(max(sample.target.shape[1] / size[0], 2 if sample.mask.mean() < 0.3 else 1)))
     values: np.ndarray = sample.target
     mask: np.ndarray = sample.mask.astype(np.uint8)
-    if reach > 1:  # a sparse map would all but vanish
+    if reach > 1:  # a sparse map would hardly be visible
         kernel = np.ones((reach, reach), np.uint8)
         values, mask = cv2.dilate(values, kernel), cv2.dilate(mask, kernel)
     values = cv2.resize(values, size, interpolation=cv2.INTER_NEAREST)
@@ -81,7 +81,7 @@ def draw_sample(sample: DepthSample) -> np.ndarray:
 
 
 def _with_jumps(image: np.ndarray, values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """The image, pale, with the edges of depth in red: between neighbours of which one is 5 % farther."""
+    """The image, pale, with depth edges in red: where one of two neighbours is at least 5 % farther."""
     log = np.log(np.where(known & (values > 0), values, 1)).astype(np.float32)
     jumps = np.zeros(known.shape, bool)
     for axis in (0, 1):
@@ -94,17 +94,17 @@ def _with_jumps(image: np.ndarray, values: np.ndarray, known: np.ndarray) -> np.
 
 
 def summary_rows(splits: Mapping[str, Summary]) -> list[list[str]]:
-    """One row per figure: its name, then each split's."""
+    """One row per statistic: its name, then its value for each split."""
     rows = {
-        "samples": [f"{one.samples:,}" for one in splits.values()],
-        "that can be read": [f"{one.readable:,}" for one in splits.values()],
-        "scenes": [f"{one.scenes:,}" if one.scenes else "not known" for one in splits.values()],
-        "truth": [one.kind or "–" for one in splits.values()],
-        "image sizes (w×h)": [_sizes(one.image_sizes) for one in splits.values()],
-        "depth sizes (w×h)": [_sizes(one.target_sizes) for one in splits.values()],
-        "valid, median": [_percent(one.valid_share) for one in splits.values()],
-        "0.1 %, 50 %, 99.9 %": [", ".join(f"{value:.3g}" for value in one.quantiles) for one in splits.values()],
-        "suggested model.max_depth": [_suggestion(one) for one in splits.values()],
+        "samples": [f"{split.samples:,}" for split in splits.values()],
+        "that can be read": [f"{split.readable:,}" for split in splits.values()],
+        "scenes": [f"{split.scenes:,}" if split.scenes else "not known" for split in splits.values()],
+        "truth": [split.kind or "–" for split in splits.values()],
+        "image sizes (w×h)": [_sizes(split.image_sizes) for split in splits.values()],
+        "depth sizes (w×h)": [_sizes(split.target_sizes) for split in splits.values()],
+        "valid, median": [_percent(split.valid_share) for split in splits.values()],
+        "0.1 %, 50 %, 99.9 %": [", ".join(f"{value:.3g}" for value in split.quantiles) for split in splits.values()],
+        "suggested model.max_depth": [_suggestion(split) for split in splits.values()],
     }
     return [[name, *values] for name, values in rows.items()]
 
@@ -133,18 +133,19 @@ def _summaries(splits: Mapping[str, SplitPage]) -> str:
 
 def _verdicts(verdicts: Sequence[Verdict]) -> str:
     rows = []
-    for verdict in sorted(verdicts, key=lambda one: list(SIGNS).index(one.state)):
-        said = _text(verdict.evidence)
+    for verdict in sorted(verdicts, key=lambda verdict: list(SIGNS).index(verdict.state)):
+        evidence = _text(verdict.evidence)
         if verdict.state == "found":
-            said += f"<br><b>{_text(verdict.advice)}</b>"
-            said += f'<br><span class="muted">{_text(", ".join(verdict.examples))}</span>' if verdict.examples else ""
-        cells = (SIGNS[verdict.state], _text(verdict.check), said)
+            evidence += f"<br><b>{_text(verdict.advice)}</b>"
+            if verdict.examples:
+                evidence += f'<br><span class="muted">{_text(", ".join(verdict.examples))}</span>'
+        cells = (SIGNS[verdict.state], _text(verdict.check), evidence)
         rows.append(f"<tr class={verdict.state}>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
     return f"<table>{''.join(rows)}</table>"
 
 
 def _histogram(summary: Summary, width: int = 640, height: int = 120) -> str:
-    """Bars over a logarithmic axis from the first to the last bin that is not all but empty."""
+    """Bars over a logarithmic axis from the first to the last bin with a non-negligible count."""
     counts = summary.histogram
     if not counts.any():
         return ""

@@ -1,4 +1,4 @@
-"""Loggers that differ from Lightning's, and pictures for those that take them."""
+"""Variants of Lightning's loggers, and pictures and tables for loggers that accept them."""
 
 import csv
 import logging
@@ -26,12 +26,12 @@ log = logging.getLogger(__name__)
 
 
 class MetricsFile(CSVLogger):
-    """A run's metrics.csv, whole at any moment, to which a run that goes on adds its rows."""
+    """A run's metrics.csv, complete at any time, to which a resumed run appends."""
 
     @property
     @rank_zero_experiment
     def experiment(self) -> "_Rows":
-        """What writes, made when first asked for."""
+        """The writer, created on first use."""
         if self._experiment is None:
             self._experiment = _Rows(self.log_dir)
         assert isinstance(self._experiment, _Rows)
@@ -39,12 +39,12 @@ class MetricsFile(CSVLogger):
 
     @property
     def rows(self) -> int:
-        """How many rows there are, in the first process."""
+        """The number of rows, in the first process."""
         return len(self.experiment.rows) + len(self.experiment.metrics)
 
     @rank_zero_only
     def keep(self, rows: int) -> None:
-        """Go on below the first `rows` rows of the file that is there; what else it holds comes again."""
+        """Continue after the first `rows` rows of an existing file; the resumed run writes the later ones again."""
         path = Path(self.experiment.metrics_file_path)
         if path.is_file():
             with path.open(newline="") as file:
@@ -52,19 +52,19 @@ class MetricsFile(CSVLogger):
 
 
 class _Rows(ExperimentWriter):
-    """Lightning's writer, less its deleting of what is there and its rewriting in place."""
+    """Lightning's writer, without deleting an existing file or rewriting it in place."""
 
     def __init__(self, log_dir: str) -> None:
         super().__init__(log_dir)
         self.rows: list[Mapping[str, Any]] = []
         self._columns: list[str] = []
-        """Of the file, once it is written."""
+        """The columns of the file, once it is written."""
 
     def _check_log_dir_exists(self) -> None:
         pass
 
     def save(self) -> None:
-        """Append the new rows; where they bring a column, write the file anew."""
+        """Append the new rows; if they add a column, rewrite the file."""
         if not self.metrics:
             return
         new, self.metrics = self.metrics, []
@@ -85,9 +85,9 @@ def wandb_logger(save_dir: str | Path, offline: bool | None = None, **arguments:
     """Weights & Biases; offline without an account, unless `offline` says otherwise.
 
     Args:
-        save_dir: where the run's files go, in its folder wandb/.
-        offline: None looks for WANDB_MODE, WANDB_API_KEY and a login.
-        **arguments: Lightning's WandbLogger's.
+        save_dir: folder of the run's files, which go into its subfolder wandb/.
+        offline: None decides by WANDB_MODE, WANDB_API_KEY and a login.
+        **arguments: of Lightning's WandbLogger.
 
     Raises:
         SettingError: `offline` is neither true, false nor None.
@@ -107,7 +107,7 @@ def wandb_logger(save_dir: str | Path, offline: bool | None = None, **arguments:
 
 
 def log_image(logger: Logger, name: str, image: np.ndarray, step: int) -> None:
-    """Give an (h, w, 3) uint8 RGB picture to a logger; those that take no pictures are passed over."""
+    """Log an (h, w, 3) uint8 RGB picture; loggers that do not support pictures are skipped."""
     if isinstance(logger, TensorBoardLogger):
         logger.experiment.add_image(name, image, step, dataformats="HWC")
     elif hasattr(logger, "log_image"):
@@ -117,12 +117,12 @@ def log_image(logger: Logger, name: str, image: np.ndarray, step: int) -> None:
 def log_table(
     logger: Logger, name: str, columns: Sequence[str], rows: Sequence[Sequence[str | float | np.ndarray]], step: int
 ) -> None:
-    """Give a table to a logger; those that take none are passed over.
+    """Log a table; loggers that do not support tables are skipped.
 
     Args:
-        logger: Weights & Biases shows pictures in the cells; TensorBoard shows them below one another, by themselves.
+        logger: Weights & Biases shows pictures in the cells; TensorBoard shows them separately, stacked.
         name: of the table.
-        columns: their names.
+        columns: names of the columns.
         rows: a cell is a text, a number, or an (h, w, 3) uint8 RGB picture.
         step: of the run.
     """

@@ -1,8 +1,9 @@
-"""A model card: what a network is, how it came about, and how good it was found, as README.md of its folder.
+"""A model card: what a network is, how it was trained, and how it scores, as README.md of its folder.
 
-The front matter is what the Hugging Face hub reads. Every number comes from a metrics.json; none is made up here.
+The front matter is for the Hugging Face hub. Every number comes from a metrics.json.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -14,22 +15,22 @@ _KNOWN_LICENCES: Final = {"Apache-2.0": "apache-2.0", "CC-BY-NC-4.0": "cc-by-nc-
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What is said of an export.
+    """The content of a model card.
 
     Args:
         encoder: vits, …
         output: metric or relative.
         max_depth: in metres, of a metric network.
         size: the shorter side of images in training.
-        usage: Python that gives depth with the export.
-        library: the name of what loads it on the hub.
-        tags: the hub's, beyond those of every such network.
-        recipe: what → how; empty where the network was not trained by this project.
-        numbers: of metrics.json.
-        starting_weights: a hub id or a name; None for a random start.
-        licence: of the starting weights; None where it is not known.
-        checks: sentences about the export against the network.
-        limits: sentences beyond those that go for every such network.
+        usage: Python code that predicts depth with the export.
+        library: hub name of the library that loads it.
+        tags: hub tags in addition to those of every such network.
+        recipe: what → how; empty if the network was not trained by this project.
+        numbers: content of metrics.json.
+        starting_weights: a hub id or a name; None for random initialisation.
+        licence: of the starting weights; None if unknown.
+        checks: sentences that compare the export with the network.
+        limits: sentences in addition to those for every such network.
     """
 
     encoder: str
@@ -47,7 +48,7 @@ class ModelCard:
     limits: Sequence[str] = ()
 
     def __str__(self) -> str:
-        title = f"Depth Anything V2 ({self.encoder}), {self.output} depth"
+        title = f"Depth Anything V2 ({quoted(self.encoder)}), {self.output} depth"
         sections = {
             "Use": f"```python\n{self.usage.strip()}\n```",
             "Results": self._results(),
@@ -68,7 +69,7 @@ class ModelCard:
             "tags:",
             *(f"- {tag}" for tag in tags),
         ]
-        if self.starting_weights and "/" in self.starting_weights:
+        if self.starting_weights and re.fullmatch(r"[\w.-]+/[\w.-]+", self.starting_weights):
             lines.append(f"base_model: {self.starting_weights}")
         return "\n".join(["---", *lines, "---", ""])
 
@@ -79,44 +80,52 @@ class ModelCard:
             else "disparity from one image, up to scale and shift: larger is nearer"
         )
         return (
-            f"Gives {gives}. The network is that of Depth Anything V2 (Yang et al., 2024, arXiv:2406.09414). "
+            f"Predicts {gives}. The network is that of Depth Anything V2 (Yang et al., 2024, arXiv:2406.09414). "
             f"Images were seen with their shorter side at {self.size} pixels."
         )
 
     def _results(self) -> str:
         if self.numbers is None:
-            return "Not evaluated: no metrics.json says how good it is."
+            return "Not evaluated: there is no metrics.json."
         protocol = self.numbers["protocol"]
-        settings = ", ".join(f"{key} {value}" for key, value in protocol.items() if key != "hash")
+        settings = quoted(", ".join(f"{key} {value}" for key, value in protocol.items() if key != "hash"))
         higher = recorded_directions(self.numbers)
         metrics = self.numbers["metrics"].items()
         rows = {with_arrow(name, higher[name]): f"{value:.4f}" for name, value in metrics if value is not None}
         return (
-            f"{_table('metric', 'value', rows)}\n\n{self.numbers['images']} images of {self.numbers['data']}. "
-            f"Protocol {protocol['hash']}: {settings}. Numbers under another protocol are another measurement."
+            f"{_table('metric', 'value', rows)}\n\n{self.numbers['images']} images of {quoted(self.numbers['data'])}. "
+            f"Protocol {quoted(protocol['hash'])}: {settings}. Numbers under another protocol are not comparable."
         )
 
     def _licence(self) -> str:
         if self.starting_weights is None:
             return "The network started from random weights. The terms of its training data apply."
         if self.licence is None:
-            return (
-                f"It goes back to {self.starting_weights}, whose licence is not on record: find it out before sharing."
-            )
-        sentence = f"It goes back to {self.starting_weights}, which is licensed under {self.licence}."
+            return f"Derived from {quoted(self.starting_weights)}, whose licence is unknown: check it before sharing."
+        sentence = f"Derived from {quoted(self.starting_weights)}, which is licensed under {quoted(self.licence)}."
         return f"{sentence} No commercial use." if "NC" in self.licence.split("-") else sentence
 
     def _limits(self) -> list[str]:
         if self.max_depth is None:
-            return ["Disparity has neither unit nor zero: it says what is nearer, not how near."]
+            return ["Disparity has neither unit nor zero: it tells what is nearer, not how near."]
         return [
-            f"No depth exceeds {self.max_depth:g} m; what is farther, such as sky, comes out nearer than it is.",
-            "Metres hold for cameras and scenes like those of the training data. Another field of view changes them.",
+            f"No depth exceeds {self.max_depth:g} m; anything farther, such as sky, is predicted too near.",
+            "Metres are valid for cameras and scenes like the training data's. Another field of view changes them.",
         ]
 
 
+def quoted(text: Any) -> str:
+    """Text from a file as Markdown shows it: on one line, and without links, HTML or table cells of its own."""
+    line = "".join(character if character.isprintable() else " " for character in str(text))
+    return re.sub(r"([\\`*<>\[\]|])", r"\\\1", line)
+
+
 def _table(first: str, second: str, rows: Mapping[str, str]) -> str:
-    lines = [f"| {first} | {second} |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items())]
+    lines = [
+        f"| {first} | {second} |",
+        "|---|---|",
+        *(f"| {quoted(key)} | {quoted(value)} |" for key, value in rows.items()),
+    ]
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""Panels: image, truth, prediction and signed relative error side by side, with scales that can be read."""
+"""Panels: image, truth, prediction and signed relative error side by side, with labelled scales."""
 
 from collections.abc import Sequence
 from math import ceil
@@ -32,11 +32,11 @@ MAX_TILE_WIDTH: Final = 800
 ERROR_LIMIT: Final = 0.25
 """Relative error of the deepest red: the bound of δ1. The same in every panel, so that panels can be compared."""
 SPARSE_SHARE: Final = 0.3
-"""Below this share of valid pixels a truth is drawn as dots."""
+"""Below this share of valid pixels, truth is drawn as dots."""
 
 
 class Tiles(NamedTuple):
-    """The pictures of a panel without captions, each (h, w, 3) uint8 RGB of one size."""
+    """The pictures of a panel without captions, each (h, w, 3) uint8 RGB, all of the same size."""
 
     image: np.ndarray
     truth: np.ndarray
@@ -63,17 +63,17 @@ def draw_panel(
         image: (h', w', 3) uint8 RGB of any size.
         target: (h, w).
         mask: (h, w) bool, True where the target is valid.
-        prediction: (h, w), aligned to the target where it has another unit. NaN and infinities are drawn in green
+        prediction: (h, w), aligned to the target if its unit differs. NaN and infinities are drawn in green
             and counted.
         kind: what target and prediction hold; with disparity, large is near.
         unit: written on the scale.
         title: written above the row.
 
     Returns:
-        (H, W, 3) uint8 RGB. A tile is 240 to 480 pixels high, or less where it would be wider than 800.
+        (H, W, 3) uint8 RGB. A tile is 240 to 480 pixels high, or less if it would be wider than 800.
 
     Raises:
-        ValueError: an array has another shape or dtype than said here.
+        ValueError: an array has another shape or dtype.
     """
     tiles = draw_tiles(image, target, mask, prediction, kind=kind)
     height, width = tiles.image.shape[:2]
@@ -145,12 +145,12 @@ def draw_tiles(
 
     truth, compared, drawn = target, prediction, mask
     if mask.any() and mask.mean() < SPARSE_SHARE:
-        # The single pixels of a LiDAR sweep cannot be seen, and shrinking drops most of them. As dots of half their
-        # mean distance, at 3 to 6 pixels of the picture, they can be told from one another.
+        # Single LiDAR pixels are invisible, and downscaling drops most of them. Dots with a diameter of half the mean
+        # distance, limited to 3 to 6 pixels of the picture, remain distinguishable.
         pixels_per_drawn = len(target) / height
         diameter = np.clip(0.5 / mask.mean() ** 0.5, 3 * pixels_per_drawn, 6 * pixels_per_drawn)
         truth, compared, drawn = _spread(target, prediction, mask, radius=(diameter - 1) / 2)
-    # Where a truth is not positive, as the disparity of the sky is not, a relative error means nothing.
+    # Relative error is undefined where truth is not positive, such as the disparity of sky.
     positive = drawn & (truth > 0)
     error = np.divide(compared - truth.astype(np.float64), truth, out=np.zeros(truth.shape), where=positive)
 
@@ -166,10 +166,10 @@ def draw_tiles(
 
 
 def stack_panels(panels: Sequence[np.ndarray]) -> np.ndarray:
-    """Stack rows, each (h, w, 3) uint8 RGB, above one another; narrower ones are filled up on the right.
+    """Stack rows, each (h, w, 3) uint8 RGB, above one another; narrower ones are padded on the right.
 
     Raises:
-        ValueError: there is no panel.
+        ValueError: `panels` is empty.
     """
     if not panels:
         raise ValueError("stack_panels needs at least one panel, found none.")
@@ -183,7 +183,7 @@ def stack_panels(panels: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def save_png(path: Path | str, image: np.ndarray) -> None:
-    """Save (h, w, 3) uint8 RGB as PNG, whole or not at all; the folder is made where it is missing.
+    """Save (h, w, 3) uint8 RGB as PNG, atomically; the folder is created if it is missing.
 
     Raises:
         ValueError: the name does not end in .png, or the image has another shape or dtype.
@@ -206,17 +206,17 @@ def _depth_range(target: np.ndarray, mask: np.ndarray, prediction: np.ndarray) -
 
 
 def _drawn_size(height: int, width: int) -> tuple[int, int]:
-    # Small maps grow by a whole factor, so that all their pixels stay squares of one size.
+    # Small maps are enlarged by an integer factor, so that all pixels remain squares of the same size.
     scale = min(ceil(MIN_TILE_HEIGHT / height), MAX_TILE_HEIGHT / height, MAX_TILE_WIDTH / width)
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def _fit(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize to (height, width), with a margin where the image has another aspect."""
+    """Resize to (height, width), with a margin if the aspect ratios differ."""
     scale = min(height / image.shape[0], width / image.shape[1])
     inner_height, inner_width = max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale))
     if inner_height > 0.95 * height and inner_width > 0.95 * width:
-        # The sides were rounded, to multiples of the patch size say: the image and the target show the same.
+        # The difference is from rounding, for example to multiples of the patch size: both show the same view.
         inner_height, inner_width = height, width
     fitted = np.full((height, width, 3), BACKGROUND, np.uint8)
     top, left = (height - inner_height) // 2, (width - inner_width) // 2

@@ -1,4 +1,4 @@
-"""Runs in the order of a metric, and which of them cannot be told apart: as a table and as a plot."""
+"""A ranking of runs by a metric, with those that cannot be told apart, as a table and as a plot."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from depth_lightning.reporting.tables import interval, number, print_rows, with_
 
 
 class RankedRun(NamedTuple):
-    """A run and its place."""
+    """A run and its rank."""
 
     rank: int
     name: str
@@ -19,10 +19,10 @@ class RankedRun(NamedTuple):
     bounds: tuple[float, float]
     """95 % interval of the mean."""
     behind: float
-    """How far its mean is from the first one's; 0 for the first."""
+    """Difference of its mean from that of the first; 0 for the first."""
     behind_bounds: tuple[float, float]
     p: float
-    """Of being as good as the first, corrected for all pairs of the ranking; 1 for the first."""
+    """p value for being as good as the first, corrected for all pairs of the ranking; 1 for the first."""
     alike: tuple[int, ...]
     """The ranks of the runs that it cannot be told apart from, at 5 %, corrected for all pairs."""
 
@@ -48,7 +48,7 @@ def print_ranking(
 
 
 def p_value(p: float) -> str:
-    """As tables show it."""
+    """A p value as tables show it."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 

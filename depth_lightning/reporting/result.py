@@ -1,4 +1,4 @@
-"""What an evaluation found: the one structure that tables, files and pages are made from."""
+"""The result of an evaluation, from which tables, files and pages are made."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,22 +12,22 @@ from depth_lightning.metrics.per_image import ValidationCounts, ValidationTables
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """Averages, how sure they are, and what they are averages of."""
+    """Averages, their confidence intervals, and the images behind them."""
 
     metrics: Mapping[str, float]
-    """Name → average over the images scored."""
+    """Name → average over the scored images."""
     higher_is_better: Mapping[str, bool]
-    """Name → whether more is better, of the same metrics."""
+    """Name → whether higher is better, for the same metrics."""
     counts: ValidationCounts
     intervals: Intervals = field(default_factory=lambda: Intervals({}, "images", 0))
     """95 % bootstrap intervals of the metrics, from a fixed seed."""
     tables: ValidationTables | None = None
-    """Image by image, sorted by id."""
+    """Per-image results, sorted by id."""
     breakdowns: Breakdowns | None = None
-    """By distance, region and so on, with the corrections; None where they were not asked for."""
+    """By distance, region and so on, with the corrections; None if not requested."""
 
     def per_image(self) -> dict[str, list[Any] | np.ndarray]:
-        """The columns of per_image.parquet, one row an image: those whose truth is depth, then those with disparity.
+        """The columns of per_image.parquet, one row per image: those whose truth is depth, then those with disparity.
 
         id, scene, truth ("depth" or "disparity"), status (as the fields of `ImageCounts`), every metric, and `FACTS`.
         NaN where a column does not apply: a metric of an image that is not scored, a coefficient that is not fitted.

@@ -1,4 +1,4 @@
-"""A sample as it is on disk beside what is made of it, each as image and truth over the image."""
+"""A sample on disk beside its transformed versions, each as image and as truth drawn over the image."""
 
 from collections.abc import Mapping
 from math import ceil
@@ -26,10 +26,10 @@ TEXT, GAP = 15, 12
 
 
 def draw_sample_row(on_disk: DepthSample, seen: Mapping[str, DepthSample]) -> np.ndarray:
-    """Draw one row: the sample on disk, then every one of `seen` under its name.
+    """Draw one row: the sample on disk, then every sample of `seen` under its name.
 
-    Of each the image, and the truth in colours over it: where the image shows, in grey, there is no truth. All have one
-    scale, that of the truth on disk.
+    Each is shown as the image, and as the truth in colours over the image, which remains visible in grey where there is
+    no truth. All share one scale, that of the truth on disk.
 
     Returns:
         (h, w, 3) uint8 RGB.
@@ -70,10 +70,10 @@ def draw_sample_row(on_disk: DepthSample, seen: Mapping[str, DepthSample]) -> np
 
 
 def draw_truth_over(sample: DepthSample, low: float, high: float) -> np.ndarray:
-    """The truth in colours from `low` to `high`, sparse ones as dots, and where there is none the image, pale and grey.
+    """The truth in colours from `low` to `high`, as dots if sparse, over the image in pale grey.
 
     Returns:
-        (h, w, 3) uint8 RGB, the image's aspect, `TILE_HEIGHT` high or less.
+        (h, w, 3) uint8 RGB with the image's aspect, `TILE_HEIGHT` high or less.
     """
     height, width = _tile_size(sample)
     target: np.ndarray = sample.target
@@ -95,8 +95,8 @@ def _image_tile(sample: DepthSample) -> np.ndarray:
         image = (image.clip(0, 1) * 255).round().astype(np.uint8)
     height, width = _tile_size(sample)
     smaller = height < len(image)
-    way = cv2.INTER_AREA if smaller else cv2.INTER_NEAREST
-    return np.asarray(cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=way))
+    method = cv2.INTER_AREA if smaller else cv2.INTER_NEAREST
+    return np.asarray(cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=method))
 
 
 def _tile_size(sample: DepthSample) -> tuple[int, int]:

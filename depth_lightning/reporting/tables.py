@@ -1,4 +1,4 @@
-"""The table of results: on the terminal, as JSON, as CSV."""
+"""Tables of results on the terminal, and as JSON, CSV and Parquet."""
 
 import csv
 import json
@@ -28,10 +28,10 @@ def print_table(
     Args:
         title: above the table.
         columns: name of the result → metric → value; the first result has all metrics.
-        higher_is_better: metric → whether more is better.
-        notes: what the reader must know beside the numbers.
-        intervals: of the first result's metrics, in a column of their own.
-        images: name of the result → how many images it is of, in a last row.
+        higher_is_better: metric → whether higher is better.
+        notes: lines below the table that explain the numbers.
+        intervals: of the first result's metrics, shown in a separate column.
+        images: name of the result → its number of images, shown in a last row.
     """
     known = any(low == low for low, _ in (intervals or {}).values())
     table = Table()
@@ -58,13 +58,13 @@ def print_rows(
     groups: Sequence[Sequence[Sequence[str]]],
     notes: Sequence[str] = (),
 ) -> None:
-    """Print rows of text, with a line between one group of them and the next.
+    """Print groups of text rows, separated by lines.
 
     Args:
         title: above the table.
-        header: name of each column → whether it holds numbers, which stand on the right.
+        header: name of each column → whether it holds numbers, which are right-aligned.
         groups: rows, each with one text per column.
-        notes: what the reader must know beside the numbers.
+        notes: lines below the table that explain the numbers.
     """
     table = Table()
     for name, numbers in header.items():
@@ -77,14 +77,14 @@ def print_rows(
 
 
 def with_arrow(metric: str, higher_is_better: bool) -> str:
-    """The metric's name, and which way is better."""
+    """The metric's name, and an arrow for the better direction."""
     return f"{metric} {'↑' if higher_is_better else '↓'}"
 
 
 def recorded_directions(*contents: Mapping[str, Any]) -> dict[str, bool]:
-    """Metric → whether more is better, of all metrics in the contents of one or several metrics.json.
+    """Metric → whether higher is better, for all metrics in the contents of one or several metrics.json.
 
-    Evaluations record it as `higher_is_better`. Where an older one did not, a metric of one's own counts as an error.
+    Evaluations record it as `higher_is_better`. If an older one did not, a custom metric counts as an error.
     """
     known = directions(ERRORS) | {"accuracy": bool(PointPairAccuracy.higher_is_better)}
     for content in contents:
@@ -103,7 +103,7 @@ def interval(bounds: tuple[float, float] | None) -> str:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write plain values, indented. NaN becomes null, which every JSON reader takes."""
+    """Write plain values, indented. NaN becomes null, which every JSON reader accepts."""
     write_text(path, json.dumps(_without_nan(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -113,7 +113,7 @@ def write_csv(path: Path, columns: Mapping[str, Mapping[str, float]]) -> None:
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as CSV; the columns are all of the names in them, as they first come up."""
+    """Write rows as CSV; the columns are all names in them, in order of first appearance."""
     with atomically(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)), restval="")
         writer.writeheader()
@@ -121,7 +121,7 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def write_parquet(path: Path, columns: Mapping[str, Any]) -> None:
-    """Write columns of one length; NaN becomes null."""
+    """Write columns of equal length as Parquet; NaN becomes null."""
     import pyarrow as pa
     import pyarrow.parquet
 
@@ -132,7 +132,7 @@ def write_parquet(path: Path, columns: Mapping[str, Any]) -> None:
 
 def _print(title: str, table: Table, notes: Sequence[str]) -> None:
     console = Console()
-    if not console.is_terminal:  # a file has no width that a table must fit
+    if not console.is_terminal:  # a file has no width limit
         console = Console(width=200)
     for line in (f"\n{title}", table, *notes):
         console.print(line, highlight=False, markup=False, soft_wrap=isinstance(line, str))

@@ -1,4 +1,4 @@
-"""A run's checkpoint and the configuration that it carries."""
+"""A run's checkpoint and the configuration stored in it."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -17,11 +17,11 @@ from depth_lightning.runs.trust import refuse_resolvers, refuse_strangers
 log = logging.getLogger(__name__)
 
 FROM_RUN = ("model", "data", "protocol", "metrics", "seed")
-"""The parts of the configuration that decide what a checkpoint predicts and how that is scored."""
+"""The parts of the configuration that decide what a checkpoint predicts and how its predictions are scored."""
 
 
 NOT_BUILT = ("callbacks", "logger")
-"""The parts that nothing reads from a checkpoint; those of a sweep name its folder by a resolver."""
+"""The parts that are never read from a checkpoint; those of a sweep refer to its folder by a resolver."""
 
 
 def read_run_checkpoint(path: str | Path) -> tuple[DictConfig, dict[str, Any]]:
@@ -29,7 +29,7 @@ def read_run_checkpoint(path: str | Path) -> tuple[DictConfig, dict[str, Any]]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        CheckpointError: it is torn, in parts, or no checkpoint of train.py.
+        CheckpointError: it is damaged, in parts, or not a checkpoint of train.py.
     """
     path = Path(path).expanduser()
     try:
@@ -45,14 +45,14 @@ def read_run_checkpoint(path: str | Path) -> tuple[DictConfig, dict[str, Any]]:
 
 
 def run_config(path: Path) -> DictConfig:
-    """The configuration of the run that wrote a checkpoint, also of one in parts; see `read_run_checkpoint`."""
+    """The configuration of the run that wrote a checkpoint, which may be in parts; raises as `read_run_checkpoint`."""
     if not path.is_dir():
         return read_run_checkpoint(path)[0]
     return _recorded_config(read_run(path / END_OF_PARTS, ("config",))["config"], path)
 
 
 def _recorded_config(config: Any, path: Path) -> DictConfig:
-    """A checkpoint's configuration, which refers to nothing but itself."""
+    """A checkpoint's configuration, whose interpolations may refer only to its own keys."""
     try:
         parts = {part: value for part, value in config.items() if part not in NOT_BUILT}
         refuse_resolvers(parts, f"checkpoint={path}")
@@ -62,12 +62,12 @@ def _recorded_config(config: Any, path: Path) -> DictConfig:
 
 
 def chosen_network(cfg: DictConfig, overrides: Sequence[str], command: str) -> tuple[DictConfig, dict[str, Any] | None]:
-    """What `cfg.checkpoint` says with what was typed on top, and its state dict; or `cfg` itself and None.
+    """The configuration of `cfg.checkpoint` with the typed overrides on top, and its state dict; or `cfg` and None.
 
     Args:
         cfg: composed from the command's file.
         overrides: as typed.
-        command: what the network is for.
+        command: the verb of the command, such as "evaluate".
 
     Raises:
         SettingError: see `options.check`.
@@ -93,7 +93,7 @@ def chosen_network(cfg: DictConfig, overrides: Sequence[str], command: str) -> t
 
 
 def _as_the_file_says(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """`cfg` with the max_depth and the size that stand beside or in the name of `model.weights`, unless typed."""
+    """`cfg` with the max_depth and size recorded beside or in the name of `model.weights`, unless typed."""
     path = Path(str(cfg.model.weights)).expanduser()
     known = find_provenance(path) if path.exists() else None
     if known is None:
@@ -108,9 +108,9 @@ def _as_the_file_says(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
 
 
 def describe(cfg: DictConfig) -> dict[str, Any]:
-    """The configuration as a checkpoint carries it: plain values, and its interpolations as they were written.
+    """The configuration as stored in a checkpoint: plain values, with unresolved interpolations.
 
-    So `data.root=…` typed at evaluation reaches everything that refers to it. Environment variables are resolved:
+    So `data.root=…` typed at evaluation reaches everything that refers to it. Environment variables are resolved, since
     another shell may not have them.
     """
 
@@ -125,14 +125,14 @@ def describe(cfg: DictConfig) -> dict[str, Any]:
 
 
 def overlay(saved: DictConfig, composed: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """What a command was given, on top of the run that wrote its checkpoint.
+    """The configuration of the run that wrote the checkpoint, with a command's overrides on top.
 
-    `FROM_RUN` comes from the run; a group or value among the overrides (as typed) comes from `composed` instead. A
-    data set that is typed keeps the run's size, which belongs to the network.
+    `FROM_RUN` comes from the run; a group or value among the overrides (as typed) comes from `composed` instead. With
+    another data set, the run's size is kept, since it belongs to the network.
 
     Raises:
-        UntrustedConfigError: the checkpoint's configuration names what it may not choose.
-        ValueError: the encoder that was typed is not the checkpoint's.
+        UntrustedConfigError: the checkpoint's configuration names something that it may not choose.
+        ValueError: the typed encoder is not the checkpoint's.
     """
     merged = composed.copy()
     raw = cast(Mapping[str, Any], OmegaConf.to_container(composed, resolve=False))
@@ -145,7 +145,7 @@ def overlay(saved: DictConfig, composed: DictConfig, overrides: Sequence[str]) -
             if part not in FROM_RUN:
                 continue
             keys.append(".".join([part, *path]))
-            if written is None:  # deleted, like `~data.on_error`; without a whole part there is nothing to score
+            if written is None:  # deleted, like `~data.on_error`; a complete part cannot be deleted
                 if path:
                     OmegaConf.select(merged, ".".join([part, *path[:-1]])).pop(path[-1], None)
                 continue
@@ -158,7 +158,7 @@ def overlay(saved: DictConfig, composed: DictConfig, overrides: Sequence[str]) -
     refuse_strangers(merged, FROM_RUN, f"checkpoint={composed.checkpoint}", keys, composed.trust)
     if merged.model.encoder != saved.model.encoder:
         raise ValueError(
-            f"The checkpoint holds a {saved.model.encoder}, but {merged.model.encoder} was asked for. "
-            "Leave model= and encoder= out: the checkpoint knows its network."
+            f"The checkpoint holds a {saved.model.encoder}, but {merged.model.encoder} was requested. "
+            "Leave out model= and encoder=: the checkpoint determines its network."
         )
     return merged

@@ -1,4 +1,4 @@
-"""Configurations of earlier versions, in checkpoints, run folders and a user's own yamls, brought to today's form."""
+"""Configurations of earlier versions, in checkpoints, run folders and users' own YAML files, in today's form."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ MOVED = {
     "depth_lightning.training.validation_pictures": "depth_lightning.training.display.validation_pictures",
     "depth_lightning.training.watch": "depth_lightning.training.health.watch",
 }
-"""Where a module or a class was that a configuration may name → where it is."""
+"""Former path of a module or class that a configuration may name → present path."""
 
 
 def current(node: Any) -> Any:
@@ -27,10 +27,10 @@ def current(node: Any) -> Any:
 
 
 def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's resolved configuration in the form in which two of the same meaning are equal.
+    """A run's resolved configuration in a canonical form, so that configurations of the same meaning are equal.
 
-    The augmentation, which may be chosen by `augmentation`, `data.augmentation` or both, is `data.augmentation` with
-    all its options. A data set's node holds no argument that is a key of `data`, too.
+    The augmentation, which may be chosen by `augmentation`, `data.augmentation` or both, becomes `data.augmentation`
+    with all its options. Arguments of a data set's node that repeat a key of `data` are dropped.
     """
     values: dict[str, Any] = current(config)
     chosen = values.pop("augmentation", None)

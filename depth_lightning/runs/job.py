@@ -1,4 +1,4 @@
-"""What every command does around its work: the run's folder, a single job's arguments, errors a person can read."""
+"""What every command does around its work: the run's folder, a single job's arguments, readable errors."""
 
 import logging
 import os
@@ -28,16 +28,16 @@ from depth_lightning.training.saving.signals import EXIT_SAVED
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
-# Errors whose message is meant for the person at the terminal: a wrong value, a missing or broken file.
+# Errors whose message is meant for the user: a wrong value, a missing or damaged file, a missing package.
 EXPECTED_ERRORS = (ValueError, OSError, ModuleNotFoundError, ConfigAttributeError, ConfigKeyError)
 
 
 def run_job(work: Callable[[DictConfig], Result], cfg: DictConfig) -> Result | None:
     """Do the work of one job in its folder.
 
-    An error that a person can mend ends with its message alone and exit status 1; the traceback is in the log file
-    of the run, or on the terminal with HYDRA_FULL_ERROR=1. In a sweep, an error ends its own job alone, which returns
-    None, and `Comparison` tells of it when all are done.
+    For an error that the user can fix, only its message is shown, and the exit status is 1. The traceback is in the log
+    file of the run, or on the terminal with HYDRA_FULL_ERROR=1. In a sweep, an error ends only its own job, which
+    returns None, and `Comparison` reports it when all jobs are done.
     """
     if HydraConfig.get().mode != RunMode.MULTIRUN:
         return _run(work, cfg)
@@ -49,7 +49,7 @@ def run_job(work: Callable[[DictConfig], Result], cfg: DictConfig) -> Result | N
         log.exception("This job of the sweep failed:")
         reason = _in_words(error)
     except SystemExit as end:
-        if end.code != 1:  # a signal's, which is for the whole sweep
+        if end.code != 1:  # from a signal, which ends the whole sweep
             raise
         reason = _in_words(end.__cause__)
     write_text(mark, f"{reason}\n")
@@ -74,29 +74,29 @@ def _run(work: Callable[[DictConfig], Result], cfg: DictConfig) -> Result:
         log.error(_in_words(error))
         log.info(f"The traceback is in {cfg.run_dir}/{HydraConfig.get().job.name}.log")
         raise SystemExit(1) from error
-    except SIGTERMException:  # Lightning's, whose own status would be 0
-        rank_zero_only(log.error)("Stopped by SIGTERM before it was done: the same command does it again.")
+    except SIGTERMException:  # Lightning's, whose own exit status would be 0
+        rank_zero_only(log.error)("Stopped by SIGTERM before completion. To do it again, repeat the command.")
         sys.exit(0 if getattr(rank_zero_only, "rank", 0) else EXIT_SAVED)
     finally:
         _leave_processes(environment)
 
 
 def _listen() -> None:
-    """Answer SLURM's warning before the time limit also where no training does: with the status that asks for more.
+    """Handle SLURM's warning before the time limit outside of training too, with the exit status that requeues the job.
 
-    That there is an answer keeps Lightning from its own, a checkpoint in the middle of whatever is done.
+    The handler also keeps Lightning from installing its own, which saves a checkpoint at an arbitrary moment.
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGUSR1, _leave)
 
 
 def _leave(number: int, frame: object) -> NoReturn:
-    rank_zero_only(log.error)("Stopped by SIGUSR1 before it was done: the same command does it again.")
+    rank_zero_only(log.error)("Stopped by SIGUSR1 before completion. To do it again, repeat the command.")
     sys.exit(EXIT_SAVED)
 
 
 def _leave_processes(environment: Mapping[str, str]) -> None:
-    """Undo what DDP left in this process, which the next job of a sweep would take for its own."""
+    """Undo what DDP left in this process, so that the next job of a sweep does not inherit it."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     os.environ.clear()
@@ -106,8 +106,8 @@ def _leave_processes(environment: Mapping[str, str]) -> None:
 def _single_job_arguments(run_dir: str) -> None:
     """Under --multirun, make this process look like a single run of this job.
 
-    Lightning starts the other processes of DDP by running sys.argv again, in hydra.run.dir: they must join this job,
-    not start the sweep once more.
+    Lightning starts the other DDP processes by running sys.argv again, in hydra.run.dir: they must join this job and
+    not start the sweep again.
     """
     hydra = HydraConfig.get()
     if hydra.mode != RunMode.MULTIRUN:
@@ -124,23 +124,23 @@ def _single_job_arguments(run_dir: str) -> None:
 
 
 def _check_folder() -> None:
-    """See that the folder was typed under its key, and is one.
+    """Check that the run's folder was set by its own key and is not empty.
 
     Raises:
-        SettingError: it was not, or an empty path, which is the current folder.
+        SettingError: run_dir was typed, or the path is empty, which would be the current folder.
     """
     hydra = HydraConfig.get()
     if "run_dir" in typed(hydra.overrides.task):
-        raise SettingError("run_dir", "follows hydra.run.dir. Type hydra.run.dir=… in its place.")
+        raise SettingError("run_dir", "follows hydra.run.dir. Type hydra.run.dir=… instead.")
     key = "run" if hydra.mode == RunMode.RUN else "sweep"
     text(f"hydra.{key}.dir", getattr(hydra, key).dir, "a path")
 
 
 def _must_share_folder() -> None:
-    """See that processes which each composed their configuration, started by torchrun or srun, mean the same folder.
+    """Check that all processes started by torchrun or srun, which compose their own configuration, share one folder.
 
     Raises:
-        ValueError: its name has the time in it, which is not the same for all.
+        ValueError: its name contains the time, which differs between processes.
     """
     processes = os.environ.get("WORLD_SIZE") or (os.environ.get("SLURM_NTASKS") if "SLURM_PROCID" in os.environ else 1)
     if "SUBMITIT_EXECUTOR" in os.environ or int(processes or 1) == 1:
@@ -156,8 +156,8 @@ def _must_share_folder() -> None:
 
 
 def quiet() -> None:
-    """Silence what Lightning says about things that are as they should be; its warnings stay, once each."""
-    logging.raiseExceptions = False  # a log file on a full disk: what is logged is on the terminal, too
+    """Silence Lightning's messages about things that are intended; other warnings stay, once each."""
+    logging.raiseExceptions = False  # for a log file on a full disk: messages still reach the terminal
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -169,13 +169,13 @@ def quiet() -> None:
         ".*The number of training batches .* is smaller than the logging interval.*",
         ".*isinstance.treespec, LeafSpec.. is deprecated.*",
         ".*srun. command is available.*",
-        ".*FSDP2-wrapped module .* returned a view tensor.*",  # of which the network computes nothing in place
+        ".*FSDP2-wrapped module .* returned a view tensor.*",  # the network never modifies it in place
     ):
         warnings.filterwarnings("ignore", message)
 
 
 def _in_words(error: BaseException | None) -> str:
-    """The error without the traceback that a data loader's worker puts before it."""
+    """The error in words, without the traceback that a data loader's worker prepends."""
     if isinstance(error, ConfigAttributeError | ConfigKeyError):
         return f"{error.full_key} is missing: it cannot be left out."
     text = str(error)

@@ -1,4 +1,4 @@
-"""The jobs of a sweep in one table, those measured alike on the same data together, and their rankings."""
+"""The jobs of a sweep in one table, grouped by protocol and data, and a ranking of each group."""
 
 import json
 import logging
@@ -26,11 +26,11 @@ class Job(NamedTuple):
 
     name: str
     overrides: dict[str, str]
-    """What was typed or swept: key → value."""
+    """Key → value, as typed or swept."""
     content: dict[str, Any]
-    """Of its metrics.json; empty if it failed."""
+    """The content of its metrics.json; empty if it failed."""
     status: str = ""
-    """Empty, or that it was pruned, and when, or failed, and why."""
+    """Empty, or at which step it was pruned, or why it failed."""
 
     @property
     def failed(self) -> bool:
@@ -39,17 +39,17 @@ class Job(NamedTuple):
 
     @property
     def protocol(self) -> str:
-        """The hash of its protocol; empty where none applies, as for point pairs."""
+        """The hash of its protocol; empty if it has none, as for point pairs."""
         return str(self.content.get("protocol", {}).get("hash", ""))
 
     @property
     def data(self) -> str:
-        """What it was scored on."""
+        """The data that it was scored on."""
         return str(self.content.get("data", ""))
 
 
 def compare_sweep(folder: Path, metric: str | None = None, output: Path | None = None) -> None:
-    """The table and the rankings of a sweep that ran before.
+    """Report the table and the rankings of a finished sweep.
 
     Raises:
         FileNotFoundError: the folder holds no jobs.
@@ -57,7 +57,7 @@ def compare_sweep(folder: Path, metric: str | None = None, output: Path | None =
     jobs = [job for job in read_jobs(folder) if job.name != "."]
     done = sum(not job.failed for job in jobs)
     if done < 2:
-        raise FileNotFoundError(f"{folder} holds {done} evaluations. Name two folders, or one of a sweep.")
+        raise FileNotFoundError(f"{folder} holds {done} evaluations. Give two folders, or the folder of a sweep.")
     output = output or folder
     report_jobs(jobs, output)
     rank_jobs(jobs, folder, output, metric)
@@ -68,7 +68,7 @@ def read_jobs(folder: Path, since: float = 0.0) -> list[Job]:
 
     Args:
         folder: of the sweep.
-        since: in seconds, as time.time(); results that were written earlier are passed over.
+        since: in seconds, as time.time(); results written earlier are ignored.
     """
     jobs = []
     for path in (*folder.rglob("metrics.json"), *folder.rglob(FAILED)):
@@ -96,7 +96,7 @@ def _status(run: Path) -> str:
 
 
 def report_jobs(jobs: Sequence[Job], folder: Path) -> None:
-    """Print one row per job, grouped by protocol, and write comparison.csv."""
+    """Print one row per job, grouped by protocol and data, and write comparison.csv."""
     keys = list(dict.fromkeys(key for job in jobs for key in job.overrides))
     varied = [key for key in keys if len({job.overrides.get(key) for job in jobs}) > 1]
     shown = {key: _brief([job.overrides.get(key, "") for job in jobs]) for key in varied}
@@ -125,13 +125,13 @@ def report_jobs(jobs: Sequence[Job], folder: Path) -> None:
     header |= {with_arrow(name, higher_is_better[name]): True for name in metrics}
     notes = list(words.values())
     if len({(job.protocol, job.data) for job in done}) > 1:
-        notes.append("Numbers across a line are not comparable: the jobs were measured otherwise, or on other data.")
+        notes.append("Numbers across a line are not comparable: the protocol or the data differs.")
     write_rows(folder / "comparison.csv", [_flat(job, keys) for job in jobs])
     print_rows("All jobs of this sweep", header, list(groups.values()), [*notes, f"Written: {folder}/comparison.csv"])
 
 
 def rank_jobs(jobs: Sequence[Job], folder: Path, output: Path, metric: str | None = None) -> None:
-    """Rank the jobs that were measured alike on the same data, with what each left of every image."""
+    """Rank the jobs that share protocol and data, by the errors of every image that each of them recorded."""
     groups: dict[tuple[str, str], list[Job]] = {}
     for job in jobs:
         if (folder / job.name / "per_image.parquet").is_file():
@@ -151,7 +151,7 @@ def rank_jobs(jobs: Sequence[Job], folder: Path, output: Path, metric: str | Non
 
 
 def _names(jobs: Sequence[Job]) -> list[str]:
-    """A job's number, and what was varied among these."""
+    """Each job's number, with the settings that vary among these jobs."""
     keys = dict.fromkeys(key for job in jobs for key in job.overrides)
     varied = {key: values for key in keys if len(set(values := [job.overrides.get(key, "") for job in jobs])) > 1}
     words = [_brief(values) for values in varied.values()]
@@ -167,7 +167,7 @@ def _names(jobs: Sequence[Job]) -> list[str]:
 
 
 def _brief(values: Sequence[str]) -> list[str]:
-    """As `shortened`; numbers with four digits, where that still tells them apart."""
+    """Like `shortened`; numbers are rounded to four digits if that keeps them distinct."""
     words = shortened(values)
     try:
         rounded = [f"{float(word):.4g}" for word in words]
@@ -177,7 +177,7 @@ def _brief(values: Sequence[str]) -> list[str]:
 
 
 def shortened(values: Sequence[str]) -> list[str]:
-    """Paths without the folders that all have in common, and without the end that all have in common."""
+    """Paths without their common leading folders and their common ending."""
     parts = [value.split("/") for value in values]
     parts = [names[_common([names[:-1] for names in parts]) :] for names in parts]
     kept = _common([names[:0:-1] for names in parts])
@@ -185,7 +185,7 @@ def shortened(values: Sequence[str]) -> list[str]:
 
 
 def _common(lists: Sequence[Sequence[str]]) -> int:
-    """How many first items all have in common."""
+    """The length of the longest common prefix."""
     return sum(1 for _ in takewhile(lambda items: len(set(items)) == 1, zip(*lists, strict=False)))
 
 

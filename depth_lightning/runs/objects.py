@@ -1,4 +1,4 @@
-"""The configuration's groups as the objects they describe."""
+"""Builds the objects that the configuration's groups describe."""
 
 import logging
 import os
@@ -34,7 +34,7 @@ from depth_lightning.training import DepthModule, Objective
 log = logging.getLogger(__name__)
 
 LOADER = ("size", "crop", "augmentation", "batch_size", "eval_batch_size", "num_workers", "on_error")
-"""Keys of `data` that no data set is given unless its node says so."""
+"""Keys of `data` that are not passed to data sets unless a data set's node says so."""
 
 
 def build(path: str, node: Any, **arguments: Any) -> Any:
@@ -42,12 +42,12 @@ def build(path: str, node: Any, **arguments: Any) -> Any:
 
     Args:
         path: its key.
-        node: with a `_target_`, or a list or a group of such.
-        arguments: beside those of the node.
+        node: a node with a `_target_`, or a list or group of such nodes.
+        arguments: passed in addition to the node's.
 
     Raises:
-        SettingError: a setting that cannot be right, under the key that it was typed under.
-        Exception: any other that the object's class or function raises, without Hydra's around it.
+        SettingError: an invalid setting, named by the key under which it was typed.
+        Exception: any other error of the object's class or function, without Hydra's wrapper.
     """
     raw, described = (
         OmegaConf.to_container(node, resolve=resolve) if OmegaConf.is_config(node) else node
@@ -61,21 +61,21 @@ def build(path: str, node: Any, **arguments: Any) -> Any:
             raise
         if not isinstance(cause, SettingError):
             raise cause from None
-        inner = str(error).partition("\nfull_key: ")[2]  # of a node within this one, as Hydra names it
+        inner = str(error).partition("\nfull_key: ")[2]  # the path of a node within this one, in Hydra's message
         raise SettingError(typed_key(path, raw, f"{inner}.{cause.name}".lstrip(".")), cause.problem) from cause
 
 
 def build_network(model: DictConfig) -> DepthAnythingV2:
-    """The network of `model`, untrained: its weights are loaded by `start_weights`, or come from a checkpoint."""
+    """The network of `model` with random weights; `start_weights` or a checkpoint replaces them."""
     arguments = {key: value for key, value in plain(model).items() if key not in ("weights", "init", "force")}
     return cast(DepthAnythingV2, build("model", arguments))
 
 
 def start_weights(network: DepthAnythingV2, model: DictConfig) -> LoadReport | None:
-    """Load `model.weights` as `model.init` says, and say what was loaded; say it loudly where nothing is."""
+    """Load `model.weights` as configured by `model.init`, and log what was loaded, or a warning if nothing was."""
     if model.weights is None:
         message = (
-            f"NO PRETRAINED WEIGHTS: this {model.encoder} starts from random (model.weights=null). "
+            f"NO PRETRAINED WEIGHTS: this {model.encoder} starts from random weights (model.weights=null). "
             "It takes far more data and time than fine-tuning."
         )
         rank_zero_only(log.warning)(message)
@@ -105,10 +105,10 @@ def build_data(cfg: DictConfig) -> DepthDataModule:
 
 
 def dataset_of(data: DictConfig, path: str = "data") -> Callable[..., Any]:
-    """What opens a split of a data set, called with `split`.
+    """A function that opens a split of a data set, called with `split`.
 
     Args:
-        data: of one data set, no mixture.
+        data: the configuration of a single data set, not a mixture.
         path: of `data` in the configuration, for messages.
     """
     return partial(_open_split, data, path)
@@ -126,9 +126,9 @@ def _open_split(data: DictConfig, path: str, **arguments: Any) -> Any:
 
 
 def dataset_node(data: DictConfig) -> dict[str, Any]:
-    """The node `data.dataset`, where every argument that it leaves out has the value of the key of that name in `data`.
+    """The node `data.dataset`, with every omitted argument taken from the key of the same name in `data`.
 
-    So an option of a data set is written once, where a person types it: `data.root`, not `data.dataset.root`.
+    So an option of a data set is written once, where users type it: `data.root`, not `data.dataset.root`.
     """
     keys = plain(data)
     node = keys.pop("dataset")
@@ -145,7 +145,7 @@ def _completed(node: dict[str, Any], keys: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _augmentation(cfg: DictConfig) -> tuple[dict[str, Any], ColourNoise | None]:
-    """What the transform does in the workers, and what is done on the device."""
+    """The geometric augmentation, done by the transform in the workers, and the colour augmentation, on the device."""
     written = (cfg.data.augmentation, cfg.get("augmentation"))
     options = augmentation_options(*(plain(node) if OmegaConf.is_config(node) else node for node in written))
     transforms = build("augmentation.transforms", options.pop("transforms"))
@@ -169,7 +169,7 @@ def _mixture(data: DictConfig) -> Callable[[str], Mixture]:
 
 
 def is_point_pairs(data: DictConfig) -> bool:
-    """Whether a data set holds point pairs, which can score a network, and no depth maps."""
+    """Whether a data set holds point pairs, which can only score a network, instead of depth maps."""
     dataset = data.get("dataset")  # a mixture has none
     return dataset is not None and get_object(dataset._target_) is DA2K
 
@@ -181,29 +181,29 @@ def require_depth_maps(data: DictConfig) -> None:
         ValueError: the data set has no depth maps.
     """
     if is_point_pairs(data):
-        raise ValueError("DA-2K has pairs of points and no depth maps. Choose other data.")
+        raise ValueError("DA-2K has point pairs and no depth maps. Choose other data.")
 
 
 def build_metrics(cfg: DictConfig) -> DepthMetrics:
-    """The standard errors and those of `metrics`, under `protocol`."""
+    """The standard metrics and those of `metrics`, under `protocol`."""
     protocol: Protocol = build("protocol", cfg.protocol)
     own = {name: _own_metric(f"metrics.{name}", path) for name, path in cfg.metrics.items()}
     if known := ERRORS.keys() & own:
-        raise SettingError(f"metrics.{min(known)}", "is a standard error. Give yours another name.")
+        raise SettingError(f"metrics.{min(known)}", "is the name of a standard metric. Give yours another name.")
     return DepthMetrics(protocol, {**ERRORS, **own})
 
 
 def _own_metric(key: str, path: str) -> ErrorFunction:
-    """The function at that import path, which is tried on an image, since it is called when an epoch is over."""
+    """The function at the import path, tried on an image now, since its first real call comes after an epoch."""
     depth_m = torch.linspace(1, 2, 48 * 64).view(1, 48, 64)
     try:
         metric: ErrorFunction = get_method(path)
-        found = metric(1.1 * depth_m, depth_m, depth_m > 1)
-    except Exception as error:  # a function of anyone's may raise anything
+        errors = metric(1.1 * depth_m, depth_m, depth_m > 1)
+    except Exception as error:  # a user's function may raise anything
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise SettingError(key, f"is f(prediction, target, mask) → (b,), but {path} failed: {reason}") from error
-    if not isinstance(found, torch.Tensor) or found.shape != (1,):
-        raise SettingError(key, f"is f(prediction, target, mask) → (b,), but {path} gave {found!r} for one image.")
+    if not isinstance(errors, torch.Tensor) or errors.shape != (1,):
+        raise SettingError(key, f"is f(prediction, target, mask) → (b,), but {path} gave {errors!r} for one image.")
     return metric
 
 
@@ -211,7 +211,7 @@ def build_module(cfg: DictConfig, network: DepthAnythingV2) -> DepthModule:
     """The module for training.
 
     Raises:
-        ValueError: from optimizer or schedule, which are tried here since the trainer calls them when all is loaded.
+        ValueError: from the optimizer or schedule, tried here since the trainer calls them only after loading all data.
     """
     losses = build("loss", cfg.loss)
     with within("loss"):
@@ -232,15 +232,15 @@ def build_module(cfg: DictConfig, network: DepthAnythingV2) -> DepthModule:
 
 
 def build_trainer(cfg: DictConfig, callbacks: list[Callback], loggers: list[Logger]) -> lightning.Trainer:
-    """Lightning's trainer; samples are shared between processes by the data module alone, which pads nothing.
+    """Lightning's trainer; only the data module distributes samples over processes, without padding.
 
     Raises:
-        SettingError: a run without an end.
-        ValueError: what Lightning refuses.
+        SettingError: the run has no end.
+        ValueError: Lightning rejects an option.
     """
     if cfg.trainer.get("max_epochs", -1) == -1 and cfg.trainer.get("max_steps", -1) == -1:
         raise SettingError(
-            "trainer.max_epochs", "is -1, no limit, which needs trainer.max_steps, since a schedule has an end."
+            "trainer.max_epochs", "is -1, no limit. Then set trainer.max_steps, since a schedule needs an end."
         )
     try:
         return cast(
@@ -258,22 +258,22 @@ def build_trainer(cfg: DictConfig, callbacks: list[Callback], loggers: list[Logg
         )
     except SettingError:
         raise
-    except (MisconfigurationException, TypeError, ValueError) as error:  # of Lightning, which knows no keys
+    except (MisconfigurationException, TypeError, ValueError) as error:  # Lightning's messages do not name the key
         raise ValueError(f"trainer: {error}") from error
 
 
 def build_all(cfg: DictConfig, group: str) -> dict[str, Any]:
-    """Every object of a group of named objects, such as "callbacks"; an entry that is null is left out."""
-    return {name: each for name, each in build(group, cfg.get(group) or {}).items() if each is not None}
+    """All objects of a group of named objects, such as "callbacks", without entries that are null."""
+    return {name: built for name, built in build(group, cfg.get(group) or {}).items() if built is not None}
 
 
 def check_monitors(cfg: DictConfig, module: DepthModule) -> None:
-    """Refuse callbacks that go by a metric that is not validated, which would show after an epoch.
+    """Reject callbacks that monitor a metric under val/ which validation does not compute.
 
-    Names elsewhere than below val/ are passed over, and all where a callback of one's own may log others.
+    They would fail only after an epoch. With a callback of the user's own, which may log others, all names are taken.
 
     Raises:
-        SettingError: one does.
+        SettingError: a monitor is not a validation metric.
     """
     validated = [f"val/{name}" for name in (*module.metrics.errors, *module.affine_metrics.errors)]
     nodes = {name: node for name, node in (plain(cfg).get("callbacks") or {}).items() if node is not None}

@@ -1,7 +1,7 @@
-"""The options of every command: which there are, and what those may be that no object of this package checks.
+"""The options of every command, and checks for the values that no object of this package checks.
 
-An object checks its own arguments when it is built, and `objects.build` names them by their keys. What else a person
-may type is declared here: the commands' own options, and the arguments of Lightning's classes.
+An object checks its own arguments when it is built, and `objects.build` names them by their keys. Everything else that
+a user may type is declared here: the commands' own options, and the arguments of Lightning's classes.
 """
 
 import inspect
@@ -39,16 +39,16 @@ from depth_lightning.settings import (
 )
 
 Options = Mapping[str, Union[Check, "Options", None]]
-"""Name → what its value may be; None where the object that takes it checks it. "*" stands for any other name."""
+"""Name → the check of its value; None if the object that receives it checks it. "*" stands for any other name."""
 
 PATH = partial(text, what="a path")
 PATH_OR_NONE = partial(optional, check=PATH)
 FROM_0 = partial(whole_number, least=0)
 OBJECT: Options = {}
-"""What has a `_target_`, whose arguments are its options."""
+"""A node with a `_target_`, whose arguments are its options."""
 ANYTHING: Options = {"*": None}
 HYDRAS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
-"""Keys of a node that say how it is built."""
+"""Keys of a node that tell Hydra how to build it."""
 
 MODEL: Options = {
     "weights": partial(optional, check=partial(text, what="a path or a hub id")),
@@ -141,9 +141,15 @@ def _or_no_limit(name: str, value: Any) -> None:
 
 def _batches(name: str, value: Any, otherwise: str = "") -> None:
     if isinstance(value, float):
-        number(name, value, above=0, most=1, otherwise=f" It is a share; a number of batches has no point.{otherwise}")
+        number(
+            name,
+            value,
+            above=0,
+            most=1,
+            otherwise=f" With a decimal point it is a share; a number of batches has none.{otherwise}",
+        )
     elif value is not None:
-        whole_number(name, value, otherwise=f" A share of the batches has a point: 0.5.{otherwise}")
+        whole_number(name, value, otherwise=f" For a share of the batches, use a decimal point: 0.5.{otherwise}")
 
 
 def _interval(name: str, value: Any) -> None:
@@ -163,14 +169,14 @@ def _fast_dev_run(name: str, value: Any) -> None:
 
 def _accelerator(name: str, value: Any) -> None:
     known = ("auto", "gpu", *sorted(AcceleratorRegistry.available_accelerators()))
-    wanted = ("cuda", "mps") if one_of(name, value, known) == "gpu" else (value,)
-    if value != "auto" and not any(AcceleratorRegistry[each]["accelerator"].is_available() for each in wanted):
-        raise SettingError(name, f"asks for {value}, which this machine does not have: trainer=cpu, or auto.")
+    accelerators = ("cuda", "mps") if one_of(name, value, known) == "gpu" else (value,)
+    if value != "auto" and not any(AcceleratorRegistry[each]["accelerator"].is_available() for each in accelerators):
+        raise SettingError(name, f"is {value}, which this machine does not have. Use trainer=cpu, or auto.")
 
 
 def _devices(name: str, value: Any) -> None:
     if type(value) is int and value != -1:
-        whole_number(name, value, otherwise=" auto: all that there are.")
+        whole_number(name, value, otherwise=" auto: all available.")
     elif not (isinstance(value, list) and value) and not re.fullmatch(r"auto|-1|[\d, ]+", str(value)):
         raise SettingError(name, f"is a number of devices, a list of their numbers, or auto, found {value!r}.")
 
@@ -182,7 +188,7 @@ def _strategy(name: str, value: Any) -> None:
 
 def _precision(name: str, value: Any) -> None:
     if str(value) not in ("32", "bf16", "16"):
-        others = " With others Lightning converts the truth as well: bf16-true would round it to 8 bits."
+        others = " With others, Lightning converts the ground truth as well: bf16-true would round it to 8 bits."
         one_of(name, value, ("32-true", "bf16-mixed", "16-mixed"), others)
 
 
@@ -204,11 +210,11 @@ LIGHTNING: Mapping[Any, Mapping[str, Check]] = {
         "gradient_clip_val": partial(optional, check=partial(number, least=0, otherwise=" null: no clipping.")),
         "gradient_clip_algorithm": partial(optional, check=partial(one_of, choices=("norm", "value"))),
         "limit_train_batches": partial(_batches, otherwise=" evaluate.py scores a network without training it."),
-        "limit_val_batches": partial(_batches, otherwise=" What is not validated has no best checkpoint."),
+        "limit_val_batches": partial(_batches, otherwise=" Without validation there is no best checkpoint."),
         "val_check_interval": _interval,
         "overfit_batches": _overfit,
         "fast_dev_run": _fast_dev_run,
-        "num_sanity_val_steps": partial(whole_number, least=-1, otherwise=" -1: all of the validation."),
+        "num_sanity_val_steps": partial(whole_number, least=-1, otherwise=" -1: the full validation."),
         "reload_dataloaders_every_n_epochs": FROM_0,
         "deterministic": partial(optional, check=partial(one_of, choices=(True, False, "warn"))),
         **dict.fromkeys(("benchmark", "enable_checkpointing"), partial(optional, check=boolean)),
@@ -217,7 +223,7 @@ LIGHTNING: Mapping[Any, Mapping[str, Check]] = {
         **dict.fromkeys(("enable_model_summary", "enable_progress_bar"), _set_by_the_command),
     },
     EarlyStopping: {
-        "monitor": partial(text, what="the name of what is validated, such as val/abs_rel"),
+        "monitor": partial(text, what="the name of a validation metric, such as val/abs_rel"),
         "mode": partial(one_of, choices=("min", "max")),
         "patience": FROM_0,
         "min_delta": partial(number, least=0),
@@ -228,22 +234,22 @@ LIGHTNING: Mapping[Any, Mapping[str, Check]] = {
     MetricsFile: {"save_dir": PATH, "flush_logs_every_n_steps": whole_number},
     TensorBoardLogger: {"save_dir": PATH, **dict.fromkeys(("log_graph", "default_hp_metric"), boolean)},
 }
-"""Class → what its arguments may be, where it accepts what cannot be right, or says so when training has begun."""
+"""Class → checks of arguments whose invalid values it accepts, or rejects only after training has begun."""
 
 
 def check(cfg: DictConfig, command: str, is_typed: Callable[[str], bool] = lambda key: True) -> None:
-    """Refuse keys that nothing reads, and values that cannot be right but for those that objects check.
+    """Reject keys that nothing reads, and invalid values, except those that objects check themselves.
 
-    A key is read where the command, or an object in its place, knows it; or outside of objects, where another key
-    refers to it.
+    A key is read if the command or the object at its place takes it, or, outside of objects, if another key refers to
+    it.
 
     Args:
         cfg: of the command.
         command: one of `COMMANDS`.
-        is_typed: whether a key is to be looked at; those of a checkpoint, which may be older, are not.
+        is_typed: whether a key is to be checked; those of a checkpoint, which may be older, are not.
 
     Raises:
-        SettingError: the first of these.
+        SettingError: for the first such key or value.
     """
     raw = OmegaConf.to_container(cfg, resolve=False)
     referring = [raw]
@@ -254,13 +260,13 @@ def check(cfg: DictConfig, command: str, is_typed: Callable[[str], bool] = lambd
 
 
 class _Checked(NamedTuple):
-    """A configuration that is gone through, every node with its interpolations (`raw`) and without them (`value`)."""
+    """The check of a configuration, whose nodes are given unresolved (`raw`) and resolved (`value`)."""
 
     references: frozenset[str]
     is_typed: Callable[[str], bool]
 
     def node(self, path: str, raw: Any, value: Any, options: Options) -> None:
-        """Check what is in a node."""
+        """Check a node and everything below it."""
         if isinstance(raw, list):
             for index, entry in enumerate(raw):
                 self.node(f"{path}.{index}", entry, value[index], ANYTHING)
@@ -309,7 +315,7 @@ class _Checked(NamedTuple):
 
 
 def _names_below(path: str, node: Any) -> Iterator[str]:
-    """The arguments of a data set and of the objects within it, whose options are the keys beside it."""
+    """The arguments of a data set and of the objects within it, which may be set by the keys beside it."""
     if isinstance(node, dict):
         yield from argument_names(_called(path, node)) - {"split"} if "_target_" in node else ()
         for key, entry in node.items():
@@ -317,7 +323,7 @@ def _names_below(path: str, node: Any) -> Iterator[str]:
 
 
 def argument_names(called: Any) -> set[str]:
-    """The names of the arguments of a class or function; with those of its base, where a class takes any others."""
+    """The argument names of a class or function; if a class takes **kwargs, those of its base class as well."""
     parameters = inspect.signature(called).parameters
     passes_on = isinstance(called, type) and any(each.kind == each.VAR_KEYWORD for each in parameters.values())
     return {*parameters, *(argument_names(called.__base__) if passes_on else ())}
@@ -331,12 +337,12 @@ def _called(path: str, node: Mapping[str, Any]) -> Any:
 
 
 def _arguments(path: str, node: Mapping[str, Any]) -> Options:
-    """The arguments that a node's class or function takes, as options; without those that the command gives it."""
+    """The arguments of a node's class or function, as options; without those that the command passes."""
     called = _called(path, node)
     checks = LIGHTNING.get(called, {})
     try:
         parameters = inspect.signature(called).parameters.values()
-    except (TypeError, ValueError):  # of what is written in C
+    except (TypeError, ValueError):  # raised for classes and functions written in C
         return {"*": None, **checks}
     optional_ones = [each for each in parameters if each.default is not each.empty or each.name in node]
     names = dict.fromkeys(each.name for each in optional_ones)

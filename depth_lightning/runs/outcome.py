@@ -1,13 +1,13 @@
-"""How a run of a sweep ended, as its folder tells. Read where no torch is imported."""
+"""How a run of a sweep ended, according to its folder. This module does not import torch."""
 
 import json
 from pathlib import Path
 from typing import Final
 
 FAILED: Final = "failed.txt"
-"""In the folder of a job that failed: why."""
+"""File in the folder of a failed job, with the reason."""
 PRUNED: Final = "pruned.json"
-"""In the folder of a run that was ended early: at which step, its best value, and the median of the others."""
+"""File in the folder of a pruned run: at which step, its best value, and the median of the others."""
 
 
 def why_failed(run: Path) -> str | None:
@@ -17,6 +17,6 @@ def why_failed(run: Path) -> str | None:
 
 
 def pruned_at(run: Path) -> int | None:
-    """The step at which the run was ended early; None if it was not."""
+    """The step at which the run was pruned; None if it was not."""
     mark = run / PRUNED
     return int(json.loads(mark.read_bytes())["step"]) if mark.is_file() else None

@@ -1,4 +1,4 @@
-"""What was typed: overrides as Hydra reads them, and the keys that they were typed under."""
+"""The typed overrides as Hydra parses them, and the keys under which settings were typed."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,28 +7,28 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 REFERENCE = re.compile(r"\$\{(\.*)([\w.]+)\}")
-"""Of one key to another: dots for the levels above, as in ${..root}, and the key. A resolver has a colon."""
+"""A reference to another key: dots for the levels above, as in ${..root}, then the key. A resolver has a colon."""
 
 
 def typed(overrides: Sequence[str]) -> dict[str, str | None]:
-    """Key or group → its value as typed, without quotes around it; None for what was deleted (`~key`).
+    """Key or group → its value as typed, without surrounding quotes; None for a deleted key (`~key`).
 
-    A value of several, as in a sweep, stays as it is. Of a key that was typed twice, the last counts.
+    The values of a sweep stay one string. If a key was typed twice, the last one counts.
     """
-    found: dict[str, str | None] = {}
+    values: dict[str, str | None] = {}
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         value = None if override.is_sweep_override() else override.value()
         written = (override.input_line or "").partition("=")[2]
-        found[override.key_or_group] = None if override.is_delete() else value if isinstance(value, str) else written
-    return found
+        values[override.key_or_group] = None if override.is_delete() else value if isinstance(value, str) else written
+    return values
 
 
 def typed_key(path: str, raw: Any, name: str) -> str:
-    """The key under which a setting was typed: its own, or where that refers to another key, that one.
+    """The key under which a setting was typed: its own, or the key to which it refers.
 
     Args:
         path: of a node of the configuration.
-        raw: the node with its interpolations as they were written.
+        raw: the node with unresolved interpolations.
         name: of the setting below the node.
     """
     at, rest = path.split("."), name.split(".")
@@ -41,7 +41,7 @@ def typed_key(path: str, raw: Any, name: str) -> str:
 
 
 def references(raw: Any, at: Sequence[str] = ()) -> Iterator[str]:
-    """The keys that a configuration refers to, which is given with its interpolations as they were written."""
+    """The keys to which a configuration with unresolved interpolations refers."""
     if isinstance(raw, str):
         yield from (_absolute(at, *reference) for reference in REFERENCE.findall(raw))
     elif isinstance(raw, Mapping | list):

@@ -1,4 +1,4 @@
-"""What makes a command a Hydra program. Nothing here imports torch, so that --help and --cfg answer at once."""
+"""Runs a command as a Hydra program. Nothing here imports torch, so that --help and --cfg answer at once."""
 
 import copyreg
 import sys
@@ -12,8 +12,8 @@ from omegaconf import DictConfig
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
-# Hydra copies the store, with all that the plugins keep there, to compose a configuration, and three times for every
-# group that --help lists. There is one store, which nothing changes once all is imported: its copy is itself.
+# Hydra copies the store, with everything that plugins keep there, to compose a configuration, and three times for every
+# group that --help lists. There is only one store, and it does not change after the imports: its copy is itself.
 copyreg.pickle(ConfigStore, lambda store: (ConfigStore.instance, ()))
 
 
@@ -22,12 +22,12 @@ def program(command: str, typed: str | None = None) -> None:
 
     Args:
         command: a module's name.
-        typed: the first word on the command line, where that is the command's name.
+        typed: the first word on the command line, if it is the command's name.
     """
     words = list(sys.argv)
 
     def work(cfg: DictConfig) -> Any:
-        sys.argv = list(words)  # Lightning starts the other processes of DDP with them
+        sys.argv = list(words)  # Lightning starts the other DDP processes with it
         return import_module(f"depth_lightning.commands.{command}").run(cfg)
 
     if typed is not None:

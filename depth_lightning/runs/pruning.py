@@ -1,7 +1,8 @@
-"""Runs of a search that end early because they do worse than half of the runs before them.
+"""Pruning: runs of a search that do worse than half of the earlier runs end early.
 
-The median rule of Golovin et al., Google Vizier: A Service for Black-Box Optimization, KDD 2017, as Optuna's
-MedianPruner has it. What earlier runs did is read from their folders, since Hydra's sweeper hands no trial to a job.
+This is the median rule of Golovin et al., Google Vizier: A Service for Black-Box Optimization, KDD 2017, as in Optuna's
+MedianPruner. The results of earlier runs are read from their folders, since Hydra's sweeper gives jobs no access to
+trials.
 """
 
 import csv
@@ -23,17 +24,17 @@ log = logging.getLogger(__name__)
 
 
 class MedianPruning(Callback):
-    """Ends a run whose best value so far is worse than the median of what the finished runs had by the same step.
+    """Ends a run whose best value so far is worse than the median of the finished runs at the same step.
 
-    A run that is ended is scored with its best checkpoint like any other, and its value counts.
+    A pruned run is scored with its best checkpoint like any other, and its value counts.
 
     Args:
-        folder: of the sweep; each run's folder below it has a metrics.csv, and when finished, a metrics.json.
+        folder: of the sweep; each run's folder below it has a metrics.csv and, when finished, a metrics.json.
         run_dir: of this run.
         monitor: column of metrics.csv.
-        mode: whether less or more of it is better.
-        finished_runs: not ended early, before any is.
-        epochs: every run has so many.
+        mode: whether lower ("min") or higher ("max") is better.
+        finished_runs: number of runs that must have finished, not pruned, before any is pruned.
+        epochs: every run trains for at least this many.
 
     Raises:
         SettingError: an argument is out of range.
@@ -92,5 +93,5 @@ class MedianPruning(Callback):
         content = {"step": step, self.monitor: best if math.isfinite(best) else None, "median": middle}
         write_text(self.run_dir / PRUNED, json.dumps(content))
         rank_zero_only(log.info)(
-            f"Ended at step {step}: {self.monitor} is {best:.4f}, and the median of the runs before {middle:.4f}."
+            f"Pruned at step {step}: {self.monitor} is {best:.4f}, and the median of the earlier runs is {middle:.4f}."
         )

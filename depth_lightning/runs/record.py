@@ -1,4 +1,4 @@
-"""What is on record about a network: what it started from, how it was trained, and how it was scored."""
+"""The record of a network: which weights it started from, how it was trained, and how it scored."""
 
 import json
 from collections.abc import Mapping
@@ -16,20 +16,20 @@ from depth_lightning.models.weight_files import read_weights
 
 @dataclass(frozen=True)
 class Origin:
-    """The released or other weights that a network goes back to."""
+    """The released or other weights that a network was trained from."""
 
     name: str | None
-    """A hub id, or the name of a file; None where the network started from random."""
+    """A hub id, or the name of a file; None if the network started from random weights."""
     licence: str | None
-    """None where it is not known."""
+    """None if unknown."""
 
 
 def find_origin(weights: str | Path | None, passed: frozenset[Path] = frozenset()) -> Origin:
-    """What `model.weights` goes back to: through this project's exports and checkpoints to where they started.
+    """The origin of `model.weights`, traced through this project's exports and checkpoints to where they started.
 
     Args:
         weights: a path or a hub id.
-        passed: files on the way to it, each of which names the next.
+        passed: the files already visited, each of which names the next.
 
     Raises:
         ValueError: a file on the way cannot be read.
@@ -41,7 +41,7 @@ def find_origin(weights: str | Path | None, passed: frozenset[Path] = frozenset(
         return Origin(release.repo, release.licence)
     path = Path(weights).expanduser()
     if path.absolute() in passed:
-        return Origin(None, None)  # in a circle, which no run of ours makes
+        return Origin(None, None)  # a cycle, which no run of this project produces
     metadata = metadata_path(path)
     if metadata.is_file() and "starting_weights" in (content := read_json(metadata)):
         return Origin(content["starting_weights"], content.get("licence"))
@@ -53,16 +53,16 @@ def find_origin(weights: str | Path | None, passed: frozenset[Path] = frozenset(
 
 
 def find_numbers(checkpoint: str | None, weights: str | None, metrics: str | None) -> dict[str, Any] | None:
-    """The content of the metrics.json that is about this checkpoint or these weights; None where there is none.
+    """The content of the metrics.json for this checkpoint or these weights; None if there is none.
 
     Args:
-        checkpoint: of a run, beside whose folder `checkpoints` its numbers lie.
-        weights: what was typed in place of a checkpoint.
-        metrics: a metrics.json of evaluate.py, where not the run's own.
+        checkpoint: of a run, whose metrics.json lies beside its folder `checkpoints`.
+        weights: typed instead of a checkpoint.
+        metrics: a metrics.json of evaluate.py, if not the run's own.
 
     Raises:
-        FileNotFoundError: there is no `metrics`.
-        ValueError: it is of another network, or no metrics.json.
+        FileNotFoundError: `metrics` does not exist.
+        ValueError: it scores another network, or is not a metrics.json.
     """
     own = Path(checkpoint).expanduser().absolute().parent.parent / "metrics.json" if checkpoint else None
     path = own if metrics is None else Path(metrics).expanduser()
@@ -76,15 +76,17 @@ def find_numbers(checkpoint: str | None, weights: str | None, metrics: str | Non
         content["metrics"], content["images"], content["protocol"]["hash"]
         content["data"] = without_paths(content["data"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is no metrics.json of evaluate.py or train.py ({error!r}).") from error
-    asked = checkpoint or weights
-    # The run's folder may have been moved since; last.ckpt beside best.ckpt has other numbers.
+        raise ValueError(f"{path} is not a metrics.json of evaluate.py or train.py ({error!r}).") from error
+    exported = checkpoint or weights
+    # The run's folder may have been moved since; last.ckpt beside best.ckpt has different numbers.
     parts = 1 if metrics is None else 3
-    if _last(scored, parts) == _last(asked, parts):
+    if _last(scored, parts) == _last(exported, parts):
         return dict(content)
     if metrics is None:
         return None
-    raise ValueError(f"metrics_file={path} scores {scored}, and what is exported is {asked}: give the numbers of that.")
+    raise ValueError(
+        f"metrics_file={path} scores {scored}, but the export is of {exported}. Give the metrics.json of that."
+    )
 
 
 def _last(path: str | None, parts: int) -> tuple[str, ...]:
@@ -92,7 +94,7 @@ def _last(path: str | None, parts: int) -> tuple[str, ...]:
 
 
 def recipe(run: DictConfig) -> dict[str, str]:
-    """How a run trained, in words: what → how, from the configuration in its checkpoint."""
+    """How a run was trained, in words: aspect → description, from the configuration in its checkpoint."""
     data, model, trainer = (_values(run, key) for key in ("data", "model", "trainer"))
     start = "random"
     if model.get("weights"):
@@ -125,7 +127,7 @@ def recipe(run: DictConfig) -> dict[str, str]:
 
 
 def subject(cfg: DictConfig) -> dict[str, Any]:
-    """Which network is scored on which data, as metrics.json has it."""
+    """Which network is scored on which data, as recorded in metrics.json."""
     return {
         "data": data_in_words(cfg.data),
         "model": {key: cfg.model[key] for key in ("encoder", "output", "max_depth")},
@@ -136,7 +138,7 @@ def subject(cfg: DictConfig) -> dict[str, Any]:
 
 
 def data_in_words(data: Mapping[str, Any]) -> str:
-    """The class of a data set with its folder or manifest; of a mixture, the names of the parts that are validated."""
+    """The class of a data set with its folder or manifest; for a mixture, the names of the validated parts."""
     if "parts" in data:
         return "Mixture: " + ", ".join(data["validate_on"] or data["parts"])
     name = str(data["dataset"]["_target_"]).rsplit(".", 1)[-1]
@@ -144,7 +146,7 @@ def data_in_words(data: Mapping[str, Any]) -> str:
 
 
 def without_paths(words: str) -> str:
-    """The same with the last names of paths alone: the rest is nobody's business."""
+    """The words with every path reduced to its last component: the rest is private."""
     return " ".join(Path(word).name for word in words.split())
 
 
@@ -155,7 +157,7 @@ def _values(run: DictConfig, key: str) -> dict[str, Any]:
 
 
 def _call(node: Any) -> str:
-    """An object of the configuration as a call; another value as it is."""
+    """An object of the configuration written as a call; any other value as a string."""
     if not isinstance(node, Mapping):
         return str(node)
     if not node or "_target_" not in node:

@@ -1,4 +1,4 @@
-"""Going on with a run: from which checkpoint, in which folder, with which configuration."""
+"""Resuming a run: from which checkpoint, in which folder, with which configuration."""
 
 import fcntl
 import logging
@@ -22,29 +22,29 @@ log = logging.getLogger(__name__)
 
 HARMLESS = (
     *("checkpoint", "run_dir", "baseline", "logger", "self_check", "trust"),
-    *("model.weights", "model.init", "model.force"),  # of the start
-    *("data.num_workers", "data.batch_size", "trainer.accumulate_grad_batches"),  # their product has a check of its own
+    *("model.weights", "model.init", "model.force"),  # only used at the start
+    *("data.num_workers", "data.batch_size", "trainer.accumulate_grad_batches"),  # the global batch is checked itself
     *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.inference_mode"),
     *("trainer.log_every_n_steps", "trainer.num_sanity_val_steps"),
 )
-"""Parts of the configuration that a run may change when it goes on: they do not decide what it learns.
+"""Parts of the configuration that may change when a run resumes: they do not decide what it learns.
 
-Callbacks have their say in `decisive`, a tuple of those of their arguments that do. Where a class has no such
-attribute, as Lightning's and most of a user's own, all of it counts.
+A callback lists the arguments that do in its attribute `decisive`. For a class without it, such as Lightning's and most
+of a user's own, all arguments count.
 """
 
 WHERE = ("root", "cache", "cache_gb", "endpoint_url")
-"""Of any data set: where its files are, and are kept."""
+"""Keys of any data set that say where its files are and where they are cached."""
 
 
 def checkpoint_to_resume(cfg: DictConfig) -> Path | None:
-    """The file that `cfg.checkpoint` says to go on from; None to begin.
+    """The checkpoint from which `cfg.checkpoint` says to resume; None to start a new run.
 
-    "auto" is the newest whole checkpoint of the run's folder, and None while there is none.
+    "auto" is the newest intact checkpoint of the run's folder, or None while there is none.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not whole, or "auto" has no folder to look in.
+        ValueError: the checkpoint is damaged, or "auto" has no folder to look in.
     """
     if cfg.checkpoint is None:
         return None
@@ -57,7 +57,7 @@ def checkpoint_to_resume(cfg: DictConfig) -> Path | None:
         whole_step(path)
     except ValueError as error:
         other = newest_whole(path.parent).path
-        raise ValueError(f"{error} {f'{other} is whole.' if other else ''}".strip()) from error
+        raise ValueError(f"{error} {f'{other} is intact.' if other else ''}".strip()) from error
     return path
 
 
@@ -66,30 +66,30 @@ def _newest(run_dir: Path) -> Path | None:
         hydra = HydraConfig.get()
         if hydra.mode == RunMode.RUN and "hydra.run.dir" not in typed(hydra.overrides.hydra):
             raise ValueError(
-                "checkpoint=auto looks for checkpoints in the run's folder, which is a new one every time unless "
-                "it is given: hydra.run.dir=outputs/train/<a name>"
+                "checkpoint=auto looks for checkpoints in the run's folder, which is new every time unless you set it: "
+                "hydra.run.dir=outputs/train/<a name>"
             )
     checkpoint, passed_over = newest_whole(run_dir / "checkpoints")
     for reason in passed_over:
         rank_zero_only(log.warning)(f"Passed over: {reason}")
     if checkpoint is None and passed_over:
-        raise ValueError(f"{run_dir} holds no whole checkpoint. To begin again, choose another hydra.run.dir.")
+        raise ValueError(f"{run_dir} holds no intact checkpoint. To start again, choose another hydra.run.dir.")
     return checkpoint
 
 
 def claim_folder(run_dir: Path, config: Mapping[str, Any], checkpoint: Path | None, auto: bool) -> TextIO:
-    """Make `run_dir` this run's: a new folder, or that of the run that goes on with the same configuration.
+    """Claim `run_dir` for this run: a new folder, or the folder of a run that resumes with the same configuration.
 
     Args:
         config: resolved; written to config.yaml.
-        checkpoint: where the run goes on from.
-        auto: the folder's run may go on, also where it has saved nothing yet.
+        checkpoint: from which the run resumes.
+        auto: the folder's run may resume, even if it has saved nothing yet.
 
     Returns:
         A lock that keeps other processes out of the folder, until it is closed or this process ends.
 
     Raises:
-        ValueError: the folder holds another run, a process is at work in it, or the configuration differs.
+        ValueError: the folder holds another run, another process uses it, or the configuration differs.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     lock = (run_dir / ".lock").open("a")
@@ -102,7 +102,7 @@ def claim_folder(run_dir: Path, config: Mapping[str, Any], checkpoint: Path | No
         own = checkpoint is not None and checkpoint.resolve().parent == (run_dir / "checkpoints").resolve()
         if not (auto or own):
             raise ValueError(
-                f"{run_dir} already holds a run. Choose another hydra.run.dir, or go on with that one: checkpoint=auto"
+                f"{run_dir} already holds a run. Choose another hydra.run.dir, or resume that run: checkpoint=auto"
             )
         _must_agree(run_dir, OmegaConf.to_container(OmegaConf.load(known)), config)
         if checkpoint is not None and not auto:
@@ -111,20 +111,20 @@ def claim_folder(run_dir: Path, config: Mapping[str, Any], checkpoint: Path | No
         write_text(known, OmegaConf.to_yaml(OmegaConf.create(dict(config))))
     log.info(f"Run folder: {run_dir}")
     if checkpoint is not None:
-        log.info(f"Going on from {checkpoint}, step {whole_step(checkpoint)}")
+        log.info(f"Resuming from {checkpoint}, step {whole_step(checkpoint)}")
         if not known.parent.samefile(checkpoint.resolve().parent.parent):
             before = cast(dict[str, Any], OmegaConf.to_container(run_config(checkpoint), resolve=True))
             now = {part: config.get(part) for part in (*before, "augmentation")}
             for change in changes(comparable(before), comparable(now)):
-                log.info(f"Unlike the run it goes on from: {change}")
+                log.info(f"Changed since the checkpoint's run: {change}")
     return lock
 
 
 def _must_agree(run_dir: Path, known: Any, config: Mapping[str, Any]) -> None:
     if changed := list(changes(comparable(known), comparable(config))):
         raise ValueError(
-            f"{run_dir} holds a run with another configuration: {'; '.join(changed)}. To go on with what was typed, "
-            f"choose another hydra.run.dir and checkpoint={run_dir}/checkpoints/last.ckpt"
+            f"{run_dir} holds a run with another configuration: {'; '.join(changed)}. To continue with the typed "
+            f"configuration, choose another hydra.run.dir and checkpoint={run_dir}/checkpoints/last.ckpt"
         )
 
 
@@ -132,13 +132,13 @@ def _must_be_newest(run_dir: Path, checkpoint: Path) -> None:
     newest = newest_whole(run_dir / "checkpoints").path
     if newest is not None and whole_step(newest) > whole_step(checkpoint):
         raise ValueError(
-            f"{run_dir} has gone further than {checkpoint}: {newest.name} is of step {whole_step(newest)}. To go on "
-            "from the earlier one without losing the later, choose another hydra.run.dir."
+            f"{run_dir} holds a newer checkpoint than {checkpoint}: {newest.name} is of step {whole_step(newest)}. To "
+            "resume from the earlier one without losing the later, choose another hydra.run.dir."
         )
 
 
 def changes(known: Any, config: Any, path: str = "") -> Iterator[str]:
-    """What differs between two configurations and decides what is learned, as `key: known → new`."""
+    """The differences between two configurations that decide what is learned, as `key: known → new`."""
     if path in HARMLESS or (path.startswith("data.") and path.rpartition(".")[2] in WHERE):
         return
     if path.startswith("callbacks.") and path.count(".") == 1:
@@ -151,12 +151,12 @@ def changes(known: Any, config: Any, path: str = "") -> Iterator[str]:
 
 
 def _decisive(callback: Any, typed: Any) -> Any:
-    """What of a callback's configuration decides what is learned; None for nothing.
+    """The part of a callback's configuration that decides what is learned; None if nothing does.
 
     Args:
-        callback: what it is built from, or None.
-        typed: what the callback of this name is built from now. No other class is looked up but this project's: a run's
-            folder may be a stranger's.
+        callback: its configuration, or None.
+        typed: the current configuration of the callback of this name. Only this class and the project's own are
+            imported, since a run's folder may be a stranger's.
     """
     if not isinstance(callback, Mapping):
         return callback

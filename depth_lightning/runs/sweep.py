@@ -1,4 +1,4 @@
-"""What a sweep of train.py or evaluate.py ends with: a table of all its jobs."""
+"""The table of all jobs at the end of a sweep of train.py or evaluate.py."""
 
 import logging
 import sys
@@ -16,15 +16,15 @@ class Comparison(Callback):
     """Compares the jobs of a sweep when all are done."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Remember when, since a sweep's folder that is used again holds older results."""
+        """Remember the time, since a reused sweep folder holds older results."""
         self.started = time.time()
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print the table, and write comparison.csv into the sweep's folder.
 
-        A study that goes on is shown whole. The exit status is 1 where a job failed this time.
+        A resumed study is shown completely. The exit status is 1 if a job failed this time.
         """
-        from depth_lightning.runs.jobs import rank_jobs, read_jobs, report_jobs  # torch, and there is a table now
+        from depth_lightning.runs.jobs import rank_jobs, read_jobs, report_jobs  # imports torch, only needed now
 
         folder = Path(config.hydra.sweep.dir)
         of_study = bool(OmegaConf.select(config, "hydra.sweeper.storage"))

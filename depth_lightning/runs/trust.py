@@ -1,9 +1,9 @@
-"""A configuration that a file carries is data: of it, nothing is built but what belongs in its place.
+"""The configuration in a file is untrusted data: it may only name the objects allowed at each place.
 
 A checkpoint and the folder of an incident hold the configuration of their run, and commands build the network, the data
 set and the protocol from it. Hydra would call whatever a `_target_` names, and OmegaConf's resolvers read the
-environment. So that a stranger's file can be evaluated, every such configuration passes through here first. What a
-person typed in the same command is not questioned.
+environment. To make it safe to evaluate a stranger's file, every such configuration is checked here first. Overrides
+that the user types are trusted.
 """
 
 import inspect
@@ -28,21 +28,21 @@ BELONGS: Mapping[str, tuple[str, ...]] = {
     r"optimizer": ("depth_lightning.training.optimizer.adamw",),
     r"scheduler": tuple(f"depth_lightning.training.scheduler.{name}" for name in ("poly", "cosine", "constant")),
 }
-"""A place in the configuration, as a pattern → what may be named there."""
+"""A place in the configuration, as a pattern → the targets allowed there."""
 AUGMENTATION = re.compile(r"data\.augmentation(\.\d+|\.transforms)+")
-"""Where transforms of albumentations may be named."""
+"""Where albumentations transforms are allowed."""
 ERRORS = "depth_lightning.metrics.errors."
 BESIDE = {"model": {"weights", "init", "force"}}
-"""Keys that stand beside a target's arguments."""
+"""Keys allowed beside a target's arguments."""
 _OWN_KEY = re.compile(r"\$\{[\w.\[\]-]*\}")
 
 
 class UntrustedConfigError(ValueError):
-    """A file's configuration names what does not belong in its place."""
+    """The configuration in a file names something that is not allowed at its place."""
 
 
 def refuse_resolvers(config: Mapping[str, Any], source: str) -> None:
-    """See that a configuration refers to nothing but its own keys.
+    """Check that a configuration refers only to its own keys.
 
     Args:
         config: plain and unresolved, from a file.
@@ -54,22 +54,22 @@ def refuse_resolvers(config: Mapping[str, Any], source: str) -> None:
     for path, value in _leaves(config, ""):
         if isinstance(value, str) and "${" in _OWN_KEY.sub("", value):
             raise UntrustedConfigError(
-                f"{source}: {path} in its configuration is {value!r}. A file may refer to other keys of its "
-                f"configuration, as in ${{data.root}}, and to nothing else. Type {path}=… to replace it."
+                f"{source}: {path} in its configuration is {value!r}. A file may only refer to other keys of its "
+                f"configuration, as in ${{data.root}}. Type {path}=… to replace it."
             )
 
 
 def refuse_strangers(
     cfg: DictConfig, parts: Sequence[str], source: str, typed: Sequence[str] = (), trust: Sequence[str] = ()
 ) -> None:
-    """See that a file's configuration names only what belongs in its place, before anything is built from it.
+    """Check that a file's configuration names only what is allowed at each place, before anything is built from it.
 
     Args:
-        cfg: with the file's parts, and what was typed on top.
+        cfg: the file's configuration with the typed overrides on top.
         parts: those that come from the file.
         source: the file, for the message.
         typed: keys and groups that were typed, whose values are the user's own.
-        trust: packages whose classes and functions may be named as well.
+        trust: packages whose classes and functions are allowed as well.
 
     Raises:
         UntrustedConfigError: a target, an argument, a function or a network address that the file may not choose.
@@ -87,11 +87,11 @@ def refuse_strangers(
 def _refuse_addresses(values: Mapping[str, Any], written: Mapping[str, Any], source: str, typed: Sequence[str]) -> None:
     for path, value in values.items():
         if isinstance(value, str) and ("://" in value or value.startswith(("//", "\\\\"))):
-            refers = _OWN_KEY.fullmatch(str(written.get(path)))  # to a key that is looked at itself
+            refers = _OWN_KEY.fullmatch(str(written.get(path)))  # the key it refers to is checked itself
             if not refers and not _is_typed(path, typed):
                 raise UntrustedConfigError(
                     f"{source}: {path} in its configuration is the address {value}. An address is only contacted "
-                    f"where it is typed: {path}=…"
+                    f"if you type it: {path}=…"
                 )
 
 
@@ -120,7 +120,7 @@ def _check(path: str, node: Mapping[str, Any], source: str, typed: Sequence[str]
             unknown = own.keys() - special - parameters.keys() - BESIDE.get(path, set())
             if unknown:
                 raise UntrustedConfigError(
-                    f"{source}: {path}.{min(unknown)} in its configuration is no argument of {target}."
+                    f"{source}: {path}.{min(unknown)} in its configuration is not an argument of {target}."
                 )
 
 
@@ -139,8 +139,8 @@ def _trusted(target: Any, trust: Sequence[str]) -> bool:
 def _stranger(source: str, path: str, target: Any) -> UntrustedConfigError:
     package = str(target).partition(".")[0]
     return UntrustedConfigError(
-        f"{source}: {path} in its configuration names {target}, which is not of this project. Nothing that a file "
-        f"names is run unless it is trusted: if the code is yours, type trust=[{package}], or {path} itself."
+        f"{source}: {path} in its configuration names {target}, which is not of this project. Code that a file names "
+        f"only runs if you trust it: if it is yours, type trust=[{package}], or set {path} yourself."
     )
 
 

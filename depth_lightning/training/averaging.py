@@ -1,4 +1,4 @@
-"""An average of the weights over the steps, beside the weights that are trained."""
+"""An exponential moving average of the weights, kept beside the weights being trained."""
 
 from functools import partial
 from typing import Any
@@ -12,24 +12,24 @@ from depth_lightning.settings import number, optional, whole_number
 
 
 class AveragedWeights(EMAWeightAveraging):
-    """Lightning's exponential moving average, of a run that may stop anywhere and go on.
+    """Lightning's exponential moving average, for runs that may stop anywhere and resume.
 
-    Every checkpoint holds the average as its network and, for the run to go on with, the weights that are trained.
-    Lightning's own overwrites the latter before the end of the run is saved, takes one for the other in what is saved
-    in the middle of a validation, and puts the last average in the place of what is validated after the run.
+    Every checkpoint holds the average as its network, and beside it the weights being trained, from which the run
+    resumes. Lightning's own callback overwrites the latter before the end of the run is saved, swaps the two in a
+    checkpoint saved during a validation, and replaces the network validated after the run with the last average.
 
     Args:
         decay: of the average at each update, in [0, 1).
-        update_every_n_steps: optimizer steps.
+        update_every_n_steps: optimizer steps between two updates.
         update_starting_at_step: optimizer steps before the average begins.
-        update_starting_at_epoch: epochs before it begins.
+        update_starting_at_epoch: epochs before the average begins.
 
     Raises:
         SettingError: an argument is out of range.
     """
 
     _swapped = False
-    """Whether the module holds the average, for a validation to score."""
+    """Whether the module currently holds the average, during a validation."""
 
     def __init__(
         self,
@@ -47,38 +47,40 @@ class AveragedWeights(EMAWeightAveraging):
         )
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        """Begin the average where the network will be trained, to which Lightning has not moved it yet.
+        """Create the average on the training device, to which Lightning has not moved the network yet.
 
         Raises:
-            ValueError: the network will be split over the processes, of which none then has all of the average.
+            ValueError: the network will be sharded, so that no process could hold the complete average.
         """
         if isinstance(trainer.strategy, ModelParallelStrategy):
-            raise ValueError("callbacks=ema averages whole networks, and trainer=fsdp splits them: take trainer=ddp.")
+            raise ValueError(
+                "callbacks=ema averages complete networks, but trainer=fsdp shards them. Use trainer=ddp instead."
+            )
         pl_module.to(trainer.strategy.root_device)
         super().setup(trainer, pl_module, stage)
 
     def on_validation_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Validate the average, while it is made."""
+        """During training, validate the average."""
         if trainer.state.fn == TrainerFn.FITTING:
             super().on_validation_epoch_start(trainer, pl_module)
             self._swapped = True
 
     def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Train on with the weights that are trained."""
+        """Switch back to the weights being trained."""
         if trainer.state.fn == TrainerFn.FITTING:
             super().on_validation_epoch_end(trainer, pl_module)
             self._swapped = False
 
     def on_save_checkpoint(self, trainer: lightning.Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
-        """Put the average in the place of the network, and the weights that are trained beside it."""
+        """Save the average as the network, and the weights being trained beside it."""
         super().on_save_checkpoint(trainer, module, checkpoint)
         if self._swapped:
             network, beside = "state_dict", "current_model_state"
             checkpoint[network], checkpoint[beside] = checkpoint[beside], checkpoint[network]
 
     def on_train_end(self, trainer: lightning.Trainer, module: Any) -> None:
-        """Leave the network as it is until the end of the run is saved."""
+        """Keep the trained weights until the end of the run is saved."""
 
     def on_fit_end(self, trainer: lightning.Trainer, module: Any) -> None:
-        """Give the network the average."""
+        """Copy the average into the network."""
         super().on_train_end(trainer, module)

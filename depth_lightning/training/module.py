@@ -26,20 +26,20 @@ log = logging.getLogger(__name__)
 
 
 class DepthModule(lightning.LightningModule):
-    """A Depth Anything V2 network with what it takes to train and to score it.
+    """A Depth Anything V2 network with everything needed to train and score it.
 
     Args:
-        network: gives (b, h, w) metres, or disparity.
-        metrics: what validation computes, and under which protocol; by default on the whole image, up to the network's
-            max_depth, relative networks aligned in disparity.
-        objective: the loss; needed for training alone.
+        network: predicts (b, h, w) metres or disparity.
+        metrics: what validation computes, and under which protocol; by default over the whole image up to the network's
+            max_depth, with relative networks aligned in disparity.
+        objective: the loss; only needed for training.
         optimizer: called with the network's parameter groups.
-        schedule: factor of the learning rates at a step of the run.
-        config: plain values that describe the run. They are written into every checkpoint, which then tells without
-            any argument what it holds.
+        schedule: factor on the learning rates at a step of the run.
+        config: plain values that describe the run. They are written into every checkpoint, so that it can be loaded
+            without further arguments.
 
     Raises:
-        ValueError: the protocol takes metres from a network that gives none.
+        ValueError: the protocol scores metres, but the network predicts disparity.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class DepthModule(lightning.LightningModule):
         self.metrics = metrics or DepthMetrics(Protocol(max_depth=network.max_depth, alignment=alignment))
         if relative and self.metrics.protocol.alignment == "none":
             raise ValueError(
-                "A network with model.output=relative gives disparity up to scale and shift, which "
+                "A network with model.output=relative predicts disparity up to scale and shift, which "
                 "protocol.alignment=none would score as metres. Use protocol=affine_disparity."
             )
         self.affine_metrics = AffineMetrics()
@@ -72,13 +72,13 @@ class DepthModule(lightning.LightningModule):
         self.config = dict(config or {})
 
     def configure_model(self) -> None:
-        """Split the network over the processes of a strategy that does so; evaluation alone takes it whole."""
+        """Shard the network if the strategy does so; evaluation on its own keeps it unsharded."""
         if self.device_mesh is not None and self.trainer.state.fn == TrainerFn.FITTING:
-            # Lightning's own mesh would split tensors within a node.
+            # Lightning's own mesh would use tensor parallelism within a node.
             shard(self.network, init_device_mesh(self.device_mesh.device_type, (self.trainer.world_size,)))
 
     def training_step(self, batch: DepthBatch, batch_index: int) -> Tensor:
-        """The loss of one batch; of a batch that mixes kinds of depth, each kind's loss is logged, too."""
+        """The loss of one batch; if the batch mixes kinds of depth, the loss of each kind is logged as well."""
         assert self.objective is not None, "DepthModule was built without an objective, which training needs."
         prediction = self.network(normalize(batch.image))
         images = self.objective.whole_batch(prediction, batch.target, batch.mask, batch.kind)
@@ -98,17 +98,17 @@ class DepthModule(lightning.LightningModule):
         return self.metrics.protocol.upsampled(prediction, *batch.target.shape[-2:])
 
     def on_validation_start(self) -> None:
-        """Processes may differ in how many images they see, and the first draws some."""
+        """Unshard: processes may validate different numbers of images, and the first one also draws pictures."""
         if is_sharded(self.network):
             unshard(self.network)
 
     def on_validation_end(self) -> None:
-        """Train on."""
+        """Reshard and continue training."""
         if is_sharded(self.network) and self.trainer.state.fn == TrainerFn.FITTING:
             reshard(self.network)
 
     def validation_step(self, batch: DepthBatch, batch_index: int) -> Tensor:
-        """Score one batch at the resolution of its ground truth; the prediction, for callbacks."""
+        """Score one batch at the resolution of its ground truth; returns the prediction, for callbacks."""
         if not batch.id:
             return batch.target
         prediction = self.predict_batch(batch)
@@ -120,14 +120,17 @@ class DepthModule(lightning.LightningModule):
         return prediction
 
     def score_depth(self, metrics: DepthMetrics | PartMetrics, batch: DepthBatch, prediction: Tensor) -> None:
-        """Add the images whose truth is depth to `metrics`, the prediction in the form that its alignment takes."""
+        """Update `metrics` with the images whose ground truth is depth; predictions are depth or disparity.
+
+        The protocol's alignment decides which of the two.
+        """
         to_disparity = metrics.protocol.alignment == "scale_shift_disparity"
         for kind in (DepthKind.METRES, DepthKind.UP_TO_SCALE):
             images = [image for image, other in enumerate(batch.kind) if other == kind]
             if images:
-                given = converted(self.network, prediction[images], to_disparity)
+                predicted = converted(self.network, prediction[images], to_disparity)
                 truth = batch.target[images], batch.mask[images]
-                metrics.update(given, *truth, *_names(batch, images), scale_known=kind == DepthKind.METRES)
+                metrics.update(predicted, *truth, *_names(batch, images), scale_known=kind == DepthKind.METRES)
 
     def on_validation_epoch_end(self) -> None:
         """Log the averages over all images of all processes."""
@@ -136,7 +139,7 @@ class DepthModule(lightning.LightningModule):
         for metrics, counts in zip((self.metrics, self.affine_metrics), self.counts, strict=True):
             if sum(counts):
                 errors = metrics.compute()
-                # Equal on every process already; sync_dist spares Lightning's warning and changes nothing.
+                # Already equal on every process; sync_dist only avoids Lightning's warning.
                 self.log_dict({f"val/{name}": value for name, value in errors.items()}, sync_dist=True)
             metrics.reset()
         depth, fitting = self.counts.depth, self.trainer.state.fn == TrainerFn.FITTING
@@ -144,11 +147,11 @@ class DepthModule(lightning.LightningModule):
             log.warning(
                 f"None of the {sum(depth)} validation images with depth can be scored under this protocol "
                 f"({self.metrics.protocol}): {depth.without_valid_pixel} have no valid pixel in its crop and range, "
-                f"{depth.not_aligned} are not aligned. The depth metrics are NaN."
+                f"{depth.not_aligned} could not be aligned. The depth metrics are NaN."
             )
 
     def configure_optimizers(self) -> Any:
-        """The optimiser, and its schedule over the steps that the trainer will make."""
+        """The optimiser, and its schedule over the trainer's total number of steps."""
         optimizer = self.optimizer(self.network.parameter_groups())
         total_steps = self.trainer.estimated_stepping_batches
         if total_steps == torch.inf:
@@ -163,10 +166,10 @@ class DepthModule(lightning.LightningModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Let the checkpoint say what it holds."""
+        """Store the run's configuration in the checkpoint."""
         checkpoint["config"] = self.config
 
 
 def _names(batch: DepthBatch, images: Sequence[int]) -> tuple[list[str], list[str]]:
-    """Ids and scenes of some images of a batch."""
+    """Ids and scenes of the selected images of a batch."""
     return [batch.id[image] for image in images], [batch.scene[image] for image in images]

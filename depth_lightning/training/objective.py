@@ -1,6 +1,6 @@
-"""Which loss a sample meets: decided by what its truth means and what the network gives.
+"""Which loss applies to a sample: decided by its kind of ground truth and by the network's output.
 
-| the sample's truth is             | network gives metres                   | network gives disparity     |
+| the sample's ground truth is      | network predicts metres                | network predicts disparity  |
 |-----------------------------------|----------------------------------------|-----------------------------|
 | depth in metres                   | `metres`                               | `disparity`, with 1 / depth |
 | depth up to scale                 | `up_to_scale`                          | `disparity`, with 1 / depth |
@@ -23,21 +23,22 @@ MIN_DEPTH_M = 1e-3
 class Objective(nn.Module):
     """The training loss of a batch whose samples may differ in kind.
 
-    Each kind's loss is weighed by its share of the batch's images.
+    The loss of each kind is weighted by its share of the batch's images.
 
-    DDP averages the gradients of every device's own loss. That is the gradient of the loss of all their images together
-    only where the loss is an average over images. SILog, pooled over a batch, is the root of a mean: the average of two
-    halves' is not that of the whole, and the pixels of a half with more holes weigh more. `across_devices` makes the
-    step the same on any number of devices, within float32, whatever the loss. Accumulated batches stay apart even then:
-    only a loss per image, such as `SiLogLoss(per_image=True)`, is the same for two batches of four as for one of eight.
+    DDP averages the gradients of every device's own loss. That equals the gradient of the loss over all images only if
+    the loss is an average over images. SILog pooled over a batch is the root of a mean: the average over two halves
+    differs from the value of the full batch, and the pixels of a half with more holes weigh more. `across_devices`
+    makes the step the same on any number of devices, within float32, for every loss. Accumulated batches still remain
+    separate: only a loss per image, such as `SiLogLoss(per_image=True)`, is the same for two batches of four as for one
+    of eight.
 
     Args:
         metres: loss(prediction, target, mask) for depth in metres.
-        up_to_scale: the same for depth with an unknown factor.
+        up_to_scale: the same for depth with an unknown scale.
         disparity: loss(disparity, target_disparity, mask), invariant to scale and shift.
-        output: what the network gives.
-        max_depth: of a metric network; metric truth beyond it, which the network cannot reach, is left out.
-        across_devices: whether `whole_batch` puts together what the devices hold, so that every device computes the
+        output: what the network predicts.
+        max_depth: of a metric network; metric ground truth beyond it, which the network cannot reach, is ignored.
+        across_devices: whether `whole_batch` gathers the batches of all devices, so that every device computes the
             loss of all images. It costs a gather of predictions and targets, and a host sync, at every step.
     """
 
@@ -61,15 +62,16 @@ class Objective(nn.Module):
     def whole_batch(
         self, prediction: Tensor, target: Tensor, mask: Tensor, kinds: Sequence[DepthKind]
     ) -> tuple[Tensor, Tensor, Tensor, Sequence[DepthKind]]:
-        """What the loss is of: these images, or with `across_devices` those of all devices, of which each calls it.
+        """The images that the loss covers: these, or with `across_devices` those of all devices.
 
-        Takes and gives (b, h, w) predictions, targets and masks, and b kinds; all devices hold as many, of one size.
+        Takes and returns (b, h, w) predictions, targets and masks, and b kinds. With `across_devices` it is a
+        collective call, and b, h and w must be equal on all devices.
         """
         if not self.across_devices or not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
             return prediction, target, mask, kinds
         numbers = _gather(torch.tensor(kinds, device=target.device)).tolist()
-        whole: Tensor = _OfAllDevices.apply(prediction)
-        return whole, _gather(target), _gather(mask.byte()).bool(), [DepthKind(number) for number in numbers]
+        gathered: Tensor = _OfAllDevices.apply(prediction)
+        return gathered, _gather(target), _gather(mask.byte()).bool(), [DepthKind(number) for number in numbers]
 
     def forward(self, prediction: Tensor, target: Tensor, mask: Tensor, kinds: Sequence[DepthKind]) -> Tensor:
         """Scalar loss of (b, h, w) predictions, targets and masks, and b kinds."""
@@ -77,7 +79,7 @@ class Objective(nn.Module):
 
     @staticmethod
     def weighed(losses: Mapping[DepthKind, Tensor], kinds: Sequence[DepthKind]) -> Tensor:
-        """The losses' sum, each weighed by its kind's share of the images."""
+        """The sum of the losses, each weighted by its kind's share of the images."""
         shares = {kind: sum(other == kind for other in kinds) / len(kinds) for kind in losses}
         return torch.stack([shares[kind] * loss for kind, loss in losses.items()]).sum()
 
@@ -112,7 +114,7 @@ class Objective(nn.Module):
 
 
 class _OfAllDevices(torch.autograd.Function):
-    """`_gather`; the gradient is that of this device's part, times what DDP's average divides by."""
+    """`_gather` with a gradient: that of this device's part, times the number of devices, by which DDP divides."""
 
     @staticmethod
     def forward(context: Any, own: Tensor) -> Tensor:
@@ -125,7 +127,7 @@ class _OfAllDevices(torch.autograd.Function):
 
 
 def _gather(own: Tensor) -> Tensor:
-    """The tensors of all devices, one behind the other, in the order of their ranks."""
+    """The tensors of all devices, concatenated in rank order."""
     own = own.contiguous()
     parts = [torch.empty_like(own) for _ in range(torch.distributed.get_world_size())]
     torch.distributed.all_gather(parts, own)
@@ -133,5 +135,5 @@ def _gather(own: Tensor) -> Tensor:
 
 
 def _inverse(depth: Tensor, mask: Tensor) -> Tensor:
-    """1 / depth where mask is True, 0 elsewhere; never a division by 0, whose gradient is NaN even where unused."""
+    """1 / depth where mask is True, 0 elsewhere; avoids division by 0, whose gradient is NaN even where unused."""
     return torch.where(mask, 1 / torch.where(mask, depth.float(), 1), 0)

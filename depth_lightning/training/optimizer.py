@@ -22,13 +22,13 @@ def adamw(
     """AdamW on the network's groups: `lr` for the encoder, `head_lr_scale` times that for the head.
 
     Args:
-        groups: what the network's `parameter_groups()` returns, "encoder" and "head"; a frozen encoder is not in it.
-        lr: the encoder's, which starts from pretrained weights; a random head learns faster.
-        weight_decay: on every parameter, as Depth Anything V2 does.
+        groups: what the network's `parameter_groups()` returns, "encoder" and "head"; a frozen encoder is left out.
+        lr: for the encoder, which starts from pretrained weights; a randomly initialised head learns faster.
+        weight_decay: applied to every parameter, as in Depth Anything V2.
 
     Raises:
         SettingError: an argument is out of range.
-        ValueError: a group is unknown, or holds no parameter.
+        ValueError: a group is unknown or empty.
     """
     lr = number("lr", lr, above=0, most=1)
     scales = {"encoder": 1.0, "head": number("head_lr_scale", head_lr_scale, above=0, most=1e6)}
@@ -44,10 +44,10 @@ def adamw(
         [{"params": list(parameters), "lr": lr * scales[name], "name": name} for name, parameters in groups.items()],
         weight_decay=weight_decay,
         betas=(beta1, beta2),
-        # On a GPU one kernel, which can be told there to leave a step out (see `training.watch`).
+        # On a GPU this is one kernel, which can skip a step on the device (see `training.health.watch`).
         fused=all(parameter.is_cuda for parameters in groups.values() for parameter in parameters) or None,
     )
-    # A fused optimizer offers to unscale fp16 gradients itself, after clipping, so that Lightning refuses to clip them.
-    # torch 2.11 to 2.15 has it say so in this attribute alone.
+    # A fused optimizer offers to unscale fp16 gradients itself, after clipping, so Lightning refuses to clip them.
+    # In torch 2.11 to 2.15 this attribute is the only way to turn that off.
     optimizer._step_supports_amp_scaling = False
     return optimizer

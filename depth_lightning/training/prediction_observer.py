@@ -1,4 +1,4 @@
-"""What looks at the predictions of a validation as they come, so that none has to be stored."""
+"""Callbacks that see the predictions of a validation as they are made, so that none has to be stored."""
 
 from abc import abstractmethod
 from typing import Any
@@ -12,13 +12,13 @@ from depth_lightning.training.module import DepthModule
 
 
 class PredictionObserver(Callback):
-    """A callback that is shown every batch of a validation with its prediction."""
+    """A callback that receives every validation batch with its prediction."""
 
     decisive = ()
 
     @abstractmethod
     def see(self, module: DepthModule, batch: DepthBatch, prediction: Tensor) -> None:
-        """Take in a batch and what `DepthModule.predict_batch` made of it."""
+        """Process a batch and its prediction from `DepthModule.predict_batch`."""
 
     def on_validation_batch_end(
         self,
@@ -29,6 +29,6 @@ class PredictionObserver(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Show the batch."""
+        """Pass the batch on to `see`."""
         assert isinstance(module, DepthModule) and isinstance(outputs, Tensor)
         self.see(module, batch, outputs)

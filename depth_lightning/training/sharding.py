@@ -1,7 +1,7 @@
 """A network whose weights, gradients and optimizer state are sharded over all processes: PyTorch's FSDP2.
 
-(Zhao et al., 2023, arXiv:2304.11277, in the form of `torch.distributed.fsdp.fully_shard`.) Each block of the encoder
-and the head are put together when they compute and taken apart afterwards.
+(Zhao et al., 2023, arXiv:2304.11277, as implemented by `torch.distributed.fsdp.fully_shard`.) Each encoder block and
+the head are gathered when they compute and resharded afterwards.
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,11 +24,11 @@ from depth_lightning.settings import boolean
 
 
 class FullySharded(ModelParallelStrategy):
-    """Lightning's strategy, with every process of every node holding its part of the network.
+    """Lightning's model-parallel strategy, with the network sharded over all processes of all nodes.
 
     Args:
-        in_parts: have every process write its part of last.ckpt, then a folder: no process holds it all. By default the
-            first writes one file, which goes on under any other strategy.
+        in_parts: write last.ckpt as a folder to which every process writes its shard, so that no process holds the full
+            state. By default the first process writes a single file, which resumes under any other strategy.
     """
 
     def __init__(self, in_parts: bool = False) -> None:
@@ -38,7 +38,10 @@ class FullySharded(ModelParallelStrategy):
 
     @contextmanager
     def in_one_file(self) -> Iterator[None]:
-        """Inside, they are not. Lightning 2.6 reads a private attribute for that, and lets one choose at the start."""
+        """Inside the context, checkpoints are single files.
+
+        Lightning 2.6 only lets the constructor choose, and reads the choice from a private attribute.
+        """
         self._save_distributed_checkpoint = False
         try:
             yield
@@ -46,9 +49,9 @@ class FullySharded(ModelParallelStrategy):
             self._save_distributed_checkpoint = self.in_parts
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
-        """Every process takes its part of the file.
+        """Load every process's shard from the file.
 
-        Lightning sends the file's tensors from the first process as they lie in memory, which scrambles a
+        Lightning broadcasts the file's tensors from the first process in their memory layout, which scrambles a
         channels-last head.
         """
         path = Path(checkpoint_path)
@@ -71,8 +74,9 @@ def _contiguous(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def shard(network: DepthAnythingV2, mesh: DeviceMesh) -> None:
-    """Shard the weights over the processes of `mesh`, in place; all of them hold the same before."""
-    network.to(memory_format=torch.contiguous_format)  # FSDP takes no other weights; the head's maps stay channels-last
+    """Shard the weights over the processes of `mesh`, in place; all processes must start with equal weights."""
+    # FSDP requires contiguous weights; the head's feature maps stay channels-last.
+    network.to(memory_format=torch.contiguous_format)
     for part in (*network.encoder.blocks, network.head):
         fully_shard(part, mesh=mesh)
     fully_shard(network, mesh=mesh)
@@ -84,7 +88,7 @@ def is_sharded(network: nn.Module) -> bool:
 
 
 def unshard(network: nn.Module) -> None:
-    """Put all weights together in every process until `reshard`, so that each may compute as often as it likes."""
+    """Gather all weights in every process until `reshard`, so that processes may run different numbers of passes."""
     for module in network.modules():
         if isinstance(module, FSDPModule):
             module.set_reshard_after_forward(False, recurse=False)
@@ -100,7 +104,7 @@ def reshard(network: nn.Module) -> None:
 
 
 def shard_like(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A run's state dict, with every tensor that `network` holds a shard of sharded alike."""
+    """A run's state dict, with every tensor sharded that is sharded in `network`, and in the same way."""
     parts = dict(state)
     for name, parameter in network.named_parameters(prefix="network"):
         if isinstance(parameter, DTensor):
@@ -109,5 +113,5 @@ def shard_like(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Ten
 
 
 def full_tensor(tensor: Any) -> Tensor:
-    """A tensor that may be sharded, put together."""
+    """The full tensor, gathered if it is sharded."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

@@ -53,7 +53,7 @@ def test_a_run_goes_on_under_another_strategy(before, after, tmp_path):
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=900)
     assert process.returncode == 75, output
-    assert "Going on from" in _program(*given, *after)
+    assert "Resuming from" in _program(*given, *after)
     if after in (PARTS, ONE_PART):
         assert len(list((run / "checkpoints/last.ckpt").glob("*.distcp"))) == (2 if after is PARTS else 1)
     else:

@@ -53,7 +53,7 @@ def test_a_job_that_is_warned_goes_on_after_a_requeue(cluster, tmp_path):
     subprocess.run(["scancel", "--signal=USR1", job], env=cluster, check=True)
     logs = _finish(launcher, tmp_path / "sweep")
     assert logs.count("Stopped by SIGUSR1 after step") == 1
-    assert logs.count("Going on from") == 1
+    assert logs.count("Resuming from") == 1
     alone(tmp_path / "alone", tmp_path / "rooms")
     assert largest_difference(tmp_path / "sweep/0", tmp_path / "alone") == 0
     assert weights(tmp_path / "sweep/1")[0] == weights(tmp_path / "alone")[0]
@@ -66,8 +66,8 @@ def test_a_job_longer_than_its_time_limit_is_done_in_several(cluster, tmp_path):
     limit = ["hydra.launcher.timeout_min=2", "hydra.launcher.signal_delay_s=30"]
     launcher = _sweep(cluster, tmp_path / "sweep", f"data.root={tmp_path}/rooms", *long, *limit)
     logs = _finish(launcher, tmp_path / "sweep", timeout_s=1500)
-    print(logs.count("Going on from"), "requeues")
-    assert logs.count("Stopped by SIGUSR1 after step") == logs.count("Going on from") > 0
+    print(logs.count("Resuming from"), "requeues")
+    assert logs.count("Stopped by SIGUSR1 after step") == logs.count("Resuming from") > 0
     run = tmp_path / "sweep/0"
     last, _ = weights(run)
     with (run / "metrics.csv").open(newline="") as file:

@@ -62,7 +62,7 @@ def test_a_node_is_killed_and_joins_again(trainer, tmp_path):
                 kill(agent)
     print("namespaces" if nodes[0].prefix else "one network", "killed after step", stopped_at)
     assert stopped_at < 6
-    assert "Going on from" in outputs[0].read_text() + outputs[1].read_text()
+    assert "Resuming from" in outputs[0].read_text() + outputs[1].read_text()
     assert largest_difference(tmp_path / "two", tmp_path / "alone") < 2e-5
     said = [output.read_text().count("Written: ") for output in outputs]
     assert sorted(bool(count) for count in said) == [False, True]  # one process reports

@@ -93,7 +93,7 @@ def test_a_run_without_enough_memory_says_what_takes_less(compose_config, small,
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nOf the allocated memory …")
 
     monkeypatch.setattr(DepthModule, "training_step", full)
-    with pytest.raises(ValueError, match=r"2.00 GiB\. Less memory .*data.batch_size below 4") as caught:
+    with pytest.raises(ValueError, match=r"2.00 GiB\. To use less memory, .*data.batch_size below 4") as caught:
         train(compose_config("train", [*small, "self_check=false"], tmp_path))
     assert "\n" not in str(caught.value)
 
@@ -105,5 +105,5 @@ def test_the_command_answers(small, tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     lines = (done.stdout + done.stderr).strip().splitlines()
-    assert lines[-1] == "The largest is data.batch_size=2, as far as max_batch_size lets it look."
+    assert lines[-1] == "The largest is data.batch_size=2, the limit set by max_batch_size."
     assert [line.partition(":")[0] for line in lines[:-1]] == ["data.batch_size=1", "data.batch_size=2"]

@@ -166,7 +166,7 @@ def test_a_metric_of_ones_own_is_won_as_the_evaluations_record(directions, winne
 
 def test_runs_that_do_not_agree_on_what_is_better_are_refused(tmp_path):
     with pytest.raises(
-        SystemExit, match="b cannot be compared: in mine, more is better for one and less for the other"
+        SystemExit, match="b cannot be compared: in mine, higher is better for one and lower is better for the other"
     ):
         main([_run(tmp_path / name, ERRORS, mine=ERRORS, directions=way) for name, way in (("a", MORE), ("b", LESS))])
 

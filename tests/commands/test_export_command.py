@@ -136,10 +136,10 @@ def test_numbers_are_only_of_the_checkpoint_that_was_scored(trained, tmp_path):
     numbers = find_numbers(f"{run}/checkpoints/best.ckpt", None, None)
     assert numbers is not None and numbers["images"] == 5
     assert find_numbers(f"{run}/checkpoints/last.ckpt", None, None) is None
-    with pytest.raises(ValueError, match=r"scores .*best\.ckpt, and what is exported is .*last\.ckpt"):
+    with pytest.raises(ValueError, match=r"scores .*best\.ckpt, but the export is of .*last\.ckpt"):
         find_numbers(f"{run}/checkpoints/last.ckpt", None, f"{run}/metrics.json")
     (tmp_path / "metrics.json").write_text("[]")
-    with pytest.raises(ValueError, match=r"metrics\.json is no metrics\.json of evaluate"):
+    with pytest.raises(ValueError, match=r"metrics\.json is not a metrics\.json of evaluate"):
         find_numbers(None, "a.pth", f"{tmp_path}/metrics.json")
 
 

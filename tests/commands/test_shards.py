@@ -195,7 +195,7 @@ def test_storage_that_stays_away_ends_a_run_and_blames_no_sample(remote, server,
     bad = BadSampleList(tmp_path / "bad_samples.csv", "train")
     for answer in (refuse, cut):
         server.answers[:] = 20 * [answer]
-        with pytest.raises(StorageError, match=r"remote/train/000000\.tar at http.*again and again"):
+        with pytest.raises(StorageError, match=r"remote/train/000000\.tar at http.*All retries failed"):
             Samples(remote, bad)[0]
     server.answers.clear()
     ObjectStore(remote.store.root, server.url)._client().delete_object(Bucket="data", Key="remote/train/000000.tar")

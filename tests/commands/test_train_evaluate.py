@@ -158,7 +158,7 @@ def test_wrong_checkpoints_are_named(overrides, match, compose_config, tmp_path)
 def test_another_encoder_than_the_checkpoints_is_refused(trained, compose_config, tmp_path):
     folder, _ = trained
     cfg = compose_config("evaluate", [f"checkpoint={folder}/checkpoints/best.ckpt", "encoder=vits"], tmp_path)
-    with pytest.raises(ValueError, match="holds a tiny, but vits was asked for"):
+    with pytest.raises(ValueError, match="holds a tiny, but vits was requested"):
         evaluate(cfg, ["encoder=vits"])
 
 

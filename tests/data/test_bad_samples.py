@@ -307,11 +307,11 @@ FINITE = "expected finite values, and 0 where unknown, found nan to nan."
         ({"target": NAN, "kind": DepthKind.DISPARITY}, f"a: {FINITE}"),
         (
             {"target": -np.eye(H, W, dtype=np.float32)},
-            "a: expected depth above 0 wherever the mask has it valid, found values from -1.",
+            "a: expected depth above 0 wherever the mask is True, found values from -1.",
         ),
         (
             {"target": np.ones((W, H), np.float32), "mask": np.ones((W, H), bool)},
-            "a: expected a target of the aspect of its image, found 42×28 for 28×42 (h×w).",
+            "a: expected a target with the aspect of its image, found 42×28 for 28×42 (h×w).",
         ),
     ],
 )

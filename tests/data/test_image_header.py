@@ -3,6 +3,7 @@
 import io
 import struct
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -33,6 +34,7 @@ def with_thumbnail(size):
         ("BMP", {}),
         ("TIFF", {}),
         ("TIFF", {"compression": "tiff_lzw"}),
+        ("GIF", {}),
     ],
 )
 def test_size_of_what_pillow_writes(size, kind, options):
@@ -49,7 +51,23 @@ def test_rarer_headers():
     assert claimed_size(memoryview(b"MM\0*" + struct.pack(">IH", 8, 2) + tags)) == (30, 40)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "TIFF"])
+@pytest.mark.parametrize("suffix", [".jp2", ".avif"])
+def test_boxes(suffix):
+    for size in ((40, 60), (480, 640)):
+        try:
+            done, packed = cv2.imencode(suffix, np.zeros((*size, 3), np.uint8))
+        except cv2.error:
+            pytest.skip(f"this OpenCV writes no {suffix}")
+        assert done and claimed_size(packed.data) == size
+    # The largest counts: a thumbnail has a size of its own.
+    sizes = b"".join(
+        b"ispe\0\0\0\0" + struct.pack(">II", width, height) for width, height in ((60, 40), (640, 480), (9, 9))
+    )
+    assert claimed_size(memoryview(b"\0\0\0\x1cftypavif" + bytes(16) + sizes)) == (480, 640)
+    assert claimed_size(memoryview(b"\xff\x4f\xff\x51" + struct.pack(">HHII", 47, 0, 640, 480))) == (480, 640)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "TIFF", "GIF"])
 def test_damaged_headers_claim_nothing_and_end(kind):
     whole = encoded((30, 40), kind)
     rng = np.random.default_rng(0)
@@ -65,6 +83,7 @@ def test_damaged_headers_claim_nothing_and_end(kind):
         b"\xff\xd8",
         b"\xff\xd8" + b"\xff" * 999,
         b"\xff\xd8" + b"\xff\xe0\0\0" * 99,
-        b"GIF89a\0\0\0\0",
+        b"RIFF\0\0\0\0WEBP",
+        b"\0\0\0\x1cftypavif" + bytes(99),
     ):
         assert claimed_size(memoryview(content)) is None

@@ -74,7 +74,7 @@ def test_own_words_stay_and_get_the_name_once():
 
 @pytest.mark.parametrize("error", [MemoryError("Unable to allocate 3 TiB"), MemoryError()])
 def test_what_memory_does_not_hold(error):
-    message = r"a\.png: expected an image, found one that does not fit into the memory"
+    message = r"a\.png: expected an image, found one that does not fit into memory"
     with pytest.raises(ValueError, match=message), naming("a.png", "an image"):
         raise error
 
@@ -139,7 +139,7 @@ def test_an_h5_file_with_a_filter_that_is_not_here(tmp_path):
         size = h5py.h5s.create_simple((28, 42))
         h5py.h5d.create(file.id, b"depth", h5py.h5t.IEEE_F32LE, size, made).write_direct_chunk((0, 0), b"abc" * 100)
     with pytest.raises(
-        OSError, match=r"a\.h5: .* a filter compressed which HDF5 does not have here .*HDF5_PLUGIN_PATH"
+        OSError, match=r"a\.h5: .* compressed with a filter that HDF5 does not have here .*HDF5_PLUGIN_PATH"
     ):
         read_map(tmp_path / "a.h5")
 

@@ -260,7 +260,7 @@ SAMPLES = [
     (with_target(np.ones((H, W, 2), np.float32)), r"sample 0: expected one value per pixel, .* \(28, 42, 2\)"),
     (
         with_target(np.ones((14, 99), np.float32)),
-        "a: expected a target of the aspect of its image, found 14×99 for 28×42",
+        "a: expected a target with the aspect of its image, found 14×99 for 28×42",
     ),
     (with_target(np.ones((H, W), int)), r"a: expected a target of \(h, w\) float32, found \(28, 42\) int64"),
     (
@@ -273,9 +273,9 @@ SAMPLES = [
     ),
     (
         with_target(np.full((H, W), -1, np.float32)),
-        "a: expected depth above 0 wherever the mask has it valid, found .* -1",
+        "a: expected depth above 0 wherever the mask is True, found .* -1",
     ),
-    (with_target(np.zeros((H, W), np.float32)), "a: expected depth above 0 wherever the mask has it valid, found .* 0"),
+    (with_target(np.zeros((H, W), np.float32)), "a: expected depth above 0 wherever the mask is True, found .* 0"),
     (
         with_target(np.array([[None]]), allow_pickle=True),
         "sample 0: expected whole or floating-point numbers, found object",

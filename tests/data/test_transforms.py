@@ -269,22 +269,22 @@ def test_crop_larger_than_the_image():
             60,
             6000,
             518,
-            "at most 16,384 tokens, found 136,900: data.size=518 brings 60×6000 to 518×51800 (h×w). Choose ",
+            "at most 16,384 tokens, found 136,900: data.size=518 resizes 60×6000 to 518×51800 (h×w). Choose ",
         ),
         (
             6000,
             60,
             518,
-            "found 136,900: data.size=518 brings 6000×60 to 51800×518 (h×w). Choose data.size=168 or less, o",
+            "found 136,900: data.size=518 resizes 6000×60 to 51800×518 (h×w). Choose data.size=168 or less, o",
         ),
         (
             500,
             1,
             518,
-            "found 684,500: data.size=518 brings 500×1 to 259000×518 (h×w). Choose data.size=70 or less, or c",
+            "found 684,500: data.size=518 resizes 500×1 to 259000×518 (h×w). Choose data.size=70 or less, or c",
         ),
-        (100_000, 1, 518, "brings 100000×1 to 51800000×518 (h×w). Leave it out, or cut it into pieces."),
-        (300, 3000, 1792, "at most 65,536 tokens, found 163,840: data.size=1792 brings 300×3000 to 1792×17920"),
+        (100_000, 1, 518, "resizes 100000×1 to 51800000×518 (h×w). Leave it out, or cut it into pieces."),
+        (300, 3000, 1792, "at most 65,536 tokens, found 163,840: data.size=1792 resizes 300×3000 to 1792×17920"),
     ],
 )
 def test_what_a_narrow_image_costs_is_bounded(height, width, size, message):

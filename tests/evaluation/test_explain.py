@@ -129,4 +129,4 @@ def test_explain_from_the_command(trained, compose_config, tmp_path, capsys):
         assert row["protocol"] in printed and f"{row['abs_rel']:.4f}" in printed
     with (tmp_path / "explain.csv").open() as file:
         assert [line["protocol"] for line in csv.DictReader(file)] == [row["protocol"] for row in rows]
-    assert "size they are for: crop kitti_benchmark" in printed
+    assert "size of these images: crop kitti_benchmark" in printed

@@ -44,7 +44,7 @@ def test_images_that_were_not_scored_are_counted_below_the_table(tmp_path, capsy
     "protocol, counts, match",
     [
         (Protocol(), ImageCounts(0, 0, 5), "None of the 5 .* 5 images have truth up to scale.*protocol=median_scaled"),
-        (Protocol(alignment="scale_shift_depth"), ImageCounts(0, 0, 5), "as those of a constant prediction"),
+        (Protocol(alignment="scale_shift_depth"), ImageCounts(0, 0, 5), "as with a constant prediction"),
         (Protocol(), ImageCounts(0, 5, 0), "data's unit metres"),
     ],
 )

@@ -59,9 +59,9 @@ def test_outputs_among_the_inputs_are_no_inputs(photos):
     [
         ("none.png", "no such image"),
         ("*.bmp", "no image matches"),
-        ("empty", "no image lies"),
-        ("note.md", "is no image"),
-        ("empty.txt", "names no image"),
+        ("empty", "this folder contains no image"),
+        ("note.md", "is not an image"),
+        ("empty.txt", "this list contains no path"),
         ("gone.txt", "none of the 1 images"),
     ],
 )
@@ -127,7 +127,7 @@ def test_what_is_left_out_is_said(photos, caplog):
     with caplog.at_level(logging.INFO):
         _names(photos)
         _names(f"{photos}/*")
-    left_out = "2 files that are no images are left out (.mov 1, .md 1)."
+    left_out = "2 files that are not images are skipped (.mov 1, .md 1)."
     messages = [record.getMessage() for record in caplog.records]
     assert messages == [f"input={photos}: {left_out}", f"input={photos}/*: {left_out}"]
 

@@ -75,7 +75,7 @@ def test_weights_are_loaded_with_what_they_do_not_tell(network, predictor, tmp_p
     np.testing.assert_array_equal(model.predict(IMAGES[0]), predictor.predict(IMAGES[0]))
     (tmp_path / "mine.pth.json").unlink()
     for told in ({}, {"encoder": "tiny"}):
-        with pytest.raises(ValueError, match="does not tell which network"):
+        with pytest.raises(ValueError, match="does not identify its network"):
             load(tmp_path / "mine.pth", **told)
     with pytest.raises(FileNotFoundError):
         load(tmp_path / "none.pth", encoder="tiny", max_depth=10.0)

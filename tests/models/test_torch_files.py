@@ -55,8 +55,8 @@ SPOILED = {
     ),
     "code": (
         saved({**checkpoint(), "x": Malicious("was-run")}),
-        "{path} was refused: it holds more than tensors and plain values, and to read it would be to run code that it "
-        "brings. Ask its author for a plain state dict.",
+        "{path} was refused: it holds more than tensors and plain values, and reading it could run code that it "
+        "contains. Ask its author for a plain state dict.",
     ),
     "a page": (
         b"<!DOCTYPE html><html>",
@@ -102,7 +102,7 @@ def test_a_file_that_is_missing_and_one_in_parts(tmp_path):
         read_run_checkpoint(tmp_path / "run")
     folder.mkdir()
     torch.save({"global_step": 1}, folder / "meta.pt")
-    message = rf"{folder} is in parts, one of each process .* take {tmp_path}/best\.ckpt, which is whole\.$"
+    message = rf"{folder} is in parts, one from each process .* use {tmp_path}/best\.ckpt, which is complete\.$"
     for reader in (
         read_torch,
         lambda path: load_weights(DepthAnythingV2("tiny"), path),

@@ -1,3 +1,6 @@
+import re
+from dataclasses import replace
+
 import pytest
 
 from depth_lightning.reporting.model_card import ModelCard
@@ -35,7 +38,7 @@ def test_numbers_of_a_metric_of_ones_own_point_the_way_it_states():
     [
         ("depth-anything/Depth-Anything-V2-Small", "Apache-2.0", "apache-2.0", "licensed under Apache-2.0."),
         ("depth-anything/Depth-Anything-V2-Base", "CC-BY-NC-4.0", "cc-by-nc-4.0", "No commercial use."),
-        ("mine.pth", None, "unknown", "not on record"),
+        ("mine.pth", None, "unknown", "whose licence is unknown"),
         (None, None, "unknown", "random weights"),
     ],
 )
@@ -57,3 +60,17 @@ def test_the_usage_and_the_tags_are_those_of_the_export():
 def test_what_a_relative_network_gives_is_not_called_metres():
     text = str(ModelCard("vits", "relative", None, 518, "", limits=["A limit."]))
     assert "neither unit nor zero" in text and " m;" not in text and "- A limit." in text
+
+
+HOSTILE = "x](javascript:alert(1)) <script>|\n---\n# `no`"
+
+
+def test_what_is_quoted_is_text():
+    numbers = {**NUMBERS, "data": HOSTILE, "protocol": {"crop": HOSTILE, "hash": HOSTILE}, "metrics": {HOSTILE: 0.5}}
+    card = ModelCard("vits", "metric", 10.0, 518, "", recipe={HOSTILE: HOSTILE}, numbers=numbers)
+    for origin in (HOSTILE, f"a/{HOSTILE}"):
+        text = str(replace(card, starting_weights=origin, licence=HOSTILE))
+        assert "base_model" not in text and text.count("\n---\n") == 1
+        for forbidden in (r"(?<!\\)<", r"(?<!\\)\]\(", "\n# `"):
+            assert not re.search(forbidden, text), forbidden
+        assert all(line.count(" | ") == 1 for line in text.splitlines() if line.startswith("| "))

@@ -36,14 +36,14 @@ def test_auto_takes_the_newest_whole_one_and_names_the_others(compose_config, tm
     assert f"Passed over: {last} is torn" in caplog.text
     for path in (previous, best):
         path.write_bytes(b"")
-    with pytest.raises(ValueError, match="holds no whole checkpoint"):
+    with pytest.raises(ValueError, match="holds no intact checkpoint"):
         checkpoint_to_resume(cfg)
 
 
 def test_a_torn_file_that_is_asked_for_is_named_with_one_that_is_whole(compose_config, tmp_path):
     previous = save(tmp_path / "previous.ckpt", 4)
     (tmp_path / "last.ckpt").write_bytes(b"")
-    with pytest.raises(ValueError, match=rf"checkpoint=.*last\.ckpt is empty\. {previous} is whole"):
+    with pytest.raises(ValueError, match=rf"checkpoint=.*last\.ckpt is empty\. {previous} is intact"):
         checkpoint_to_resume(compose_config("train", [f"checkpoint={tmp_path}/last.ckpt"], tmp_path))
 
 
@@ -61,7 +61,7 @@ def test_going_on_from_an_earlier_checkpoint_does_not_lose_the_later(tmp_path):
     claim_folder(tmp_path, {}, None, auto=False).close()
     earlier = save(tmp_path / "checkpoints" / "best.ckpt", 2)
     later = save(tmp_path / "checkpoints" / "last.ckpt", 6)
-    with pytest.raises(ValueError, match=r"has gone further than .*best\.ckpt: last\.ckpt is of step 6"):
+    with pytest.raises(ValueError, match=r"holds a newer checkpoint than .*best\.ckpt: last\.ckpt is of step 6"):
         claim_folder(tmp_path, {}, earlier, auto=False)
     claim_folder(tmp_path, {}, later, auto=False).close()
 
@@ -185,7 +185,7 @@ def test_a_run_goes_on_with_more_processes(tmp_path):
     step = tool.step(tmp_path / "run" / "checkpoints" / "last.ckpt")
     assert 0 < step < 18
     tool.finish(tmp_path / "run", shared)
-    assert "Going on from" in (tmp_path / "run.txt").read_text()
+    assert "Resuming from" in (tmp_path / "run.txt").read_text()
     states = [torch.load(tmp_path / run / "checkpoints/last.ckpt", weights_only=True) for run in ("run", "expected")]
     assert states[0]["global_step"] == states[1]["global_step"] == 18
     for key, weight in states[1]["state_dict"].items():  # Adam turns the last bit of a small gradient into a whole step

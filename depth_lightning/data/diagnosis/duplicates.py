@@ -6,13 +6,14 @@ import cv2
 import numpy as np
 
 MAX_BITS: Final = 40
-"""Of 256 bits of the hash; copies that were scaled, brightened and compressed differ in up to 30, other views in 48."""
+"""Largest distance of two hashes of 256 bits; scaled, brightened and compressed copies differ by up to 30, other views
+by 48."""
 MIN_CORRELATION: Final = 0.97
-"""Of the small copies; those of the same kind have 0.99, other views of one room up to 0.94."""
+"""Least correlation of the small copies; duplicates have 0.99, other views of the same room up to 0.94."""
 
 
 class Fingerprint(NamedTuple):
-    """What is kept of an image to find its like."""
+    """What is kept of an image to find its duplicates."""
 
     bits: np.ndarray
     """(4,) uint64: whether brightness rises from each of 16 × 17 cells to the next in its row."""
@@ -31,15 +32,15 @@ def fingerprint(image: np.ndarray) -> Fingerprint:
 
 
 def near_duplicates(first: list[Fingerprint], second: list[Fingerprint]) -> list[tuple[int, int, float]]:
-    """Indices of images of `first` and `second` that show the same, and their correlation, the likest first."""
+    """Index pairs of images in `first` and `second` that show the same view, and their correlation, highest first."""
     if not first or not second:
         return []
     second_bits = np.stack([print_.bits for print_ in second])
-    found = []
+    pairs = []
     for i, print_ in enumerate(first):
         distance = np.bitwise_count(second_bits ^ print_.bits).sum(axis=1)
         for j in np.flatnonzero(distance <= MAX_BITS).tolist():
             correlation = float(print_.small @ second[j].small)
             if correlation >= MIN_CORRELATION:
-                found.append((i, j, correlation))
-    return sorted(found, key=lambda pair: -pair[2])
+                pairs.append((i, j, correlation))
+    return sorted(pairs, key=lambda pair: -pair[2])

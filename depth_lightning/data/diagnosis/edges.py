@@ -1,4 +1,4 @@
-"""Whether image and depth map lie on one another: where depth jumps, the image tends to have an edge."""
+"""Whether image and depth map are aligned: where depth jumps, the image tends to have an edge."""
 
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 
 WIDTH: Final = 160
-"""Of the small maps that are compared, in pixels."""
+"""Width of the small maps that are compared, in pixels."""
 REACH: Final = 20
-"""Shifts are tried up to this, to either side and up and down, in pixels of the small maps: an eighth of the width."""
+"""Largest shift that is tried in each direction, in pixels of the small maps: an eighth of the width."""
 
 
 def _transposed(small: np.ndarray) -> np.ndarray:
@@ -26,7 +26,7 @@ ORIENTATIONS: Final[Mapping[str, Callable[[np.ndarray], np.ndarray]]] = {
 
 
 def agreement(image: np.ndarray, target: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Correlation of the edges of image and depth map, for each orientation of the depth map and each shift.
+    """Correlation of the edges of image and depth map for each orientation and shift of the depth map.
 
     Args:
         image: (h, w, 3) uint8.
@@ -35,24 +35,24 @@ def agreement(image: np.ndarray, target: np.ndarray, mask: np.ndarray) -> np.nda
 
     Returns:
         (orientations, 2 · REACH + 1, 2 · REACH + 1): how well the edges agree, in [−1, 1], when the depth map is moved
-        down and to the right by that index − REACH. All 0 where there is nothing to compare.
+        down and to the right by the index − REACH. All 0 if there is nothing to compare.
     """
     height = max(2 * REACH, round(WIDTH * image.shape[0] / image.shape[1]))
     grey = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (WIDTH, height), interpolation=cv2.INTER_AREA)
     depth = _small(target, mask, height)
     size = (2 * height, 2 * WIDTH)
     image_spectrum = np.fft.rfft2(_edges(grey.astype(np.float32)), size)
-    found = np.zeros((len(ORIENTATIONS), 2 * REACH + 1, 2 * REACH + 1), np.float32)
+    agreements = np.zeros((len(ORIENTATIONS), 2 * REACH + 1, 2 * REACH + 1), np.float32)
     if depth is not None:
         for number, turned in enumerate(ORIENTATIONS.values()):
             spectrum = np.fft.rfft2(_edges(np.ascontiguousarray(turned(depth))), size)
             correlation = np.roll(np.fft.irfft2(np.conj(spectrum) * image_spectrum, size), (REACH, REACH), (0, 1))
-            found[number] = correlation[: 2 * REACH + 1, : 2 * REACH + 1]
-    return found
+            agreements[number] = correlation[: 2 * REACH + 1, : 2 * REACH + 1]
+    return agreements
 
 
 def _small(target: np.ndarray, mask: np.ndarray, height: int) -> np.ndarray | None:
-    """log of the target at (height, WIDTH), holes filled with what is nearest; None without anything valid."""
+    """log of the target at (height, WIDTH), holes filled with the nearest value; None without a valid pixel."""
     log = np.where(mask, np.log(np.where(mask, target, 1)), 0).astype(np.float32)
     how = cv2.INTER_AREA if target.shape[1] >= WIDTH else cv2.INTER_NEAREST
     total, weight = (
@@ -72,7 +72,7 @@ def _small(target: np.ndarray, mask: np.ndarray, height: int) -> np.ndarray | No
 
 
 def _edges(small: np.ndarray) -> np.ndarray:
-    """Strength of the edges, compared with their surroundings; of norm 1."""
+    """Edge strength relative to the surroundings, of norm 1."""
     strength = np.sqrt(np.hypot(cv2.Sobel(small, cv2.CV_32F, 1, 0), cv2.Sobel(small, cv2.CV_32F, 0, 1)))
     strength -= cv2.blur(strength, (31, 31))
     edges: np.ndarray = strength / (np.linalg.norm(strength) + 1e-6)

@@ -1,4 +1,4 @@
-"""What is measured of one sample: numbers small enough to be kept of every sample of a data set."""
+"""Measurements of one sample, compact enough to keep for every sample of a data set."""
 
 from typing import Final, NamedTuple
 
@@ -11,14 +11,14 @@ from depth_lightning.data.diagnosis.planes import Plane, flat_windows
 from depth_lightning.sample import DepthDataset, DepthKind, DepthSample
 
 HISTOGRAM: Final = np.geomspace(1e-3, 1e5, 401)
-"""Edges of the bins of depth histograms: 50 to a power of ten."""
+"""Bin edges of depth histograms: 50 per decade."""
 
 
 class Facts(NamedTuple):
-    """Of one sample that could be read."""
+    """Measurements of one readable sample."""
 
     number: int
-    """The data set's index of it."""
+    """Its index in the data set."""
     id: str
     scene: str
     kind: DepthKind
@@ -28,14 +28,14 @@ class Facts(NamedTuple):
     """Why training refuses the sample, if it does."""
     valid_pixels: int
     median: float
-    """Of the valid target; NaN without any."""
+    """Median of the valid target; NaN without a valid pixel."""
     largest: float
     histogram: np.ndarray
     """(400,) counts of valid pixels in the bins of `HISTOGRAM`."""
     levels: int
-    """How many levels an 8-bit picture would need to hold this map exactly; 0 if it is none."""
+    """How many levels an 8-bit picture would need to hold this map exactly; 0 if it cannot be one."""
     spike: float
-    """Share of the valid pixels that hold the largest value, where that lies apart from all others; else 0."""
+    """Share of the valid pixels that hold the largest value, if that is isolated from all others; else 0."""
     contrast: float
     """Standard deviation of the image's brightness, of 255."""
     fingerprint: Fingerprint
@@ -46,7 +46,7 @@ class Facts(NamedTuple):
 
 
 class Unreadable(NamedTuple):
-    """Of one sample that could not be read."""
+    """A sample that could not be read."""
 
     number: int
     path: str
@@ -57,10 +57,10 @@ def examine(source: DepthDataset, index: int, detailed: bool, focal: float | Non
     """Read sample `index` and measure it.
 
     Args:
-        source: if it has a `read(index)`, which refuses less than indexing does, the sample is read by that.
-        index: which sample.
-        detailed: whether planes and edges are looked at, which takes more time than reading.
-        focal: focal length by the width of the image, for the planes; None where it is not known.
+        source: its `read(index)`, if it has one, is used for samples that indexing refuses.
+        index: index of the sample.
+        detailed: whether to examine planes and edges, which takes longer than reading.
+        focal: focal length over the width of the image, for the planes; None if unknown.
     """
     refused = ""
     try:
@@ -110,7 +110,7 @@ def _measure(sample: DepthSample, index: int, detailed: bool, focal: float | Non
 
 
 def _levels_of_8_bits(values: np.ndarray) -> int:
-    """How many steps of one size there are between the least and the largest of sorted distinct values, if at most 256.
+    """Number of levels if the sorted distinct values lie on at most 256 evenly spaced levels, else 0.
 
     A Kinect's levels are few too, but its steps grow with the square of the depth.
     """

@@ -1,7 +1,7 @@
-"""Whether maps have the geometry that is declared: depth or disparity, along which direction, of which image.
+"""Whether maps have the declared geometry: depth or disparity, measured in which direction, aligned with the image.
 
-The bounds are set on real sets (Kinect, RealSense, LiDAR, structured light) such that nothing is found on them, and
-every planted fault is.
+The bounds are calibrated on real data sets (Kinect, RealSense, LiDAR, structured light): no false alarms there, and
+every planted fault is detected.
 """
 
 from collections.abc import Sequence
@@ -16,15 +16,15 @@ from depth_lightning.data.diagnosis.verdict import Verdict, found
 from depth_lightning.sample import DepthKind
 
 MIN_WINDOWS: Final = 4
-"""Flat windows that it takes to say something."""
+"""Flat windows needed for a verdict."""
 TILTED: Final = 1.2
-"""Far by near depth of a window in which depth and disparity can be told apart."""
+"""Least far-to-near ratio of a window in which depth and disparity can be distinguished."""
 NEAR: Final = 3
-"""Pixels of the small maps, 2 % of the width, that depth may lie beside its image."""
+"""Tolerated shift between depth and image in pixels of the small maps, 2 % of the width."""
 
 
 def judge_geometry(facts: list[Facts]) -> list[Verdict]:
-    """All that flat surfaces and edges tell."""
+    """All checks based on flat surfaces and edges."""
     return [_kind(facts), _rays(facts), _alignment(facts)]
 
 
@@ -33,12 +33,12 @@ def _kind(facts: list[Facts]) -> Verdict:
     windows = _windows(facts)
     tilted = [plane for plane in windows if plane.tilt > TILTED]
     if len(tilted) < MIN_WINDOWS:
-        return Verdict(check, "unclear", f"{len(tilted)} tilted flat windows; it takes {MIN_WINDOWS}")
+        return Verdict(check, "unclear", f"{len(tilted)} tilted flat windows; {MIN_WINDOWS} are needed")
     share = float(np.mean([plane.depth_vote > 0 for plane in tilted]))
     strength = float(np.exp(abs(np.median([plane.depth_vote for plane in tilted]))))
     is_disparity = facts[0].kind == DepthKind.DISPARITY
     evidence = (
-        f"{share:.0%} of {len(tilted)} tilted flat windows are planes if the map holds "
+        f"{share:.0%} of {len(tilted)} tilted flat windows are planar if the map holds "
         f"{'disparity' if is_disparity else 'depth'}, fits differ {strength:.1f}-fold"
     )
     if 0.2 <= share <= 0.8 or strength < 1.15:
@@ -49,7 +49,7 @@ def _kind(facts: list[Facts]) -> Verdict:
     return found(
         check,
         [one for one in facts if one.planes],
-        f"declared as {declared}, but {1 - share:.0%} of {len(tilted)} tilted flat windows are planes in it as "
+        f"declared as {declared}, but {1 - share:.0%} of {len(tilted)} tilted flat windows are planar if it is read as "
         f"{better}, {strength:.1f} times as exactly",
         f"Larger is nearer in disparity. Declare data.kind={'metres' if is_disparity else 'disparity'}"
         f"{'' if is_disparity else ', or give data.focal_px and data.baseline_m'}.",
@@ -59,10 +59,10 @@ def _kind(facts: list[Facts]) -> Verdict:
 def _rays(facts: list[Facts]) -> Verdict:
     check = "depth along the optical axis"
     if facts[0].kind == DepthKind.DISPARITY:
-        return Verdict(check, "fine", "disparity has no such distances")
+        return Verdict(check, "fine", "does not apply to disparity")
     sharp = [plane for plane in _windows(facts) if plane.bulge_error < 0.2 and plane.depth_vote > -0.1]
     if len(sharp) < MIN_WINDOWS:
-        return Verdict(check, "unclear", f"{len(sharp)} flat windows; it takes {MIN_WINDOWS}")
+        return Verdict(check, "unclear", f"{len(sharp)} flat windows; {MIN_WINDOWS} are needed")
     low, bulge, high = np.quantile([plane.bulge for plane in sharp], [0.25, 0.5, 0.75])
     evidence = (
         f"flat surfaces bulge by {bulge:.2f} (middle half of {len(sharp)} windows {low:.2f} to {high:.2f}; 0: depth, "
@@ -72,7 +72,7 @@ def _rays(facts: list[Facts]) -> Verdict:
     if bulge > 0.5 and low > 0.25:
         return found(check, shown, evidence, "Set data.ray_distance=true with data.focal_px, or convert the files.")
     if bulge < -0.5 and high < -0.25:
-        return found(check, shown, evidence, "They were converted once too often: set data.ray_distance=false.")
+        return found(check, shown, evidence, "They were converted twice: set data.ray_distance=false.")
     return Verdict(check, "fine" if abs(bulge) < 0.5 else "unclear", evidence)
 
 
@@ -93,7 +93,7 @@ def _alignment(facts: list[Facts]) -> Verdict:
     )
     shown = [one for one, _ in maps]
     if turned[best].mean() > max(0.08, 2 * upright.mean()) and _surely(turned[best] - upright):
-        return found(check, shown, evidence, f"The depth maps look {names[best]}: turn them back.")
+        return found(check, shown, evidence, f"The depth maps look {names[best]}: restore their orientation.")
     y, x = _peak(mean[0])
     moved = stack[:, 0, y, x]
     if max(abs(y - REACH), abs(x - REACH)) > NEAR and moved.mean() > 1.3 * upright.mean() and _surely(moved - upright):
@@ -116,7 +116,7 @@ def _peak(values: np.ndarray) -> tuple[int, int]:
 
 
 def _surely(gains: np.ndarray) -> bool:
-    """Whether the gain of one hypothesis over another, per image, is no accident: three standard errors."""
+    """Whether the gain of one hypothesis over another, per image, is significant: three standard errors."""
     return bool(gains.mean() > 3 * max(float(gains.std()), 0.05) / np.sqrt(len(gains)))
 
 

@@ -1,4 +1,4 @@
-"""A split in figures."""
+"""Summary statistics of a split."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,32 +13,32 @@ NICE_DEPTHS_M: Final = (1, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 25, 30, 40, 50, 60
 
 
 class Summary(NamedTuple):
-    """Of the samples of a split that can be read."""
+    """Statistics of the readable samples of a split."""
 
     samples: int
-    """All of them, readable or not."""
+    """All samples, readable or not."""
     readable: int
     scenes: int
-    """0 where no scene is known."""
+    """0 if no scene is known."""
     kind: str
-    """As `DepthKind` calls it."""
+    """Name of the `DepthKind`."""
     image_sizes: dict[str, int]
     """"640×480" (w×h) → images, the commonest first."""
     target_sizes: dict[str, int]
     valid_share: float
     """Median over the maps; NaN without any."""
     quantiles: tuple[float, float, float]
-    """Of the valid target of all maps: 0.1 %, 50 %, 99.9 %, to within a bin of the histogram (5 %)."""
+    """0.1 %, 50 % and 99.9 % quantiles of the valid targets of all maps, to within a histogram bin (5 %)."""
     suggested_max_depth: float | None
     """In metres, see `suggest_max_depth`."""
     beyond: float
-    """Share of the valid pixels beyond it."""
+    """Share of the valid pixels beyond `suggested_max_depth`."""
     histogram: np.ndarray
     """(400,) counts in the bins of `HISTOGRAM`."""
 
 
 def summarise(measured: Sequence[Facts | Unreadable]) -> Summary:
-    """The figures of a split."""
+    """Summarise a split."""
     facts = [one for one in measured if isinstance(one, Facts)]
     histogram = sum((one.histogram for one in facts), np.zeros(len(HISTOGRAM) - 1, np.int64))
     shares = [one.valid_pixels / (one.target_size[0] * one.target_size[1]) for one in facts]
@@ -60,7 +60,7 @@ def summarise(measured: Sequence[Facts | Unreadable]) -> Summary:
 
 
 def quantile(histogram: np.ndarray, share: float) -> float:
-    """The middle of the bin of `HISTOGRAM` below whose end this share lies; NaN of an empty one."""
+    """Geometric centre of the bin of `HISTOGRAM` in which this quantile lies; NaN for an empty histogram."""
     if not histogram.any():
         return np.nan
     bin_ = int(np.searchsorted(np.cumsum(histogram) / histogram.sum(), share))
@@ -68,7 +68,7 @@ def quantile(histogram: np.ndarray, share: float) -> float:
 
 
 def suggest_max_depth(histogram: np.ndarray) -> tuple[float | None, float]:
-    """A round depth in metres that 99.9 % of the valid pixels reach or hardly exceed, and the share beyond it."""
+    """A round depth in metres that 99.9 % of the valid pixels exceed by 3 % at most, and the share beyond it."""
     reached = quantile(histogram, 0.999)
     depth = next((nice for nice in NICE_DEPTHS_M if 1.03 * nice >= reached), None)
     if depth is None:

@@ -1,7 +1,7 @@
-"""Whether images show something, and whether the values of their maps are depth in the declared unit.
+"""Whether images have content, and whether the values of their maps are depth in the declared unit.
 
-The bounds are set on real sets (Kinect, RealSense, LiDAR, structured light) such that nothing is found on them, and
-every planted fault is.
+The bounds are calibrated on real data sets (Kinect, RealSense, LiDAR, structured light): no false alarms there, and
+every planted fault is detected.
 """
 
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ from depth_lightning.data.diagnosis.verdict import Verdict, found
 from depth_lightning.sample import DepthKind
 
 USUAL_MEDIAN_M: Final = (0.05, 100.0)
-"""Where the median depth of a data set in metres lies, from objects on a table to streets."""
+"""Usual range of a data set's median depth in metres, from objects on a table to streets."""
 FEW_VALID: Final = 300
-"""Valid pixels of a map; a LiDAR of 32 beams gives ten times as many."""
+"""Fewest valid pixels of a map; a LiDAR of 32 beams gives ten times as many."""
 
 
 def judge_values(facts: list[Facts]) -> list[Verdict]:
-    """All that single numbers of images and maps tell."""
+    """All checks based on single numbers of images and maps."""
     checks = [_images, _holes, _spikes, _levels]
     if any(one.kind == DepthKind.METRES for one in facts):
         checks.append(_units)
@@ -36,9 +36,9 @@ def _images(facts: list[Facts]) -> Verdict:
     flat = [one for one in facts if one.contrast < 2 and one not in small]
     if not small and not flat:
         return Verdict(check, "fine", f"least contrast {min(one.contrast for one in facts):.0f} of 255")
-    said = [f"{len(small)} are smaller than {MIN_SIDE}×{MIN_SIDE} pixels"] if small else []
-    said += [f"{len(flat)} are of one colour (standard deviation below 2 of 255)"] if flat else []
-    return found(check, small + flat, f"of {len(facts)} images, {' and '.join(said)}", "Take them out of the split.")
+    issues = [f"{len(small)} are smaller than {MIN_SIDE}×{MIN_SIDE} pixels"] if small else []
+    issues += [f"{len(flat)} are of one colour (standard deviation below 2 of 255)"] if flat else []
+    return found(check, small + flat, f"of {len(facts)} images, {' and '.join(issues)}", "Take them out of the split.")
 
 
 def _holes(facts: list[Facts]) -> Verdict:
@@ -65,14 +65,14 @@ def _spikes(facts: list[Facts]) -> Verdict:
     check = "one value for far or unknown"
     spiked = [one for one in facts if one.spike > 0.01]
     if len(spiked) < max(1, 0.02 * len(facts)):
-        return Verdict(check, "fine", "no value lies apart from all others and is in more than 1 % of the pixels")
+        return Verdict(check, "fine", "no isolated largest value fills more than 1 % of the pixels")
     values = sorted({float(f"{one.largest:.5g}") for one in spiked})
     share = float(np.median([one.spike for one in spiked]))
     return found(
         check,
         spiked,
-        f"in {len(spiked)} of {len(facts)} maps the largest value, {_some(values)}, lies apart from all others "
-        f"and is in {share:.0%} of the valid pixels",
+        f"in {len(spiked)} of {len(facts)} maps the largest value, {_some(values)}, is isolated from all others "
+        f"and fills {share:.0%} of the valid pixels",
         "It seems to mean sky or a hole: declare it with data.invalid or data.sky_value (stored values).",
     )
 
@@ -98,9 +98,9 @@ def _units(facts: list[Facts]) -> Verdict:
     median = float(np.nanmedian([one.median for one in facts if one.kind == DepthKind.METRES]))
     low, high = USUAL_MEDIAN_M
     if not np.isfinite(median):
-        return Verdict(check, "unclear", "nothing is valid")
+        return Verdict(check, "unclear", "no valid pixels")
     if low <= median <= high:
-        return Verdict(check, "fine", f"median depth {median:.3g} m; usual are {low:g} to {high:g}")
+        return Verdict(check, "fine", f"median depth {median:.3g} m; usual range {low:g} to {high:g}")
     if median > high:
         guesses = [
             f"/ {factor} = {median / factor:.3g} m" for factor in (1000, 256, 100) if low <= median / factor <= high
@@ -110,7 +110,7 @@ def _units(facts: list[Facts]) -> Verdict:
         guesses = [
             f"× {factor} = {median * factor:.3g} m" for factor in (1000, 256, 100) if low <= median * factor <= high
         ]
-        advice = "Divided once too often? Set data.depth_scale=1, or what the files are in."
+        advice = "Divided twice? Set data.depth_scale=1, or the files' units per metre."
     odd = [one for one in facts if not low <= one.median <= high]
     return found(check, odd, f"median depth {median:.4g} m ({', '.join(guesses) or 'no usual unit'})", advice)
 

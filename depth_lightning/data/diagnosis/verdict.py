@@ -1,4 +1,4 @@
-"""What one check says of a data set."""
+"""The result of one check of a data set."""
 
 from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
@@ -8,11 +8,11 @@ from depth_lightning.data.diagnosis.facts import Facts
 State = Literal["fine", "found", "unclear"]
 
 SHOWN: Final = 8
-"""Samples that are named as examples."""
+"""Number of samples named as examples."""
 
 
 class Verdict(NamedTuple):
-    """What one check says."""
+    """The result of one check."""
 
     check: str
     state: State

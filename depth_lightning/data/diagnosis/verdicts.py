@@ -1,4 +1,4 @@
-"""From measurements to what looks wrong with a data set, each with its evidence."""
+"""Verdicts on a data set from the measurements of its samples, each with its evidence."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -12,29 +12,29 @@ from depth_lightning.data.diagnosis.verdict import SHOWN, Verdict, found
 
 def judge(measured: Sequence[Facts | Unreadable]) -> list[Verdict]:
     """All checks of one split."""
-    facts = [one for one in measured if isinstance(one, Facts)]
+    facts = [sample for sample in measured if isinstance(sample, Facts)]
     verdicts = [_unreadable(measured)]
     return [*verdicts, _refused(facts), *judge_values(facts), *judge_geometry(facts)] if facts else verdicts
 
 
 def judge_splits(splits: Mapping[str, Sequence[Facts | Unreadable]]) -> list[Verdict]:
-    """What only two splits together can show."""
+    """Checks that need both splits."""
     train, val = ([one for one in splits.get(name, ()) if isinstance(one, Facts)] for name in ("train", "val"))
     if not train or not val:
         return []
     pairs = near_duplicates([one.fingerprint for one in val], [one.fingerprint for one in train])
     check = "near-duplicates across the splits"
     verdicts = [
-        Verdict(check, "fine", f"none of {len(val)} validation images is like one of {len(train)} training images")
+        Verdict(check, "fine", f"none of {len(val)} validation images resembles any of {len(train)} training images")
     ]
     if pairs:
         verdicts = [
             Verdict(
                 check,
                 "found",
-                f"{len({i for i, _, _ in pairs})} of {len(val)} validation images all but equal a training image",
-                "Metrics on images that were trained on are too good. Split by scene, or take the copies out.",
-                [f"{val[i].id} = {train[j].id} ({likeness:.3f})" for i, j, likeness in pairs[:SHOWN]],
+                f"{len({i for i, _, _ in pairs})} of {len(val)} validation images nearly equal a training image",
+                "Metrics on images that were trained on are too good. Split by scene, or remove the copies.",
+                [f"{val[i].id} = {train[j].id} ({correlation:.3f})" for i, j, correlation in pairs[:SHOWN]],
                 list(dict.fromkeys(val[i].number for i, _, _ in pairs)),
             )
         ]
@@ -61,7 +61,7 @@ def _unreadable(measured: Sequence[Facts | Unreadable]) -> Verdict:
         check,
         "found",
         f"{len(broken)} of {len(measured)} samples cannot be read: {_grouped([one.reason for one in broken])}",
-        "Copy or mend these files, or take them out of the split. data.on_error=skip passes over up to 1 %.",
+        "Copy these files again or repair them, or take them out of the split. data.on_error=skip skips up to 1 %.",
         [one.path for one in broken[:SHOWN]],
     )
 
@@ -80,7 +80,7 @@ def _refused(facts: list[Facts]) -> Verdict:
 
 
 def _grouped(reasons: Sequence[str]) -> str:
-    """The commonest kinds of reasons, each with its count and one of its kind."""
+    """The most common kinds of reasons, each with its count and an example."""
     groups: dict[str, list[str]] = {}
     for reason in reasons:
         groups.setdefault(re.sub(r"\S*/\S*|[\d.]+", "#", reason), []).append(reason)

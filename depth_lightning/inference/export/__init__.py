@@ -1,4 +1,4 @@
-"""A network as files that other programs read, each compared with the network before anyone relies on it."""
+"""Exports of a network for other programs, each compared with the network before it is saved."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -15,6 +15,6 @@ from depth_lightning.inference.export.transformers import Transformers
 LAYOUTS: Final[Mapping[str, type[Layout]]] = {
     layout.name: layout for layout in (Official, Safetensors, Transformers, Onnx, Pt2)
 }
-"""By the name that is typed."""
+"""Layout by its name in the configuration."""
 
 __all__ = ["LAYOUTS", "Difference", "Export", "Graph", "Layout", "Runner", "dimensions", "network_runner"]

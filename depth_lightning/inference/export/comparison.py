@@ -1,4 +1,4 @@
-"""How far what was exported is from the network, and how fast it is."""
+"""Accuracy of an export relative to the network, and its speed."""
 
 import statistics
 import time
@@ -14,11 +14,11 @@ from depth_lightning.models import DepthAnythingV2, normalize
 from depth_lightning.models.encoder import PATCH
 
 Runner = Callable[[Tensor], Tensor]
-"""(b, 3, h, w) float32 RGB in [0, 1] → (b, h, w) float32, as the network gives it."""
+"""(b, 3, h, w) float32 RGB in [0, 1] → (b, h, w) float32, the network's output."""
 
 
 class Difference(NamedTuple):
-    """How far an export is from the network on images of one size, in shares of the range of the network's output."""
+    """Absolute difference of an export from the network at one image size, relative to the network's output range."""
 
     size: tuple[int, int]
     """(h, w)"""
@@ -27,52 +27,52 @@ class Difference(NamedTuple):
 
 
 def network_runner(network: DepthAnythingV2) -> Runner:
-    """The network itself, as the others are called."""
+    """The network itself as a `Runner`."""
     network = network.eval()
     return lambda image: cast(Tensor, network(normalize(image)))
 
 
 def check_sizes(network: DepthAnythingV2, side: int) -> list[tuple[int, int]]:
-    """Sizes (h, w) to compare at: that of the position table, and what a 4:3 image is brought to, on either side."""
+    """Sizes (h, w) to compare at: that of the position table, then those of 4:3 images in landscape and portrait."""
     rows, columns = network.encoder.grid
     sizes = [(PATCH * rows, PATCH * columns), network_size(3, 4, side), network_size(4, 3, side), (side, side)]
     return list(dict.fromkeys((h, w) for h, w in sizes if not h % PATCH and not w % PATCH))[:3]
 
 
 def example_images(height: int, width: int, count: int = 2) -> Tensor:
-    """(count, 3, height, width) float32 RGB in [0, 1]: rendered rooms, the same ones every time."""
+    """(count, 3, height, width) float32 RGB in [0, 1]: rendered rooms, the same in every call."""
     rooms = [torch.from_numpy(render_room([0, index], height, width)[0]) for index in range(count)]
     return torch.stack(rooms).permute(0, 3, 1, 2).float() / 255
 
 
 @torch.inference_mode()
 def compare(exported: Runner, network: Runner, sizes: Sequence[tuple[int, int]]) -> Iterator[Difference]:
-    """How far the one is from the other on two rendered images of each size (h, w), seen as one batch.
+    """Compare the export with the network on two rendered images of each size (h, w), in one batch.
 
     Raises:
-        ValueError: the export gives NaN or infinities, or another shape.
+        ValueError: the export returns NaN, infinities or another shape.
     """
     for height, width in sizes:
         images = example_images(height, width)
-        expected, found = network(images), exported(images)
-        if found.shape != expected.shape:
-            raise ValueError(f"The export gives {tuple(found.shape)}, and the network {tuple(expected.shape)}.")
-        if not found.isfinite().all():
+        expected, actual = network(images), exported(images)
+        if actual.shape != expected.shape:
+            raise ValueError(f"The export returns {tuple(actual.shape)}, and the network {tuple(expected.shape)}.")
+        if not actual.isfinite().all():
             raise ValueError(
-                f"The export gives NaN or infinities at {height}×{width}"
-                + ("." if not expected.isfinite().all() else ", and the network does not: take precision=float32.")
+                f"The export returns NaN or infinities at {height}×{width}"
+                + ("." if not expected.isfinite().all() else ", and the network does not: use precision=float32.")
             )
-        apart, span = (found - expected).abs().double(), float(expected.max() - expected.min())
-        # A network that says the same everywhere has no range; what differs from it is then all there is.
+        apart, span = (actual - expected).abs().double(), float(expected.max() - expected.min())
+        # A constant output has no range; the difference is then absolute, up to 1.
         share = apart / span if span else apart.clamp(max=1)
         yield Difference((height, width), float(share.max()), float(share.mean()))
 
 
 def check_differences(differences: Sequence[Difference], limit: float) -> None:
-    """See that no pixel differs by more than `limit`, of the range.
+    """Check that no pixel differs by more than `limit`, relative to the range.
 
     Raises:
-        ValueError: one does.
+        ValueError: a pixel does.
     """
     for difference in differences:
         if not difference.largest <= limit:
@@ -84,7 +84,7 @@ def check_differences(differences: Sequence[Difference], limit: float) -> None:
 
 @torch.inference_mode()
 def latency_ms(run: Runner, image: Tensor, calls: int = 5) -> float:
-    """The median time of a call, in milliseconds, after one that is not counted."""
+    """The median time of a call, in milliseconds, after one warm-up call."""
     seconds = []
     for _ in range(calls + 1):
         start = time.perf_counter()

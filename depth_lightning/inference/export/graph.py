@@ -1,4 +1,4 @@
-"""A network as a graph that runs without this project."""
+"""A network as a traced graph that runs without this project."""
 
 import copy
 from abc import abstractmethod
@@ -31,7 +31,7 @@ from depth_lightning.settings import one_of, several, whole_number
 
 GraphPrecision = Literal["float32", "float16"]
 LIMIT = 1e-3
-"""Of the prediction's range, in float32: a larger difference is an error."""
+"""Largest allowed difference in float32, relative to the prediction's range."""
 _INPUT = "image: float32 (batch, 3, height, width), RGB in [0, 1]; the ImageNet normalisation is inside"
 
 
@@ -39,8 +39,8 @@ class Graph(Layout):
     """A traced network in a file.
 
     Args:
-        size: (h, w) of all images; None for any multiples of 14 from 42 on.
-        precision: what weights and arithmetic are in. The logits, and the sigmoid or ReLU of them, are float32 always.
+        size: fixed (h, w) of all images; None for any multiples of 14 that are 42 or more.
+        precision: of weights and arithmetic. The logits and their sigmoid or ReLU are always float32.
 
     Raises:
         ModuleNotFoundError: a package is not installed.
@@ -49,7 +49,7 @@ class Graph(Layout):
 
     file: ClassVar[str]
     example: ClassVar[str]
-    """Python that calls it, with {quantity} for its output and {size} for the sides."""
+    """Python code that calls it, with the placeholders {quantity} for its output and {size} for the input size."""
 
     def __init__(self, size: Sequence[int] | None = None, precision: GraphPrecision = "float32") -> None:
         super().__init__()
@@ -57,12 +57,12 @@ class Graph(Layout):
         self.size: tuple[int, int] | None = None
         if size is not None:
             usual = list(network_size(480, 640, 518))
-            what = f"[height,width] in multiples of {PATCH}, as in {usual}, which 480×640 becomes; or null for any"
+            what = f"[height,width] in multiples of {PATCH}, as in {usual}, the size for 480×640; or null for any"
             height, width = several("size", size, 2, what, partial(whole_number, least=PATCH, multiple_of=PATCH))
             self.size = (height, width)
 
     def write(self, network: DepthAnythingV2, folder: Path, metadata: Mapping[str, Any], side: int) -> Export:
-        """The file, and its metadata as JSON beside it. In float32 it has to agree with the network."""
+        """Write the file, and its metadata as JSON beside it. In float32 it must agree with the network."""
         folder.mkdir()
         path = folder / self.file
         own = {"input": _INPUT, "precision": self.precision, "graph_size": self.size and list(self.size)}
@@ -79,16 +79,16 @@ class Graph(Layout):
 
     @abstractmethod
     def save(self, program: ExportedProgram, path: Path, description: Mapping[str, Any]) -> Runner:
-        """Write the graph with its description inside; how to run the file."""
+        """Write the graph with its description inside, and return a runner of the file."""
 
     def usage(self, quantity: str) -> str:
-        """With the library that runs it."""
+        """Python code for the library that runs it."""
         size = "h and w multiples of 14" if self.size is None else f"h×w {dimensions(self.size)}"
         return self.example.format(quantity=quantity, size=size)
 
     @property
     def limits(self) -> Sequence[str]:
-        """What it takes."""
+        """The accepted input."""
         sides = "multiples of 14, 42 or more" if self.size is None else f"{dimensions(self.size)} alone"
         return [f"Input: {_INPUT}; the sides are {sides}."]
 
@@ -99,11 +99,11 @@ def export_program(
     """Trace the network from RGB in [0, 1] to (b, h, w) float32 metres or disparity, for any number of images.
 
     Args:
-        network: on the CPU; it is left as it is.
-        size: as of `Graph`.
-        precision: as of `Graph`.
+        network: on the CPU; it is not modified.
+        size: see `Graph`.
+        precision: see `Graph`.
     """
-    height, width = size or (5 * PATCH, 7 * PATCH)  # of an example; nothing of a dimension that is dynamic remains
+    height, width = size or (5 * PATCH, 7 * PATCH)  # example input; dynamic dimensions do not keep its size
     dynamic = {0: Dim("batch")}
     if size is None:
         dynamic |= {2: PATCH * Dim("rows", min=3), 3: PATCH * Dim("columns", min=3)}

@@ -1,4 +1,4 @@
-"""What a layout has to bring along."""
+"""The interface of an export layout."""
 
 import importlib.util
 from abc import ABC, abstractmethod
@@ -13,20 +13,20 @@ from depth_lightning.models import DepthAnythingV2
 
 @dataclass(frozen=True)
 class Export:
-    """What was written, and how it compares with the network."""
+    """The outcome of an export, compared with the network."""
 
     notes: Sequence[str]
     """Sentences for the model card."""
     run: Runner | None = None
-    """None for weights, which do not run by themselves."""
+    """None for weights, which cannot be run by themselves."""
     differences: Sequence[Difference] = ()
     """From the network, at several sizes."""
     latency_ms: Mapping[str, float] = field(default_factory=dict)
-    """Of one image of the first of these sizes, by the names of what ran."""
+    """Name of what ran → time for one image of the first of these sizes."""
 
 
 class Layout(ABC):
-    """Files of one form. Making an instance checks its options and that its packages are installed.
+    """An export format. Creating an instance checks its options and that its packages are installed.
 
     Raises:
         ModuleNotFoundError: a package is not installed.
@@ -34,46 +34,46 @@ class Layout(ABC):
 
     name: ClassVar[str]
     packages: ClassVar[Sequence[str]] = ()
-    """Modules that come with the extra `export`."""
+    """Modules from the `export` extra."""
     library: ClassVar[str] = "depth-lightning"
-    """What loads it, in the Hugging Face hub's words."""
+    """The library that loads it, under its Hugging Face hub name."""
     tags: ClassVar[Sequence[str]] = ()
-    """The hub's, beyond those of every such network."""
+    """Hub tags in addition to those of every such network."""
 
     def __init__(self) -> None:
         require(f"layout={self.name}", *self.packages)
 
     @abstractmethod
     def write(self, network: DepthAnythingV2, folder: Path, metadata: Mapping[str, Any], side: int) -> Export:
-        """Write a network into a new folder, and compare it with what was written.
+        """Write a network into a new folder, and compare the result with the network.
 
         Args:
             network: on the CPU, in evaluation mode.
             folder: to create.
-            metadata: plain values to be written with the weights.
+            metadata: plain values to write with the weights.
             side: the shorter side of the images that the network was trained on, in pixels.
 
         Raises:
-            ValueError: what was written is not what the network is.
+            ValueError: the export differs from the network.
         """
 
     @abstractmethod
     def usage(self, quantity: str) -> str:
-        """Python that uses it, from the folder that it lies in, and calls its output `quantity`."""
+        """Python code that uses it from within its folder and names the output `quantity`."""
 
     @property
     def limits(self) -> Sequence[str]:
-        """Sentences for the model card, beyond those that go for every such network."""
+        """Sentences for the model card, in addition to those for every such network."""
         return ()
 
 
 def require(what: str, *modules: str) -> None:
-    """See that packages which come with the extra `export` are there.
+    """Check that modules from the `export` extra are installed.
 
     Raises:
-        ModuleNotFoundError: one is not.
+        ModuleNotFoundError: one is missing.
     """
     if missing := [name for name in modules if importlib.util.find_spec(name) is None]:
         raise ModuleNotFoundError(
-            f"{what} needs {', '.join(missing)}, not installed here: pip install 'depth-lightning[export]'"
+            f"{what} needs {', '.join(missing)}, not installed: pip install 'depth-lightning[export]'"
         )

@@ -1,4 +1,4 @@
-"""The authors' layout: a file of torch that their code loads strictly."""
+"""The authors' layout: a PyTorch file that their code loads with strict=True."""
 
 from depth_lightning.inference.export.weights import Weights
 
@@ -15,5 +15,5 @@ class Official(Weights):
     file = "model.pth"
 
     def usage(self, quantity: str) -> str:
-        """With this project and with theirs."""
+        """Python code for this project and for the authors'."""
         return super().usage(quantity) + _USAGE

@@ -1,4 +1,4 @@
-"""ONNX: a traced network as a file, and that file in onnxruntime."""
+"""ONNX export of a traced network, and its execution in onnxruntime."""
 
 import json
 import logging
@@ -15,7 +15,7 @@ from depth_lightning.inference.export.comparison import Runner
 from depth_lightning.inference.export.graph import Graph
 
 _LARGEST_FILE: Final = 1.9e9
-"""Bytes; protobuf ends at 2 GiB, and the tensors of more go into a file beside it."""
+"""Bytes; protobuf is limited to 2 GiB, so larger weights go into a file beside it."""
 
 
 class Onnx(Graph):
@@ -34,7 +34,7 @@ session = onnxruntime.InferenceSession("model.onnx")
 """
 
     def save(self, program: ExportedProgram, path: Path, description: Mapping[str, Any]) -> Runner:
-        """Write the file; how to run it."""
+        """Write the file, and return a runner of it."""
         output = "depth" if description["output"] == "metric" else "disparity"
         texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in description.items()}
         save_onnx(program, path, output, texts)
@@ -42,13 +42,13 @@ session = onnxruntime.InferenceSession("model.onnx")
 
 
 def save_onnx(program: ExportedProgram, path: Path, output: str, metadata: Mapping[str, str]) -> None:
-    """Write what `export_program` traced as ONNX, with `image` as its input.
+    """Write a program from `export_program` as ONNX, with the input `image`.
 
     Args:
-        program: traced with the last two dimensions fixed or free.
-        path: to write to; beside it `<name>.data` where the weights exceed what one file can hold.
+        program: traced with the last two dimensions fixed or dynamic.
+        path: to write to; weights that exceed the limit of one file go into `<name>.data` beside it.
         output: name of the output.
-        metadata: goes into the file's metadata_props.
+        metadata: for the file's metadata_props.
     """
     for name in ("onnxscript", "onnx_ir"):  # they log every step
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -62,7 +62,7 @@ def save_onnx(program: ExportedProgram, path: Path, output: str, metadata: Mappi
 
 
 def onnx_runner(path: Path) -> Runner:
-    """The file in onnxruntime, on the CPU, with as many threads as torch has."""
+    """The file in onnxruntime, on the CPU, with as many threads as torch uses."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

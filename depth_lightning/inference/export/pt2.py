@@ -1,4 +1,4 @@
-"""A file of `torch.export`, which torch runs without this project."""
+"""A `torch.export` file, which PyTorch runs without this project."""
 
 import warnings
 from collections.abc import Mapping
@@ -27,19 +27,19 @@ model = torch.export.load("model.pt2").module()
 """
 
     def save(self, program: ExportedProgram, path: Path, description: Mapping[str, Any]) -> Runner:
-        """Write the file; how to run it."""
+        """Write the file, and return a runner of it."""
         save_program(program, path, to_json(description))
         return program_runner(path)
 
 
 def save_program(program: ExportedProgram, path: Path, metadata: str) -> None:
-    """Write what `export_program` traced for `torch.export.load`, with the metadata as a file inside."""
-    with warnings.catch_warnings():  # the head's weights are channels-last, and it takes them for parts of others
+    """Write a program from `export_program` for `torch.export.load`, with the metadata as a file inside."""
+    with warnings.catch_warnings():  # it mistakes the head's channels-last weights for parts of other tensors
         warnings.filterwarnings("ignore", "No complete tensor found")
         torch.export.save(program, path, extra_files={"metadata.json": metadata})
 
 
 def program_runner(path: Path) -> Runner:
-    """What was saved by `torch.export.save`."""
+    """A file written by `torch.export.save`."""
     module = torch.export.load(path).module()
     return lambda image: cast(Tensor, module(image))

@@ -1,4 +1,4 @@
-"""The authors' keys in a file of safetensors."""
+"""The authors' keys in a safetensors file."""
 
 from depth_lightning.inference.export.weights import Weights
 

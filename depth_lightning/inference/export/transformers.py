@@ -1,4 +1,4 @@
-"""A folder that `from_pretrained` of transformers reads."""
+"""A folder that transformers loads with `from_pretrained`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,11 +19,11 @@ from depth_lightning.models import DepthAnythingV2, normalize, save_weights
 from depth_lightning.models.encoder import PATCH
 
 LIMIT = 1e-4
-"""Of the prediction's range, at the size of the position table: a larger difference is an error."""
+"""Largest allowed difference at the size of the position table, relative to the prediction's range."""
 _ELSEWHERE = (
-    "At sizes other than {size}, transformers resamples the position table otherwise (by size, without the 0.1 patches "
-    "that DINOv2 adds), so its depth differs from that of the official code and of this project: at {other} by up to "
-    "{largest:.1%} and on average {mean:.1%} of the range."
+    "At sizes other than {size}, transformers resamples the position table differently (by size, without the 0.1 "
+    "patches that DINOv2 adds), so its depth differs from that of the official code and of this project: at {other} by "
+    "up to {largest:.1%} and on average {mean:.1%} of the range."
 )
 _USAGE = """
 from transformers import pipeline
@@ -40,7 +40,7 @@ class Transformers(Layout):
     library = "transformers"
 
     def write(self, network: DepthAnythingV2, folder: Path, metadata: Mapping[str, Any], side: int) -> Export:
-        """The folder, which has to agree with the network at the size of the position table alone."""
+        """Write the folder, which must agree with the network at the size of the position table only."""
         save_weights(network, folder, "transformers", metadata)
         run = transformers_runner(folder)
         rows, columns = check_sizes(network, side)[0]
@@ -56,20 +56,20 @@ class Transformers(Layout):
         return Export([note], run, differences)
 
     def usage(self, quantity: str) -> str:
-        """With transformers' pipeline."""
+        """Python code for transformers' pipeline."""
         return _USAGE.format(quantity=quantity)
 
     @property
     def limits(self) -> Sequence[str]:
-        """It resamples the position table in its own way."""
-        return ["Its depth is that of the authors' code at one size alone; see the last section."]
+        """Its different resampling of the position table."""
+        return ["Its depth equals that of the authors' code at one size only; see the last section."]
 
 
 def transformers_runner(folder: Path) -> Runner:
     """The folder as `from_pretrained` reads it, without a network.
 
     Raises:
-        ValueError: it has not found every tensor, or found others.
+        ValueError: tensors are missing or unexpected.
     """
     from transformers import DepthAnythingForDepthEstimation
     from transformers.utils import logging
@@ -80,6 +80,6 @@ def transformers_runner(folder: Path) -> Runner:
     )
     model, info = loaded
     if wrong := {name: keys for name, keys in info.items() if keys and name.endswith("_keys")}:
-        raise ValueError(f"transformers does not take the weights as they are: {wrong}")
+        raise ValueError(f"transformers does not load the weights unchanged: {wrong}")
     model = model.eval()
     return lambda image: cast(Tensor, model(normalize(image)).predicted_depth)

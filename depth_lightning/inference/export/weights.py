@@ -1,4 +1,4 @@
-"""Weights in one file, which this project loads."""
+"""Weights in one file that this project loads."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,28 +15,29 @@ from depth_lightning.models.weight_files import read_weights
 _USAGE = """
 from depth_lightning.inference import load
 
-model = load("{file}")  # {file}.json beside it says the rest
+model = load("{file}")  # {file}.json beside it holds the rest
 {quantity} = model.predict("photo.jpg")  # (h, w) float32 at the photo's resolution
 """
 
 
 class Weights(Layout):
-    """A file under the published keys; read back, every tensor has to be the network's, bit for bit."""
+    """A file with the published keys. Read back, every tensor must equal the network's, bit for bit."""
 
     name: ClassVar[SaveLayout]
     file: ClassVar[str]
 
     def write(self, network: DepthAnythingV2, folder: Path, metadata: Mapping[str, Any], side: int) -> Export:
-        """The file, and its metadata as JSON beside it."""
+        """Write the file, and its metadata as JSON beside it."""
         folder.mkdir()
         save_weights(network, folder / self.file, self.name, metadata)
-        expected, found = official_state_dict(network), read_weights(folder / self.file).state
-        if wrong := [key for key in expected.keys() | found.keys() if not _equal(expected.get(key), found.get(key))]:
+        expected, written = official_state_dict(network), read_weights(folder / self.file).state
+        keys = expected.keys() | written.keys()
+        if wrong := [key for key in keys if not _equal(expected.get(key), written.get(key))]:
             raise ValueError(f"{self.file}, read back, differs from the network in {', '.join(sorted(wrong))}.")
-        return Export([f"Read back, all {len(expected)} tensors are the network's, bit for bit."])
+        return Export([f"Read back, all {len(expected)} tensors equal the network's, bit for bit."])
 
     def usage(self, quantity: str) -> str:
-        """With this project."""
+        """Python code for this project."""
         return _USAGE.format(file=self.file, quantity=quantity)
 
 

@@ -1,4 +1,4 @@
-"""Charts as SVG text, coloured by the page's style: they follow its theme, and need no script."""
+"""Charts as SVG text. The page's style sheet colours them, so they follow its theme and need no script."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -11,13 +11,13 @@ WIDTH: Final = 460
 HEIGHT: Final = 260
 LEFT, RIGHT, TOP, BOTTOM = 52, 20, 24, 38
 MOST_POINTS: Final = 400
-"""Of a line; longer ones are averaged in stretches."""
+"""Largest number of points of a line; longer lines are averaged over intervals."""
 MOST_EDGES: Final = 12
-"""Of bins, labelled below the axis."""
+"""Largest number of bin edges labelled below the axis."""
 SPARSE_SHARE: Final = 5e-3
-"""Of the pixels. A bin with less may owe its height to a few odd ones."""
+"""Of all pixels. The height of a bin with fewer may be due to a few outliers."""
 LEAST_LOG_SHARE: Final = 1e-4
-"""Of the largest value on a logarithmic axis: a schedule ends near 0, which would set the scale."""
+"""Smallest share of the largest value on a logarithmic axis: a schedule ends near 0, which would dominate the scale."""
 
 Line = Sequence[tuple[float, float]]
 
@@ -31,7 +31,7 @@ class Bar(NamedTuple):
     share: float
     """Of all pixels; below `SPARSE_SHARE` the bin is drawn hollow and does not set the scale."""
     words: str
-    """Shown under the pointer."""
+    """Tooltip."""
 
 
 class Point(NamedTuple):
@@ -44,14 +44,14 @@ class Point(NamedTuple):
 
 
 def line_chart(title: str, lines: Mapping[str, Line], x_label: str, y_label: str, *, log_y: bool = False) -> str:
-    """A figure with a line per name, through its finite points; empty text where there are none.
+    """A figure with a line per name, through its finite points; an empty string if there are none.
 
     Args:
-        title: above it.
+        title: above the chart.
         lines: name → points (x, y).
         x_label: below the axis.
-        y_label: shown with x_label under the pointer.
-        log_y: draw powers of ten equally far apart, without the points below `LEAST_LOG_SHARE` of the largest.
+        y_label: shown with x_label in tooltips.
+        log_y: use a logarithmic y axis, without the points below `LEAST_LOG_SHARE` of the largest.
     """
     finite = {name: [(x, y) for x, y in line if isfinite(x) and isfinite(y)] for name, line in lines.items()}
     if log_y:
@@ -79,9 +79,9 @@ def line_chart(title: str, lines: Mapping[str, Line], x_label: str, y_label: str
 
 
 def bar_chart(title: str, bars: Sequence[Bar], x_label: str, y_label: str) -> str:
-    """A figure of bars of one width, each between the edges of its bin; empty text where none is finite.
+    """A figure of bars of equal width, each between the edges of its bin; an empty string if none is finite.
 
-    A sparse bar that goes beyond the scale of the others is cut there, and ends in a triangle.
+    A sparse bar that exceeds the scale of the others is truncated, and ends in a triangle.
     """
     bars = [bar for bar in bars if isfinite(bar.height)]
     if not bars:
@@ -110,9 +110,9 @@ def bar_chart(title: str, bars: Sequence[Bar], x_label: str, y_label: str) -> st
 
 
 def calibration_chart(title: str, points: Sequence[Point]) -> str:
-    """A figure of mean predictions over mean true depths, with the diagonal; empty text where none is finite.
+    """A figure of mean predictions over mean true depths, with the diagonal; an empty string if none is finite.
 
-    A sparse point beyond the scale of the others is drawn on the frame.
+    A sparse point beyond the scale of the others is drawn at the border.
     """
     points = [point for point in points if isfinite(point.truth) and isfinite(point.prediction)]
     if not points:
@@ -133,7 +133,7 @@ def calibration_chart(title: str, points: Sequence[Point]) -> str:
 
 
 def figure(title: str, content: str, legend: Sequence[str] = (), sparse: bool = False) -> str:
-    """SVG content with its caption, the names of its lines, and the meaning of hollow where something is `sparse`."""
+    """SVG content with its caption, the names of its lines, and if `sparse`, the legend for hollow marks."""
     keys = "".join(f'<span class="key c{index % 6}">{escape(name)}</span>' for index, name in enumerate(legend))
     if sparse:
         keys += f'<span class="key sparse">&lt; {100 * SPARSE_SHARE:g} % of the pixels</span>'
@@ -144,7 +144,7 @@ def figure(title: str, content: str, legend: Sequence[str] = (), sparse: bool = 
 
 
 class _Plane:
-    """From values to places in the picture."""
+    """Maps values to positions in the picture."""
 
     def __init__(self, x_range: tuple[float, float], y_range: tuple[float, float]) -> None:
         self.x_range, self.y_range = x_range, y_range
@@ -158,7 +158,7 @@ class _Plane:
         return HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
 
     def axes(self, x_label: str, *, log_y: bool = False, x_ticks: Sequence[tuple[float, str]] | None = None) -> str:
-        """Grid, ticks and x_label; `x_ticks` (place, label) instead of round numbers."""
+        """Grid, ticks and x_label; `x_ticks` (position, label) replace ticks at round numbers."""
         parts = []
         for tick in round_ticks(*self.y_range, most=6):
             y = self.y(tick)
@@ -177,7 +177,7 @@ class _Plane:
 
 
 def _kind(name: str, share: float) -> str:
-    """The class that page.css draws."""
+    """The CSS class in page.css."""
     return f"{name} sparse" if share < SPARSE_SHARE else name
 
 
@@ -193,8 +193,8 @@ def _padded(low: float, high: float, share: float) -> tuple[float, float]:
 
 
 def _thinned(line: Line) -> Line:
-    stretch = -(-len(line) // MOST_POINTS)
-    if stretch <= 1:
+    length = -(-len(line) // MOST_POINTS)
+    if length <= 1:
         return line
-    parts = [line[start : start + stretch] for start in range(0, len(line), stretch)]
+    parts = [line[start : start + length] for start in range(0, len(line), length)]
     return [(sum(x for x, _ in part) / len(part), sum(y for _, y in part) / len(part)) for part in parts]

@@ -1,4 +1,4 @@
-"""The images of a page, and which of them it shows large."""
+"""The images of a page, and the selection of those shown large."""
 
 import hashlib
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ ROLES: Final = ("worst", "best", "random")
 
 
 class EncodedImage(NamedTuple):
-    """An image with its maps, all of one aspect, as the page holds them."""
+    """An image with its maps, all of the same aspect, as stored in the page."""
 
     height: int
     width: int
@@ -25,13 +25,13 @@ class EncodedImage(NamedTuple):
 
 @dataclass
 class PageImage:
-    """What a page knows of an image beside its metrics."""
+    """The data of an image in a page, besides its metrics."""
 
     id: str
     scene: str
     kind: DepthKind
     shown_as: str
-    """How the prediction came to be in the unit of the truth."""
+    """A sentence on how the prediction was converted to the unit of the truth."""
     height: int
     width: int
     """Of the truth."""
@@ -39,7 +39,7 @@ class PageImage:
     high: float
     """The scale of truth and prediction."""
     error: float
-    """What best and worst go by: abs_rel, or affine_error where the truth is disparity; NaN where not scored."""
+    """The error that ranks best and worst: abs_rel, or affine_error where the truth is disparity; NaN if not scored."""
     small: EncodedImage
     large: EncodedImage | None = None
 
@@ -50,9 +50,9 @@ class PageImage:
 
 
 def rank_keys(image: PageImage) -> dict[str, float]:
-    """Role → what the image is ranked by among those for it, the smallest first; an image without error has one role.
+    """Role → sort key of the image, smallest first; an image without an error can only be random.
 
-    The random ones are those whose names hash smallest: the same on any number of processes.
+    Random images are those with the smallest hashes of their ids: the same on any number of processes.
     """
     digest = hashlib.sha256(image.id.encode()).digest()
     random = {"random": int.from_bytes(digest[:6], "big") / 2**48}
@@ -61,17 +61,17 @@ def rank_keys(image: PageImage) -> dict[str, float]:
 
 def chosen(images: list[PageImage]) -> dict[tuple[str, str], list[int]]:
     """(truth, role) → the images to show large; a random one that is best or worst is not shown twice."""
-    found: dict[tuple[str, str], list[int]] = {}
+    selected: dict[tuple[str, str], list[int]] = {}
     for truth in dict.fromkeys(image.truth for image in images):
         taken: set[int] = set()
         scored = sum(image.truth == truth and image.error == image.error for image in images)
-        each = {"worst": min(EACH, (scored + 1) // 2), "best": min(EACH, scored // 2), "random": EACH}
+        counts = {"worst": min(EACH, (scored + 1) // 2), "best": min(EACH, scored // 2), "random": EACH}
         for role in ROLES:
             ranked = sorted(
                 (rank_keys(image)[role], image.id, index)
                 for index, image in enumerate(images)
                 if image.truth == truth and role in rank_keys(image)
             )
-            found[truth, role] = [index for *_, index in ranked[: each[role]] if index not in taken]
-            taken.update(found[truth, role])
-    return {key: indices for key, indices in found.items() if indices}
+            selected[truth, role] = [index for *_, index in ranked[: counts[role]] if index not in taken]
+            taken.update(selected[truth, role])
+    return {key: indices for key, indices in selected.items() if indices}

@@ -1,4 +1,4 @@
-"""Maps of numbers in few bytes, quantised, differenced and deflated, which a browser decodes without a library.
+"""Compact encoding of numeric maps, quantised, differenced and deflated, which a browser decodes without a library.
 
 `decodeMap` in data.js reads them.
 """
@@ -11,12 +11,12 @@ import cv2
 import numpy as np
 
 STEPS: Final = 2**14
-"""Of a large map, over its own range: 0.6 mm where it spans 10 m."""
+"""Quantisation steps of a large map, over its own range: 0.6 mm per step if it spans 10 m."""
 SMALL_STEPS: Final = 2**12
 
 
 class QuantisedMap(NamedTuple):
-    """A map whose pixel with code c > 0 is low + (c − 1) · step, and which has no value where c is 0."""
+    """A map whose pixel with code c > 0 is low + (c − 1) · step, and which has no value if c is 0."""
 
     data: bytes
     """Deflated: the differences of the codes in reading order, folded to 0, 1, 2, … for 0, −1, 1, …; first all high
@@ -26,12 +26,12 @@ class QuantisedMap(NamedTuple):
 
 
 def quantise(values: np.ndarray, known: np.ndarray, steps: int = STEPS) -> QuantisedMap:
-    """Quantise (h, w) values where (h, w) `known` is True; a value is off by half a step at most.
+    """Quantise (h, w) values where (h, w) `known` is True; the error is at most half a step.
 
     Args:
         values: finite where known.
         known: bool.
-        steps: into how many the map's range is divided, at most 2¹⁵ − 2.
+        steps: number of steps in the map's range, at most 2¹⁵ − 2.
     """
     inside = values[known].astype(np.float64)
     low, high = (inside.min(), inside.max()) if inside.size else (0.0, 0.0)
@@ -45,14 +45,14 @@ def quantise(values: np.ndarray, known: np.ndarray, steps: int = STEPS) -> Quant
 
 
 def reduced_pixels(mask: np.ndarray, pixels: int) -> np.ndarray:
-    """Which pixels stand for a map when it is drawn with at most about `pixels`: (h', w') indices into the flat map.
+    """The pixels that represent a map when it is drawn with about `pixels`: (h', w') indices into the flattened map.
 
-    Each is the valid pixel next to the middle of its block, so that single points of a LiDAR stay, and every value
-    is one that was there; where a block has none, it is the middle.
+    Each is the valid pixel nearest to the centre of its block, so that single LiDAR points remain and every value is an
+    original one. In a block without a valid pixel, it is the centre.
 
     Args:
         mask: (h, w) bool, True where the truth is valid.
-        pixels: a map with no more keeps them all.
+        pixels: a map with at most this many keeps all of them.
     """
     height, width = mask.shape
     share = min(1.0, sqrt(pixels / mask.size))

@@ -1,4 +1,4 @@
-"""The sections of a page that are text, tables and charts, as HTML; a section without content is empty text."""
+"""The page's sections of text, tables and charts, as HTML; a section without content is an empty string."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -12,9 +12,9 @@ from depth_lightning.reporting.tables import interval, number, with_arrow
 VALIDATION_CHARTS: Final = {
     "abs_rel": False, "delta1": True, "rmse": False, "affine_error": False, "ordinal_error": False,
 }  # fmt: skip
-"""Metric → whether more is better."""
+"""Metric → whether higher is better."""
 SCENES: Final = 10
-"""Of the worst scenes that are shown at once; a button shows the others."""
+"""Number of the worst scenes shown initially; a button shows the others."""
 
 
 def section(name: str, title: str, content: str) -> str:
@@ -32,9 +32,9 @@ def results(
 
     Args:
         columns: name of a result → metric → value; the first is the model's.
-        higher_is_better: of every metric.
-        bounds: of the intervals of the first.
-        notes: beside the table.
+        higher_is_better: for every metric.
+        bounds: interval bounds of the first result.
+        notes: lines beside the table.
     """
     known = any(low == low for low, _ in bounds.values())
     first, *others = columns
@@ -50,7 +50,7 @@ def results(
 
 
 def errors(breakdowns: Breakdowns | None) -> str:
-    """Charts and tables of where the error is."""
+    """Charts and tables that show where the error is."""
     if breakdowns is None:
         return ""
     distances = [{"part": f"{row['from_m']:g} to {row['to_m']:g} m", **row} for row in breakdowns.by_distance]
@@ -91,7 +91,7 @@ def training(rows: Sequence[Mapping[str, str]]) -> str:
 
 
 def reproduction(command: str, versions: Mapping[str, str], config: str) -> str:
-    """What it takes to get the same numbers."""
+    """What is needed to reproduce the numbers."""
     rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(version)}</dd>" for name, version in versions.items())
     return (
         f"<h3>Command</h3><pre tabindex=0><code>{escape(command)}</code></pre>"
@@ -125,7 +125,7 @@ def _part_cells(row: Mapping[str, Any]) -> list[str]:
 
 
 def _scenes(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The table of scenes; empty text where it would be the table of images again."""
+    """The table of scenes; an empty string if it would repeat the table of images."""
     if len(rows) < 2 or all(row["images"] == 1 for row in rows):
         return ""
     names = [name for name in ("abs_rel", "rmse", "delta1") if name in rows[0]]
@@ -135,7 +135,7 @@ def _scenes(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], shown: int | None = None) -> str:
-    """A table whose first column names the rows; those after the first `shown` come when a button is pressed."""
+    """A table whose first column names the rows; rows after the first `shown` appear when a button is pressed."""
 
     def lines(some: Sequence[Sequence[str]]) -> str:
         return "".join(

@@ -1,4 +1,4 @@
-"""Fills the template of the page: text and charts as HTML, images as data that the browser draws."""
+"""Fills the page template with text and charts as HTML, and with images as data that the browser draws."""
 
 import base64
 import hashlib
@@ -32,7 +32,7 @@ ROLE_TITLES: Final = {"worst": "Worst", "best": "Best", "random": "Random"}
 
 @dataclass(frozen=True)
 class PageContent:
-    """What a page shows beside its images."""
+    """The content of a page besides its images."""
 
     title: str
     result: EvaluationResult
@@ -41,20 +41,20 @@ class PageContent:
     """Name of a result → metric → value; the first is the model's."""
     notes: Sequence[str] = ()
     curves: Sequence[Mapping[str, str]] = ()
-    """The rows of the run's metrics.csv, where there is a run."""
+    """The rows of the run's metrics.csv, if there is a run."""
     config: str = ""
     """The resolved configuration, as YAML."""
     versions: Mapping[str, str] = field(default_factory=dict)
     command: str = ""
-    """What reproduces the numbers."""
+    """The command that reproduces the numbers."""
 
 
 def write_page(path: Path, content: PageContent, images: Sequence[PageImage]) -> None:
-    """Write the page, whole or not at all.
+    """Write the page atomically.
 
     Args:
         path: of the HTML file.
-        content: all but the images.
+        content: everything except the images.
         images: of all processes, in the order of `EvaluationResult.per_image`.
     """
     result = content.result
@@ -70,7 +70,7 @@ def write_page(path: Path, content: PageContent, images: Sequence[PageImage]) ->
         "content": _json(_index(content, images)),
         "script": script,
     }
-    # One pass: braces in what is filled in stay as they are.
+    # One pass: braces in the inserted text stay unchanged.
     page = re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _asset("page.html"))
     with atomically(path) as aside, aside.open("w", encoding="utf-8") as file:
         file.write(page)
@@ -79,7 +79,7 @@ def write_page(path: Path, content: PageContent, images: Sequence[PageImage]) ->
 
 
 def _data(images: Sequence[PageImage]) -> Iterator[str]:
-    """Inert scripts at the end of the page; the browser decodes those that come into view."""
+    """Inert scripts at the end of the page; the browser decodes those that scroll into view."""
     for prefix, maps in (("large", [image.large for image in images]), ("small", [image.small for image in images])):
         for index, encoded in enumerate(maps):
             if encoded is not None:
@@ -169,7 +169,7 @@ def _digest(content: str) -> str:
 
 
 def _json(content: Any) -> str:
-    """JSON that cannot end the script that it stands in."""
+    """JSON that cannot close the script element around it."""
     plain = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return plain.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 

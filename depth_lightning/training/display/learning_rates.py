@@ -18,5 +18,5 @@ class LearningRates(Callback):
     def on_train_batch_start(self, trainer: lightning.Trainer, module: Any, batch: Any, batch_index: int) -> None:
         """Log the rates that the coming step uses."""
         for group in trainer.optimizers[0].param_groups:
-            rate = torch.tensor(group["lr"])  # a float would be copied to the device, for which the host waits
+            rate = torch.tensor(group["lr"])  # a float would be copied to the device, and the host would wait
             module.log(f"lr/{group['name']}", rate, batch_size=1)

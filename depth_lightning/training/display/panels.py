@@ -20,18 +20,18 @@ from depth_lightning.training.module import DepthModule
 class Panels(Callback):
     """Draws image | truth | prediction | error of the same few validation images after every validation.
 
-    Pictures go to <run folder>/panels/epoch_<n>.png, n counted from 1, and to every logger that takes images. Drawn by
-    the first process alone.
+    Pictures go to <run folder>/panels/epoch_<n>.png, with n counted from 1, and to every logger that supports images.
+    Only the first process draws.
 
     Args:
-        images: how many, spread evenly over the validation set.
+        images: number of images, spread evenly over the validation set.
         every_n_epochs: draw after every n-th epoch's validation.
     """
 
     decisive = ()
 
     def __init__(self, images: int = 4, every_n_epochs: int = 1) -> None:
-        without = " Without the pictures: ~callbacks.panels"
+        without = " To turn the pictures off: ~callbacks.panels"
         self.images = whole_number("images", images, otherwise=without)
         self.every_n_epochs = whole_number("every_n_epochs", every_n_epochs, otherwise=without)
 
@@ -52,7 +52,7 @@ def validated_epoch(trainer: lightning.Trainer) -> bool:
 
 
 def draw_panels(module: DepthModule, data: DepthDataset, images: int) -> np.ndarray:
-    """The panels of a few of `data`'s transformed samples, spread evenly, one below the other."""
+    """Stacked panels of a few of `data`'s transformed samples, spread evenly."""
     return stack_panels([sample_panel(module, data[index]) for index in evenly_spread(range(len(data)), images)])
 
 
@@ -62,8 +62,8 @@ def sample_panel(module: DepthModule, sample: DepthSample) -> np.ndarray:
     was_training = module.training
     module.eval()
     with torch.no_grad(), module.trainer.precision_plugin.val_step_context():
-        given = module.predict_batch(batch).float()
-        prediction = like_truth(module.network, given, batch.target, batch.mask, sample.kind).depth
+        raw = module.predict_batch(batch).float()
+        prediction = like_truth(module.network, raw, batch.target, batch.mask, sample.kind).depth
     module.train(was_training)
     return draw_panel(
         (sample.image.clip(0, 1) * 255).round().astype(np.uint8),

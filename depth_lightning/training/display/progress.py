@@ -1,4 +1,4 @@
-"""How far a run is: a bar on a terminal, lines anywhere else."""
+"""Progress of a run: a bar on a terminal, log lines elsewhere."""
 
 import logging
 import math
@@ -19,13 +19,13 @@ from depth_lightning.training.display.throughput import logs_step
 log = logging.getLogger(__name__)
 
 HEADLINE = ("abs_rel", "delta1", "affine_error", "ordinal_error")
-"""What is said of a validation, as far as its truth allows it."""
+"""The metrics shown after a validation, as far as its ground truth allows them."""
 REFRESH_S = 0.1
 
 
 def progress() -> Callback:
-    """A bar on a terminal, lines anywhere else, and in notebooks, which pose as a terminal but keep all lines."""
-    in_notebook = "JPY_PARENT_PID" in os.environ  # what a Jupyter kernel sets for itself and its children
+    """A bar on a terminal; log lines elsewhere, including notebooks, which pose as a terminal but keep every line."""
+    in_notebook = "JPY_PARENT_PID" in os.environ  # set by a Jupyter kernel for itself and its children
     return TerminalProgress() if sys.stdout.isatty() and not in_notebook else PlainProgress()
 
 
@@ -33,26 +33,26 @@ progress.decisive = ()  # type: ignore[attr-defined]
 
 
 class Pace:
-    """The time that is left of a run, from the steps that this process has seen, with their validations."""
+    """Estimates a run's remaining time from the steps of this process, including their validations."""
 
     def __init__(self, trainer: lightning.Trainer) -> None:
         self.started, self.first_step = time.monotonic(), trainer.global_step
 
     def gone_s(self) -> float:
-        """Since the start of this process's part of the run."""
+        """Seconds since this process began training."""
         return time.monotonic() - self.started
 
     def left_s(self, trainer: lightning.Trainer) -> float:
-        """NaN before the first step."""
+        """Estimated seconds until the end of the run; NaN before the first step."""
         done = trainer.global_step - self.first_step
         total = int(trainer.estimated_stepping_batches)
         return self.gone_s() / done * (total - trainer.global_step) if done else math.nan
 
 
 def state(trainer: lightning.Trainer) -> str:
-    """The last loss, the speed, and the last validation's first number, as far as they are known.
+    """The last loss, the first metric of the last validation, and the speed, as far as they are known.
 
-    Reads numbers back from the device, so it is to be called seldom.
+    Copies values from the device and waits for it, so call it rarely.
     """
     known = trainer.callback_metrics
     parts = [f"loss {known['train/loss']:.4f}"] if "train/loss" in known else []
@@ -71,10 +71,10 @@ def clock(seconds: float) -> str:
 
 
 class PlainProgress(Callback):
-    """Progress for a log file: a line every so often, without control characters.
+    """Progress for a log file: plain lines without control characters.
 
     Args:
-        every_seconds: how often a line is written within an epoch.
+        every_seconds: least time between two lines within an epoch.
     """
 
     decisive = ()
@@ -88,17 +88,17 @@ class PlainProgress(Callback):
         self._pace, self._last = Pace(trainer), time.monotonic()
 
     def on_train_batch_end(self, trainer: lightning.Trainer, module: Any, *args: Any) -> None:
-        """Write a line if the last one is old."""
+        """Write a line if the last one is older than `every_seconds`."""
         if trainer.is_global_zero and time.monotonic() - self._last >= self.every_seconds:
             self._last = time.monotonic()
             log.info(
                 f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}/"
                 f"{int(trainer.estimated_stepping_batches)}: {state(trainer)}, "
-                f"{clock(self._pace.gone_s())} gone, {clock(self._pace.left_s(trainer))} left"
+                f"{clock(self._pace.gone_s())} elapsed, {clock(self._pace.left_s(trainer))} left"
             )
 
     def on_validation_end(self, trainer: lightning.Trainer, module: Any) -> None:
-        """Write what the validation found."""
+        """Write the validation's metrics."""
         if validated_epoch(trainer):
             log.info(_validation(trainer))
 
@@ -110,10 +110,11 @@ def _validation(trainer: lightning.Trainer) -> str:
 
 
 class TerminalProgress(ProgressBar):
-    """A bar over the epoch with loss, last validation, speed and the time left of the run; messages scroll above it.
+    """A bar over the epoch with loss, last validation, speed and the run's remaining time; messages scroll above it.
 
-    The numbers change when Lightning logs, so that the bar never waits for the device. Lightning's RichProgressBar does
-    at every step, knows the time left of an epoch alone, and has a thread, whose lock a forked worker may inherit.
+    The numbers are updated when Lightning logs, so that the bar never waits for the device. Lightning's RichProgressBar
+    waits at every step, knows the remaining time of an epoch alone, and has a thread, whose lock a forked worker may
+    inherit.
     """
 
     decisive = ()
@@ -127,7 +128,7 @@ class TerminalProgress(ProgressBar):
         self._enabled = True
 
     def disable(self) -> None:
-        """What Lightning calls on every process but the first."""
+        """Show nothing; Lightning calls this on every process but the first."""
         self._enabled = False
 
     def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
@@ -135,7 +136,7 @@ class TerminalProgress(ProgressBar):
         self._pace = Pace(trainer)
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, module: Any) -> None:
-        """Begin a bar."""
+        """Start the epoch's bar."""
         epochs = "" if trainer.max_epochs in (None, -1) else f"/{trainer.max_epochs}"
         self._begin("train", f"epoch {trainer.current_epoch + 1}{epochs}", self.total_train_batches)
 
@@ -147,7 +148,7 @@ class TerminalProgress(ProgressBar):
         self._advance("train", batch_index + 1, self._status)
 
     def on_validation_start(self, trainer: lightning.Trainer, module: Any) -> None:
-        """Begin a bar below."""
+        """Start a bar below the epoch's."""
         name = self.sanity_check_description if trainer.sanity_checking else self.validation_description
         total = sum(trainer.num_sanity_val_batches if trainer.sanity_checking else trainer.num_val_batches)
         self._begin("validation", name.lower(), total)
@@ -157,7 +158,7 @@ class TerminalProgress(ProgressBar):
         self._advance("validation", args[2] + 1)
 
     def on_validation_end(self, trainer: lightning.Trainer, module: Any) -> None:
-        """Take the bar away; what the validation found stays."""
+        """Remove the bar, and log the validation's metrics."""
         self._end("validation")
         if validated_epoch(trainer):
             log.info(_validation(trainer))
@@ -165,7 +166,7 @@ class TerminalProgress(ProgressBar):
             self._stop()
 
     def on_train_end(self, trainer: lightning.Trainer, module: Any) -> None:
-        """Take all away."""
+        """Remove all bars."""
         self._stop()
 
     def on_exception(self, trainer: lightning.Trainer, module: Any, exception: BaseException) -> None:
@@ -201,7 +202,7 @@ class TerminalProgress(ProgressBar):
             self._shown.remove_task(self._tasks.pop(name))
 
     def _start(self) -> None:
-        # No thread that refreshes: workers are forked while it may hold the terminal's lock.
+        # No refresh thread: workers might be forked while it holds the terminal's lock.
         self._shown = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=8)),
@@ -226,7 +227,7 @@ class TerminalProgress(ProgressBar):
 
 
 def _redirect(stream: TextIO, to: TextIO) -> None:
-    """Have messages that are logged to one stream go to another: above a bar, or back."""
+    """Redirect log messages from one stream to another: above a bar, or back."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.StreamHandler) and handler.stream is stream:
             handler.setStream(to)

@@ -1,4 +1,4 @@
-"""How fast a run trains, how long it waits for data, and how much of the GPU's memory it takes."""
+"""How fast a run trains, how long it waits for data, and how much GPU memory it uses."""
 
 import time
 from typing import Any
@@ -16,14 +16,15 @@ def logs_step(trainer: lightning.Trainer, batch_index: int) -> bool:
 
 
 class Throughput(Callback):
-    """Logs under time/, averaged over the steps since the last log, validation left out.
+    """Logs under time/, averaged over the steps since the last log, excluding validation.
 
-    - time/images_per_s: of all processes.
-    - time/data_wait_share: of the time, in [0, 1], that the first process stood still until a batch was read. More than
-      a few percent: raise data.num_workers.
-    - time/gpu_memory_gib: the most that tensors have taken so far, on the first process's GPU.
+    - time/images_per_s: over all processes.
+    - time/data_wait_share: share of the time, in [0, 1], that the first process waited for a batch. If it is more than
+      a few percent, raise data.num_workers.
+    - time/gpu_memory_gib: peak memory of tensors so far, on the first process's GPU.
 
-    Only clocks are read; the device is never waited for, as Lightning's ThroughputMonitor does after every batch.
+    Only clocks are read; the host never waits for the device, as it does in Lightning's ThroughputMonitor after every
+    batch.
     """
 
     decisive = ()
@@ -34,7 +35,7 @@ class Throughput(Callback):
         self._paused = True
 
     def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
-        """Begin to count with the first batch."""
+        """Reset the counters; the clock starts with the first batch."""
         self._begin(trainer)
         self._pause(trainer)
 
@@ -43,7 +44,7 @@ class Throughput(Callback):
         self._pause(trainer)
 
     def on_train_batch_start(self, trainer: lightning.Trainer, module: Any, batch: Any, batch_index: int) -> None:
-        """Let the clock run again, the first batch being there."""
+        """Restart the clock once the first batch is available."""
         if self._paused:
             self._paused = False
             self._since += time.monotonic() - self._paused_at
@@ -52,7 +53,7 @@ class Throughput(Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, module: Any, outputs: Any, batch: Any, batch_index: int
     ) -> None:
-        """Count, and log with the loss."""
+        """Count the images, and log whenever Lightning does."""
         self._images += len(batch.image) * trainer.world_size
         if not logs_step(trainer, batch_index):
             return
@@ -74,7 +75,7 @@ class Throughput(Callback):
 
 
 def on_host(values: dict[str, float]) -> dict[str, Tensor]:
-    """Numbers as Lightning logs them without a copy to the device, for which the host would wait."""
+    """Values as CPU tensors, which Lightning logs without copying them to the device and waiting for it."""
     return {name: torch.tensor(value) for name, value in values.items()}
 
 

@@ -1,4 +1,4 @@
-"""What a validation found, as pictures: where the predictions lie against the truth, and the images that went worst."""
+"""Pictures of a validation: a histogram of predicted against true depth, and the images with the largest errors."""
 
 from pathlib import Path
 
@@ -20,22 +20,22 @@ from depth_lightning.training.prediction_observer import PredictionObserver
 
 BINS = 100
 MEDIANS = 4.0
-"""Truth without a unit is counted in multiples of its image's median, up to this."""
+"""Ground truth without a unit is counted in multiples of its image's median, up to this limit."""
 
 
 class DepthHistogram(PredictionObserver):
-    """Counts the pixels of every validation by true and predicted depth, and gives the picture to the loggers.
+    """Counts the pixels of every validation by true and predicted depth, and logs the histogram as a picture.
 
-    val/depth_histogram is of the pixels that the protocol scores where the truth is in metres; where it has no unit,
-    val/relative_histogram counts truth and prediction, fitted to it, in multiples of the image's median truth. The same
-    on any number of processes.
+    val/depth_histogram covers the pixels that the protocol scores in images with metric ground truth. Where the ground
+    truth has no unit, val/relative_histogram counts it and the aligned prediction in multiples of the image's median
+    ground truth. Both are the same on any number of processes.
     """
 
     def __init__(self) -> None:
         self._counts: dict[str, Tensor] = {}
 
     def on_validation_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """Begin anew."""
+        """Reset the counts."""
         empty = torch.zeros(BINS, BINS, dtype=torch.int64, device=module.device)
         self._counts = {name: empty.clone() for name in ("val/depth_histogram", "val/relative_histogram")}
 
@@ -53,7 +53,7 @@ class DepthHistogram(PredictionObserver):
                 count_pixels(self._counts["val/relative_histogram"], target, fitted, mask, limit)
 
     def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """Add up what the processes counted, and draw."""
+        """Sum the counts of all processes, and draw the histograms."""
         if trainer.sanity_checking:
             return
         assert isinstance(module, DepthModule)
@@ -71,8 +71,8 @@ class DepthHistogram(PredictionObserver):
 def count_pixels(counts: Tensor, target: Tensor, prediction: Tensor, valid: Tensor, limit: Tensor | float) -> None:
     """Add pixels to counts[prediction, target], (n, n) bins from 0 to `limit`, in place.
 
-    Targets beyond the limit, and predictions that are not finite, are left out; predictions beyond it are counted in
-    the bin at that end.
+    Targets outside [0, limit) and predictions that are not finite are left out; predictions outside are counted in the
+    outermost bin.
     """
     n = len(counts)
     valid = valid & prediction.isfinite() & (target < limit) & (target >= 0)
@@ -90,26 +90,27 @@ def _limit_m(module: DepthModule) -> float:
 class WorstImages(PredictionObserver):
     """Draws the validation images with the largest errors after every validation.
 
-    The pictures go to <run folder>/worst/epoch_<n>.png and to every logger that takes images, the numbers to those that
-    take tables, as val/worst. Worst is by abs_rel, or by affine_error where no truth allows that.
+    The pictures go to <run folder>/worst/epoch_<n>.png and to every logger that supports images; the numbers go to the
+    loggers that support tables, as val/worst. Images are ranked by abs_rel, or by affine_error where no ground truth
+    allows abs_rel.
 
     Args:
-        images: how many.
+        images: number of images.
         every_n_epochs: draw after every n-th epoch's validation.
     """
 
     def __init__(self, images: int = 8, every_n_epochs: int = 1) -> None:
-        without = " Without the pictures: ~callbacks.worst"
+        without = " To turn the pictures off: ~callbacks.worst"
         self.images = whole_number("images", images, otherwise=without)
         self.every_n_epochs = whole_number("every_n_epochs", every_n_epochs, otherwise=without)
         self._ids: list[str] = []
 
     def on_validation_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """Begin anew."""
+        """Forget the previous validation's images."""
         self._ids = []
 
     def see(self, module: DepthModule, batch: DepthBatch, prediction: Tensor) -> None:
-        """Remember which images come in which order."""
+        """Remember the order of the images."""
         self._ids += batch.id
 
     def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
@@ -136,7 +137,7 @@ class WorstImages(PredictionObserver):
 
 
 def worst(table: ImageTable, images: int) -> list[int]:
-    """The rows of the scored images with the largest errors, the worst first."""
+    """The rows of the scored images with the largest errors, in descending order."""
     if not table.scored.any():
         return []
     errors = table.errors["abs_rel" if "abs_rel" in table.errors else "affine_error"]
@@ -146,7 +147,7 @@ def worst(table: ImageTable, images: int) -> list[int]:
 
 
 def _in_order(trainer: lightning.Trainer, ids: list[str]) -> list[str]:
-    """The ids of all processes as they lie in the data set, which `EvaluationSampler` deals out in turn."""
+    """The ids of all processes in the order of the data set, whose samples `EvaluationSampler` deals out in turn."""
     if trainer.world_size == 1:
         return ids
     shares: list[list[str]] = [[] for _ in range(trainer.world_size)]

@@ -1,1 +1,1 @@
-"""Whether a run learns: the check before it, the watch over every step, the record of a bad one."""
+"""The health of a run: the check before it, the watch over every step, and the record of a bad step."""

@@ -1,9 +1,9 @@
-"""The folder of a step that went wrong: what a person looks at, and all that it takes to go through the step again.
+"""The folder of a bad step: what a person looks at, and everything needed to replay the step.
 
-incident.json              what happened, and everything that was found
-batch_<n>.safetensors      images, targets and masks, exactly; their ids are in incident.json
+incident.json              what happened, and all findings
+batch_<n>.safetensors      the exact images, targets and masks; their ids are in incident.json
 weights.safetensors        the network before the step
-pictures/<n>_<image>.png   image | truth | prediction | error; what is not finite in green
+pictures/<n>_<image>.png   image | truth | prediction | error; values that are not finite in green
 """
 
 import json
@@ -30,7 +30,7 @@ from depth_lightning.training.health.inspection import Findings
 from depth_lightning.training.like_truth import like_truth
 
 SPARE_BYTES = 2 * 1024**3
-"""Room on the disk that a record leaves: checkpoints need it more."""
+"""Disk space that a record must leave free for checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class Circumstances:
     """The step as the run saw it."""
 
     reason: str
-    """What was wrong, in a sentence."""
+    """What was wrong, in one sentence."""
     step: int
-    """Optimizer steps before this one; the step in metrics.csv."""
+    """Optimizer steps before this one; the same number as in metrics.csv."""
     epoch: int
     rank: int
     world_size: int
@@ -50,7 +50,7 @@ class Circumstances:
     gradient_norm: float
     """Of all parameters together, averaged over the processes."""
     median_loss: float
-    """Of the steps before; NaN where there are too few."""
+    """Of the previous steps; NaN if there are too few."""
     learning_rates: dict[str, float]
     precision: str
     loss_scale: float
@@ -58,7 +58,7 @@ class Circumstances:
 
 
 class Incident(NamedTuple):
-    """A folder's content."""
+    """The content of an incident's folder."""
 
     circumstances: Circumstances
     findings: Findings
@@ -67,16 +67,16 @@ class Incident(NamedTuple):
     batches: list[DepthBatch]
     weights: dict[str, Tensor]
     torch: str
-    """The version that it was recorded with."""
+    """The version of torch that recorded it."""
 
 
 def replay_command(folder: Path) -> str:
-    """What to type to go through the step again."""
+    """The command that replays the step."""
     return f"python -m depth_lightning replay {shlex.quote(str(folder))}"
 
 
 def room_for(folder: Path, network: DepthAnythingV2, batches: Sequence[DepthBatch]) -> bool:
-    """Whether the disk has room for a record and more."""
+    """Whether the disk has space for a record, and `SPARE_BYTES` beyond."""
     tensors = [*network.state_dict().values(), *(t for b in batches for t in (b.image, b.target, b.mask))]
     needed = sum(tensor.nbytes for tensor in tensors)
     return bool(shutil.disk_usage(folder).free > 2 * needed + SPARE_BYTES)
@@ -91,11 +91,11 @@ def write_incident(
     predictions: Sequence[Tensor],
     config: Mapping[str, Any],
 ) -> None:
-    """Write a folder, whole or not at all.
+    """Write an incident's folder, completely or not at all.
 
     Raises:
-        FileExistsError: there is something at `folder`.
-        OSError: it cannot be written.
+        FileExistsError: `folder` exists already.
+        OSError: the folder cannot be written.
     """
     if folder.exists():
         raise FileExistsError(f"{folder} exists; remove it, or give another path.")
@@ -120,7 +120,7 @@ def write_incident(
             "torch": torch.__version__,
             "config": dict(config),
         }
-        text = json.dumps(_spelt(content), indent=2, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(_written(content), indent=2, ensure_ascii=False, allow_nan=False)
         (aside / "incident.json").write_text(text + "\n", encoding="utf-8")
 
 
@@ -128,8 +128,8 @@ def read_incident(folder: Path) -> Incident:
     """Read what `write_incident` wrote.
 
     Raises:
-        FileNotFoundError: it is no such folder, or lacks a file.
-        ValueError: a file is torn.
+        FileNotFoundError: `folder` is not an incident's folder, or a file is missing.
+        ValueError: a file is truncated or was changed.
     """
     path = folder / "incident.json"
     if not path.is_file():
@@ -152,7 +152,7 @@ def read_incident(folder: Path) -> Incident:
             for number, names in enumerate(content["batches"])
         ]
     except (json.JSONDecodeError, KeyError, TypeError, SafetensorError) as error:
-        raise ValueError(f"{folder} cannot be read: one of its files is torn or was changed ({error}).") from error
+        raise ValueError(f"{folder} cannot be read: one of its files is truncated or was changed ({error}).") from error
     return Incident(circumstances, findings, content["config"], batches, weights, content["torch"])
 
 
@@ -173,7 +173,7 @@ def _pictures(network: DepthAnythingV2, batch: DepthBatch, prediction: Tensor) -
 
 
 def _as_picture(image: Tensor) -> np.ndarray:
-    """(h, w, 3) uint8 of a (3, h, w) uint8 or float image; in the colour of what is not finite where it is not."""
+    """(h, w, 3) uint8 from a (3, h, w) uint8 or float image; pixels that are not finite get their own colour."""
     if image.dtype == torch.uint8:
         return image.permute(1, 2, 0).cpu().numpy()
     pixels = image.float().permute(1, 2, 0).cpu().numpy()
@@ -184,21 +184,21 @@ def _as_picture(image: Tensor) -> np.ndarray:
 
 
 def _in_unit_of_truth(network: DepthAnythingV2, batch: DepthBatch, prediction: Tensor) -> Tensor:
-    """Predictions that a picture can show beside their truth, fitted where both are finite."""
+    """Predictions in the unit of their ground truth, aligned over the pixels where both are finite."""
     usable = batch.mask & batch.target.isfinite() & prediction.isfinite()
-    fitted = [
-        like_truth(network, prediction[one], batch.target[one], usable[one], kind).depth
-        for one, kind in ((slice(index, index + 1), kind) for index, kind in enumerate(batch.kind))
+    aligned = [
+        like_truth(network, prediction[single], batch.target[single], usable[single], kind).depth
+        for single, kind in ((slice(index, index + 1), kind) for index, kind in enumerate(batch.kind))
     ]
-    return torch.cat(fitted)
+    return torch.cat(aligned)
 
 
-def _spelt(value: Any) -> Any:
-    """Floats that JSON has no sign for as text: nan, inf, -inf."""
+def _written(value: Any) -> Any:
+    """The value with floats that JSON cannot represent as text: nan, inf, -inf."""
     if isinstance(value, Mapping):
-        return {key: _spelt(item) for key, item in value.items()}
+        return {key: _written(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_spelt(item) for item in value]
+        return [_written(item) for item in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 

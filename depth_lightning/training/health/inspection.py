@@ -1,4 +1,4 @@
-"""One training step gone through slowly, on the side: what it was given, and where numbers stop being numbers."""
+"""A close inspection of one training step, beside the run: its inputs, and where values stop being finite."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,23 +14,23 @@ from depth_lightning.training.health.isolation import isolated, mixed_precision
 from depth_lightning.training.objective import Objective
 
 SATURATED = 1e-3
-"""A sigmoid this near to 0 or 1 passes on less than a thousandth of the gradient that it could."""
+"""A sigmoid this close to 0 or 1 counts as saturated: its derivative is below a thousandth."""
 
 
 @dataclass
 class Findings:
-    """What a step shows. Lists have an entry per accumulated batch, in them one per image."""
+    """The findings on a step. Lists have one entry per accumulated batch, nested lists one per image."""
 
     losses: list[float] = field(default_factory=list)
     terms: list[dict[str, float]] = field(default_factory=list)
-    """Kind of depth → its loss."""
+    """Kind of depth → its loss, per batch."""
     valid_pixels: list[list[int]] = field(default_factory=list)
     saturated: list[list[float]] = field(default_factory=list)
-    """Share of pixels that pass on no gradient: a relative network's zeros, a metric one's ends of the sigmoid."""
+    """Share of pixels whose gradient vanishes: zeros of a relative network, the sigmoid's ends of a metric one."""
     gradient_norms: dict[str, float] = field(default_factory=dict)
-    """Parameter → norm of its gradient over the whole step; those without a gradient are left out."""
+    """Parameter → norm of its gradient over the complete step; those without a gradient are left out."""
     weights_not_finite: dict[str, int] = field(default_factory=dict)
-    """Parameter or buffer → how many of its values are not, before the step."""
+    """Parameter or buffer → how many of its values are not finite before the step."""
     inputs_not_finite: list[str] = field(default_factory=list)
     first_output: str | None = None
     """The first module, in the order of the forward pass, whose output is not finite."""
@@ -39,26 +39,26 @@ class Findings:
 
     @property
     def finite(self) -> bool:
-        """Whether loss and gradients are."""
+        """Whether losses and gradients are finite."""
         return _all_finite(self.losses) and _all_finite(self.gradient_norms.values())
 
     def origin(self) -> list[str]:
-        """Where it starts, in lines; what comes first is the cause of what comes after."""
+        """Where the problem starts, one sentence per line; earlier lines are the cause of later ones."""
         lines = []
         if self.weights_not_finite:
             name, count = next(iter(self.weights_not_finite.items()))
             others = len(self.weights_not_finite) - 1
             lines.append(
-                f"Before the step, {count:,} values of {name} are not finite already"
+                f"Already before the step, {count:,} values of {name} are not finite"
                 + (f", and values of {others} other tensors of the network." if others else ".")
             )
         lines += self.inputs_not_finite
         if self.first_output:
             lines.append(f"The forward pass is finite up to {self.first_output}.")
         elif not _all_finite(self.losses):
-            lines.append("The predictions are finite, and the loss is not.")
+            lines.append("The predictions are finite, but the loss is not.")
         elif self.first_gradient:
-            lines.append(f"The loss is finite, and the gradient is not, from {self.first_gradient} backwards.")
+            lines.append(f"The loss is finite, but the gradient is not, from {self.first_gradient} backwards.")
         return lines or ["Everything is finite: weights, images, targets, every module's output, loss and gradients."]
 
 
@@ -69,17 +69,17 @@ def inspect_step(
     precision: str = "32-true",
     loss_scale: float = 1.0,
 ) -> tuple[Findings, list[Tensor]]:
-    """Go through a step's forward and backward pass; the findings, and each batch's (b, h, w) predictions.
+    """Run a step's forward and backward pass; returns the findings, and each batch's (b, h, w) predictions.
 
-    Nothing is left behind: no gradient, no random number drawn, no buffer changed. The gradients are those of this
-    process's batches alone.
+    There are no side effects: no gradient is stored, no random state advances, no buffer changes. The gradients are
+    those of this process's batches only.
 
     Args:
         network: with the weights from before the step.
         objective: the loss.
-        batches: all that the step accumulates, on the network's device.
+        batches: all batches that the step accumulates, on the network's device.
         precision: the trainer's.
-        loss_scale: what the loss is multiplied by before the backward pass, in fp16.
+        loss_scale: factor on the loss before the backward pass, in fp16.
     """
     findings, predictions = Findings(), []
     for name, tensor in network.state_dict().items():
@@ -111,7 +111,7 @@ def inspect_step(
 
 
 def saturated_share(network: DepthAnythingV2, prediction: Tensor) -> Tensor:
-    """(b,) share of the pixels of (b, h, w) predictions where the last activation lets no gradient through."""
+    """(b,) share of the pixels of (b, h, w) predictions where the gradient of the last activation vanishes."""
     if network.output == "relative":
         flat = prediction <= 0
     else:
@@ -122,7 +122,7 @@ def saturated_share(network: DepthAnythingV2, prediction: Tensor) -> Tensor:
 
 @contextmanager
 def _watched(network: nn.Module, findings: Findings) -> Iterator[None]:
-    """Note the first output and the first gradient that are not finite."""
+    """Record the first output and the first gradient that are not finite."""
 
     def look(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:

@@ -1,4 +1,4 @@
-"""Going through a network on the side of a run, so that the run is what it would have been without."""
+"""Running a network beside the training of a run without affecting the run."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -12,17 +12,15 @@ _MIXED = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
 
 @contextmanager
 def isolated(network: nn.Module) -> Iterator[None]:
-    """Inside, gradients are enabled and nothing is compiled; after it, all but parameters is what it was.
+    """Enable gradients and disable compilation inside; restore random generators, buffers and training modes after.
 
-    That is, random generators, buffers and training modes.
-
-    Parameters and their `.grad` are left to the caller: take gradients with `torch.autograd.grad`, which neither adds
-    to `.grad` nor starts DDP's exchange.
+    Parameters and their `.grad` are left to the caller: compute gradients with `torch.autograd.grad`, which neither
+    accumulates into `.grad` nor starts DDP's all-reduce.
     """
     modes = {module: module.training for module in network.modules()}
     buffers = {buffer: buffer.clone() for buffer in network.buffers()}
     try:
-        # A compiled network would be compiled again for batches of another size, and passes over its modules' hooks.
+        # A compiled network would be recompiled for batches of another size, and skips the hooks of its modules.
         with torch.inference_mode(False), torch.enable_grad(), isolate_rng(), torch.compiler.set_stance("force_eager"):
             yield
     finally:
@@ -34,7 +32,7 @@ def isolated(network: nn.Module) -> Iterator[None]:
 
 
 def mixed_precision(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """The autocast of a trainer's precision, such as "16-mixed"; nothing for a precision without one."""
+    """The autocast of a trainer's precision, such as "16-mixed"; a null context for a precision without autocast."""
     if precision not in _MIXED:
         return nullcontext()
     return torch.autocast(device.type, _MIXED[precision], cache_enabled=False)

@@ -1,7 +1,7 @@
-"""What is looked at before the first step: a run that cannot learn is ended in its first seconds, not after its night.
+"""Checks before the first step: a run that cannot learn ends within seconds, not after a night.
 
-The samples come straight from the data sets, and no worker is started for them. Nothing is left behind: the weights
-after the run are, bit for bit, those of a run without it.
+Samples are read directly from the data sets, without starting workers. The check has no side effects: the weights after
+the run are bit for bit those of a run without it.
 """
 
 import logging
@@ -27,31 +27,31 @@ from depth_lightning.training.sharding import is_sharded
 log = logging.getLogger(__name__)
 
 BATCH = 4
-"""Images that go through the network, at most; those of a real batch if it is smaller."""
+"""Most images that are run through the network; fewer if the batch size is smaller."""
 TARGETS = 16
-"""Training images whose truth is looked at."""
+"""Training images whose ground truth is examined."""
 
 
 class SelfCheckError(ValueError):
-    """The run cannot learn as it is configured."""
+    """The run cannot learn as configured."""
 
 
 class Page(NamedTuple):
-    """What a check found."""
+    """The results of the checks."""
 
     lines: list[str]
     warnings: list[str]
     problems: list[str]
-    """What the run is ended for."""
+    """Reasons to end the run."""
 
 
 class SelfCheck(Callback):
-    """Checks weights, gradients, outputs, loss and targets before the first step, and says so on a page of the log.
+    """Checks weights, gradients, outputs, loss and targets before the first step, and logs a page of results.
 
-    The first process checks, and all end if it finds that the run cannot learn.
+    The first process checks, and all processes end if the run cannot learn.
 
     Args:
-        loaded: what was loaded into the network, if anything was.
+        loaded: what was loaded into the network; None if nothing was.
 
     Raises:
         SelfCheckError: from `Trainer.fit`.
@@ -61,10 +61,10 @@ class SelfCheck(Callback):
         self.loaded = loaded
 
     def on_fit_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """Check, where network and data are on their places and no worker has started yet."""
+        """Run the checks: network and data are ready, and no worker has started yet."""
         assert isinstance(module, DepthModule)
         if is_sharded(module.network):
-            rank_zero_only(log.info)("No self-check: it goes through the whole network, which is split here.")
+            rank_zero_only(log.info)("No self-check: it needs the complete network, which is sharded here.")
             return
         error: Exception | None = None
         if trainer.is_global_zero:
@@ -76,7 +76,7 @@ class SelfCheck(Callback):
         if error is not None:
             raise error
         if failed:
-            sys.exit(1)  # the first process says why
+            sys.exit(1)  # the first process reports why
 
     def _check(self, trainer: lightning.Trainer, module: DepthModule) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
@@ -88,11 +88,11 @@ class SelfCheck(Callback):
             str(trainer.precision),
             self.loaded,
         )
-        log.info("\n  ".join(["Self-check before the first step (self_check=false leaves it out):", *page.lines]))
+        log.info("\n  ".join(["Self-check before the first step (self_check=false skips it):", *page.lines]))
         for warning in page.warnings:
             log.warning(f"  WARNING: {warning}")
         if page.problems:
-            raise SelfCheckError(f"{page.problems[0]} self_check=false trains all the same.")
+            raise SelfCheckError(f"{page.problems[0]} To train anyway: self_check=false")
 
 
 def examine(
@@ -103,7 +103,10 @@ def examine(
     precision: str = "32-true",
     loaded: LoadReport | None = None,
 ) -> Page:
-    """Check one training batch in both modes, the truth of several samples, and validation images one by one."""
+    """Check one training batch in training and evaluation mode, the targets of several samples, and validation images.
+
+    Validation images are run through the network one at a time.
+    """
     page = Page([], [], [])
     _weights(page, module, loaded)
     _targets(page, module, targets)
@@ -118,7 +121,7 @@ def examine(
 def _weights(page: Page, module: DepthModule, loaded: LoadReport | None) -> None:
     network = module.network
     if loaded is None:
-        page.lines.append("weights: none from a file, all random")
+        page.lines.append("weights: none loaded, all random")
         return
     filled, total = (
         _count(part.parameters()) for part in (network if loaded.init == "all" else network.encoder, network)
@@ -133,7 +136,7 @@ def _targets(page: Page, module: DepthModule, samples: Sequence[DepthSample]) ->
     every = np.concatenate(valid)
     if not every.size:
         page.problems.append(
-            f"None of {len(samples)} training images has a valid target: nothing can be learnt from them."
+            f"None of {len(samples)} training images has a valid target pixel: nothing can be learned from them."
         )
         return
     low, middle, high = (f"{value:.3g}" for value in np.percentile(every, [2, 50, 98]))
@@ -141,7 +144,7 @@ def _targets(page: Page, module: DepthModule, samples: Sequence[DepthSample]) ->
     line = f"targets: {100 * share:.0f} % valid in {len(samples)} training images, {low} to {high} ({kinds})"
     empty = sum(not values.size for values in valid)
     if 2 * empty > len(samples):
-        page.warnings.append(f"{empty} of {len(samples)} training images have no valid target.")
+        page.warnings.append(f"{empty} of {len(samples)} training images have no valid target pixel.")
     metric = [values for values, sample in zip(valid, samples, strict=True) if sample.kind == DepthKind.METRES]
     metres = np.concatenate([*metric, np.empty(0, np.float32)])
     most = module.network.max_depth
@@ -149,9 +152,9 @@ def _targets(page: Page, module: DepthModule, samples: Sequence[DepthSample]) ->
         beyond = float((metres > most).mean())
         line += f", {100 * beyond:.1f} % of the metres beyond model.max_depth={most:g}"
         message = (
-            f"{100 * beyond:.0f} % of the targets are beyond model.max_depth={most:g}, the most that the network "
-            f"gives; their median is {middle}. Is the data's unit metres (data.depth_scale: stored units per metre)? "
-            "If it is, choose a larger model.max_depth."
+            f"{100 * beyond:.0f} % of the targets are beyond model.max_depth={most:g}, the largest depth that the "
+            f"network predicts; their median is {middle}. Are the targets in metres (data.depth_scale: stored units "
+            "per metre)? If they are, choose a larger model.max_depth."
         )
         if beyond > 0.9:
             page.problems.append(message)
@@ -159,8 +162,8 @@ def _targets(page: Page, module: DepthModule, samples: Sequence[DepthSample]) ->
             page.warnings.append(message)
         elif np.percentile(metres, 98) < most / 50:
             page.warnings.append(
-                f"98 % of the targets are below {high}, a fiftieth of model.max_depth={most:g}. Is the data's unit "
-                "metres (data.depth_scale: stored units per metre)? If it is, choose a smaller model.max_depth."
+                f"98 % of the targets are below {high}, less than a fiftieth of model.max_depth={most:g}. Are they in "
+                "metres (data.depth_scale: stored units per metre)? If they are, choose a smaller model.max_depth."
             )
     page.lines.append(line)
 
@@ -172,11 +175,11 @@ def _gradients(page: Page, module: DepthModule, findings: Findings) -> None:
     share = f"{100 * total / _count(module.network.parameters()):.1f} % of the parameters are trained"
     names = ", ".join(without[:5]) + (" …" if len(without) > 5 else "")
     if not without:
-        page.lines.append(f"gradients: {share}, and each of them gets one")
+        page.lines.append(f"gradients: {share}, and all of them get one")
         return
     page.lines.append(f"gradients: {share}; {100 * (1 - lacking / total):.1f} % of these get one")
     if lacking == total:
-        page.problems.append("No parameter gets a gradient from a training batch: nothing would be learnt.")
+        page.problems.append("No parameter gets a gradient from a training batch: nothing would be learned.")
     else:
         page.warnings.append(f"{len(without)} of {len(trainable)} trained tensors get no gradient: {names}.")
 
@@ -200,15 +203,15 @@ def _outputs(page: Page, module: DepthModule, batch: DepthBatch, findings: Findi
         dead = (
             "0"
             if network.output == "relative"
-            else f"an end of the sigmoid, 0 or model.max_depth={network.max_depth:g}"
+            else f"at an end of the sigmoid, 0 or model.max_depth={network.max_depth:g}"
         )
         page.problems.insert(
             0,
-            f"The network is dead: {100 * flat:.1f} % of its outputs are {dead}, where no gradient passes. "
+            f"The network is dead: {100 * flat:.1f} % of its outputs are {dead}, where the gradient vanishes. "
             "Load other weights, or change seed.",
         )
     elif flat > 0.5:
-        page.warnings.append(f"{100 * flat:.0f} % of the outputs are saturated, and pass on no gradient.")
+        page.warnings.append(f"{100 * flat:.0f} % of the outputs are saturated, and their gradient vanishes.")
 
 
 def _zero_shot(
@@ -225,16 +228,18 @@ def _zero_shot(
             correlations.append(_correlation(module, batch, prediction))
     finite = [value for value in correlations if np.isfinite(value)]
     if not finite:
-        page.warnings.append("The loaded weights could not be tried on validation images: none has truth that varies.")
+        page.warnings.append(
+            "The loaded weights could not be checked on validation images: none has ground truth that varies."
+        )
         return
     mean = float(np.mean(finite))
     page.lines.append(
-        f"zero-shot: correlation {mean:.2f} with the truth, averaged over {len(finite)} validation images"
+        f"zero-shot: correlation {mean:.2f} with the ground truth, averaged over {len(finite)} validation images"
     )
     message = (
-        f"Before any training, the loaded weights' predictions have a correlation of {mean:.2f} with the truth; "
-        "released weights have 0.9 on most data. Is the truth what data.kind says, depth or disparity, and that of its "
-        "image?"
+        f"Before any training, the loaded weights' predictions have a correlation of {mean:.2f} with the ground truth; "
+        "released weights have 0.9 on most data. Is data.kind right, depth or disparity? Does each depth map belong to "
+        "its image?"
     )
     if mean < 0:
         page.problems.append(message)
@@ -243,12 +248,12 @@ def _zero_shot(
 
 
 def _correlation(module: DepthModule, batch: DepthBatch, prediction: Tensor) -> float:
-    """Pearson's, over one image's valid pixels, in what the network gives: depth, or disparity."""
+    """Pearson correlation over one image's valid pixels, in the network's output: depth or disparity."""
     mask = batch.mask[0] & (batch.target[0] > 0)
-    given, truth = prediction[0][mask], batch.target[0][mask]
+    predicted, truth = prediction[0][mask], batch.target[0][mask]
     if (batch.kind[0] == DepthKind.DISPARITY) != (module.network.output == "relative"):
         truth = 1 / truth
-    return float(torch.corrcoef(torch.stack([given, truth]).double())[0, 1]) if len(truth) > 1 else float("nan")
+    return float(torch.corrcoef(torch.stack([predicted, truth]).double())[0, 1]) if len(truth) > 1 else float("nan")
 
 
 def _count(parameters: Iterable[Tensor]) -> int:

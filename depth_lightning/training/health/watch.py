@@ -1,13 +1,13 @@
-"""Watches every step: one that went wrong is left out, recorded, and ends the run if so configured.
+"""Watches every step: a bad step is skipped and recorded, and ends the run if so configured.
 
-The verdict on a step is found on the device, from the loss averaged over all processes and the gradients after their
-exchange, so that all processes find the same. What it costs:
+The verdict on a step is computed on the device, from the loss averaged over all processes and the gradients after the
+all-reduce, so that all processes agree. The cost:
 
-- an optimizer with a fused kernel, `adamw` on a GPU, takes the verdict on the device, as it would take a GradScaler's
-  `found_inf`, and leaves the step out there. The host reads it one step later and never waits for the device; a record
-  or the end of the run comes a step late, with weights that are still those from before the bad step;
-- with a loss scaler the host reads the verdict where the scaler makes it wait anyway;
-- with any other optimizer the host waits for the device once per step.
+- an optimizer with a fused kernel, such as `adamw` on a GPU, receives the verdict on the device, as it would receive a
+  GradScaler's `found_inf`, and skips the step there. The host reads it one step later and never waits for the device.
+  Recording the step or ending the run happens one step late, with the weights still those from before the bad step;
+- with a loss scaler, the host reads the verdict where the scaler makes it wait anyway;
+- with any other optimizer, the host waits for the device once per step.
 """
 
 import logging
@@ -37,23 +37,23 @@ log = logging.getLogger(__name__)
 OnBadStep = Literal["skip", "stop"]
 
 MIN_HISTORY = 20
-"""Steps before a loss can be told to have jumped."""
+"""Steps needed before a jump of the loss can be detected."""
 MAX_SKIPPED_SHARE = 0.1
-"""Of the last `window` steps; where more than that are skipped, nothing is being learnt."""
+"""Of the last `window` steps; if more of them are skipped, the run is not learning."""
 _LOSS, _GRADIENT, _JUMP = 1, 2, 3
 
 
 class StoppedByWatchError(ValueError):
-    """A step went wrong, and the run ends before it."""
+    """A step went wrong, and the run ended before applying it."""
 
 
 class _Step(NamedTuple):
-    """A step whose verdict may still be on its way from the device."""
+    """A step whose verdict may not have arrived from the device yet."""
 
     step: int
     epoch: int
     numbers: Tensor
-    """(4,) on the host: verdict, loss, gradient norm, median of the losses before."""
+    """(4,) on the host: verdict, loss, gradient norm, median of the previous losses."""
     arrived: torch.cuda.Event | None
     own_loss: Tensor
     batches: Sequence[DepthBatch]
@@ -67,26 +67,25 @@ class _Step(NamedTuple):
 
 
 class Watch(Callback):
-    """Leaves out steps whose loss or gradient is not finite, or whose loss jumps; logs the gradient's norm, unclipped.
+    """Skips steps whose loss or gradient is not finite, or whose loss jumps; logs the gradient norm before clipping.
 
-    A step that is left out changes neither the weights nor the optimizer's state; the schedule goes on, and the step
-    counts, its samples with it. What an fp16 scaler handles by itself, gradients that overflow at a scale above 1, is
-    left to it: the loss is computed before it is scaled, so one that is not finite is never the scaler's doing. A loss
-    that jumps and stays there is skipped until the run ends, as said below: the weights stand still, so what changed is
-    the data.
+    A skipped step changes neither the weights nor the optimizer state, but the schedule advances, and the step and its
+    samples count. Gradients that overflow at a loss scale above 1 are left to the fp16 scaler, which handles them
+    itself; the loss is computed before scaling, so the scaler never makes it non-finite. If the loss jumps and stays
+    high, steps are skipped until the run ends (see `on_bad_step`): the weights no longer change, so the data must have.
 
     Args:
-        folder: where records go, one folder a step.
-        on_bad_step: "skip" it and go on, until more than a tenth of the last `window` steps were skipped; or "stop".
-        jump_factor: a loss above this many times the median of the last `window` losses has jumped; None for never.
+        folder: for the records, one folder per step.
+        on_bad_step: "skip" it and continue, until more than a tenth of the last `window` steps were skipped; or "stop".
+        jump_factor: a loss above this many times the median of the last `window` losses is a jump; None: no loss is.
         window: in steps.
-        max_incidents: how many are recorded in `folder`; each takes the room of the weights.
+        max_incidents: most steps recorded in `folder`; each record is about as large as the weights.
 
     Raises:
         SettingError: an argument is out of range.
     """
 
-    decisive = ("jump_factor", "window")  # a run that on_bad_step=stop ended may go on without the step
+    decisive = ("jump_factor", "window")  # a run stopped by on_bad_step=stop may resume and skip the step
 
     def __init__(
         self,
@@ -103,7 +102,7 @@ class Watch(Callback):
         self.window = whole_number("window", window, least=MIN_HISTORY)
         self.max_incidents = whole_number("max_incidents", max_incidents, least=0)
         self._history = torch.full((window,), torch.nan)
-        """Of the last losses; NaN where there is none, or one that was not finite."""
+        """The last losses; NaN where there is none yet or it was not finite."""
         self._seen = 0
         self._skipped: list[int] = []
         self._batches: list[DepthBatch] = []
@@ -115,11 +114,11 @@ class Watch(Callback):
         self._batches.append(batch)
 
     def on_before_backward(self, trainer: lightning.Trainer, module: Any, loss: Tensor) -> None:
-        """Keep the loss, which is scaled and divided by the number of accumulated batches already."""
+        """Keep the loss, which is already scaled and divided by the number of accumulated batches."""
         self._losses.append(loss.detach())
 
     def on_before_optimizer_step(self, trainer: lightning.Trainer, module: Any, optimizer: Optimizer) -> None:
-        """Judge the step, and see that it is left out if it is bad."""
+        """Judge the step, and skip it if it is bad."""
         self._settle(trainer, module)
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         step = self._judge(trainer, module, optimizer, 1.0 if scaler is None else scaler.get_scale())
@@ -128,24 +127,24 @@ class Watch(Callback):
         if scaler is None and all(group.get("fused") for group in optimizer.param_groups):
             return
         if scaler is not None and step.read()[0] == _GRADIENT and step.loss_scale > 1:
-            self._pending = None  # the scaler leaves it out by itself, and halves its scale
+            self._pending = None  # the scaler skips it and halves its scale
         elif self._settle(trainer, module):
-            # Without gradients, an optimizer touches nothing: no moment, no decay, no count of steps.
+            # Without gradients, an optimizer changes nothing: no moments, no weight decay, no step count.
             optimizer.zero_grad(set_to_none=True)
 
     def on_train_end(self, trainer: lightning.Trainer, module: Any) -> None:
-        """Hear the last step's verdict."""
+        """Act on the last step's verdict."""
         self._settle(trainer, module)
 
     def state_dict(self) -> dict[str, Any]:
-        """What the next verdicts depend on."""
+        """Everything that the next verdicts depend on."""
         skipped = list(self._skipped)
         if self._pending is not None and self._pending.read()[0]:
             skipped.append(self._pending.step)
         return {"history": self._history.to("cpu", copy=True), "seen": self._seen, "skipped": skipped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there; with another window, from as much of the history as fits."""
+        """Restore the state; if `window` has changed, as much of the history as fits."""
         history, seen = state_dict["history"].clone(), state_dict["seen"]
         if len(history) != self.window:
             in_order = torch.cat([history[seen % len(history) :], history[: seen % len(history)]])
@@ -182,7 +181,7 @@ class Watch(Callback):
         )
 
     def _settle(self, trainer: lightning.Trainer, module: DepthModule) -> bool:
-        """Hear the verdict on the last step, act on it, and say whether it was bad. Every process does the same."""
+        """Read the verdict on the pending step and act on it; returns whether it was bad, equal on all processes."""
         step, self._pending = self._pending, None
         if step is None:
             return False
@@ -193,7 +192,7 @@ class Watch(Callback):
         reason = {
             _LOSS: f"the loss is {loss}",
             _GRADIENT: f"the loss is {loss:.4g}, and its gradient is not finite",
-            _JUMP: f"the loss is {loss:.4g}, {loss / median:.0f} times the median of the steps before, {median:.4g}",
+            _JUMP: f"the loss is {loss:.4g}, {loss / median:.0f} times the median of the previous steps, {median:.4g}",
         }[int(verdict)]
         report = self._record(trainer, module, step, reason, loss, norm, median)
         too_many = len(self._skipped) > MAX_SKIPPED_SHARE * self.window
@@ -201,9 +200,9 @@ class Watch(Callback):
             rank_zero_only(log.warning)(f"Step {step.step} is skipped: {reason}.{report}")
             return True
         if trainer.global_rank:
-            sys.exit(1)  # one process says why
+            sys.exit(1)  # the first process reports why
         why = f"{len(self._skipped)} of the last {self.window} steps went wrong, this one because " if too_many else ""
-        hint = "" if too_many else " callbacks.watch.on_bad_step=skip goes on without it."
+        hint = "" if too_many else " To skip such steps: callbacks.watch.on_bad_step=skip"
         raise StoppedByWatchError(
             f"The run ends at step {step.step}: {why}{reason}. The weights are those from before it.{hint}{report}"
         )
@@ -218,16 +217,16 @@ class Watch(Callback):
         norm: float,
         median: float,
     ) -> str:
-        """Have the process to blame record its part; what is to be said of it, in indented lines, the same on all."""
+        """Have the culprit process record its part; returns a report in indented lines, equal on all processes."""
         assert module.objective is not None
         if is_sharded(module.network):
-            return "\n  Not recorded: the network is split over the processes; trainer=ddp records such steps."
+            return "\n  Not recorded: the network is sharded over the processes; trainer=ddp records such steps."
         try:
             findings, predictions = inspect_step(
                 module.network, module.objective, step.batches, str(trainer.precision), step.loss_scale
             )
         except torch.OutOfMemoryError:
-            findings = Findings(inputs_not_finite=["There was too little memory to go through the step on the side."])
+            findings = Findings(inputs_not_finite=["There was not enough memory to inspect the step."])
             predictions = [torch.full_like(batch.target, torch.nan) for batch in step.batches]
         losses = _of_all(trainer, step.own_loss)
         culprit = _culprit(losses, _of_all(trainer, torch.tensor(float(findings.finite))))
@@ -250,7 +249,7 @@ class Watch(Callback):
             )
             outcome = self._write(circumstances, findings, module, step.batches, predictions)
             report = "".join(f"\n  {sentence}" for sentence in (*findings.origin(), outcome))
-        # The others wait for it: the end of a process ends them all, and would tear the record.
+        # The others wait for it: when one process exits, all are killed, and the record would be incomplete.
         return trainer.strategy.broadcast(report, src=culprit)
 
     def _write(
@@ -261,31 +260,31 @@ class Watch(Callback):
         batches: Sequence[DepthBatch],
         predictions: Sequence[Tensor],
     ) -> str:
-        """Write the record if there is room for one, and say what became of it."""
+        """Write the record if there is space for it; returns a line that reports the outcome."""
         folder = self.folder / f"step_{circumstances.step:06d}"
         if folder.exists():
             return f"Recorded before: {replay_command(folder)}"
         if len(list(self.folder.glob("step_*"))) >= self.max_incidents:
-            return f"Not recorded: there are callbacks.watch.max_incidents={self.max_incidents} already."
+            return f"Not recorded: there are callbacks.watch.max_incidents={self.max_incidents} records already."
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not room_for(self.folder, module.network, batches):
-                return f"Not recorded: there is too little room on the disk of {self.folder}."
+                return f"Not recorded: not enough space on the disk of {self.folder}."
             write_incident(folder, circumstances, findings, module.network, batches, predictions, module.config)
         except (OSError, SafetensorError) as error:
             return f"Not recorded: {error}"
-        return f"To go through it again: {replay_command(folder)}"
+        return f"To replay it: {replay_command(folder)}"
 
 
 def _of_all(trainer: lightning.Trainer, value: Tensor) -> list[float]:
-    """A scalar of every process, in the order of their ranks; every process gets the same."""
+    """The values of all processes in rank order, on every process."""
     values = torch.zeros(trainer.world_size, device=trainer.strategy.root_device)
     values[trainer.global_rank] = value
     return cast(Tensor, trainer.strategy.reduce(values, reduce_op="sum")).tolist()
 
 
 def _culprit(losses: Sequence[float], finite: Sequence[float]) -> int:
-    """The rank whose own batches break when gone through again, or did in the step, or have the largest loss."""
+    """The first rank whose batches break when inspected; else whose loss was not finite; else with the largest loss."""
     broken = [rank for rank, value in enumerate(finite) if not value]
     broken += [rank for rank, loss in enumerate(losses) if not math.isfinite(loss)]
     return broken[0] if broken else max(range(len(losses)), key=losses.__getitem__)

@@ -1,1 +1,1 @@
-"""Saving a run so that it can go on exactly where it stopped."""
+"""Saving a run so that it resumes exactly where it stopped."""

@@ -1,4 +1,4 @@
-"""Which validation of a run was the best."""
+"""The best validation of a run."""
 
 import logging
 import math
@@ -9,7 +9,7 @@ import lightning
 log = logging.getLogger(__name__)
 
 WITHOUT_METRES = "val/affine_error"
-"""What decides where no truth allows the metric that was asked for."""
+"""The fallback monitor, used if no ground truth allows the configured one."""
 
 
 class BestValidation:
@@ -17,7 +17,7 @@ class BestValidation:
 
     Args:
         monitor: the metric that decides.
-        mode: whether the least or the greatest is best; NaN is the worst.
+        mode: whether lower ("min") or higher ("max") is better; NaN is the worst.
     """
 
     def __init__(self, monitor: str, mode: Literal["min", "max"]) -> None:
@@ -26,18 +26,23 @@ class BestValidation:
         self.step: int | None = None
 
     def improved(self, trainer: lightning.Trainer) -> bool:
-        """Whether the last validation is the best so far, and from now on what others have to better.
+        """Whether the last validation is the best so far; if it is, remember its score and step.
 
         Raises:
-            ValueError: nothing was validated under the name of the monitor.
+            ValueError: validation computes no metric of the monitor's name.
         """
         metrics = trainer.callback_metrics
         if self.monitor not in metrics and WITHOUT_METRES in metrics:
-            log.info(f"The best checkpoint is the one with the least {WITHOUT_METRES}: no truth allows {self.monitor}.")
+            log.info(
+                f"The best checkpoint is the one with the lowest {WITHOUT_METRES}: no ground truth allows "
+                f"{self.monitor}."
+            )
             self.monitor, self.mode = WITHOUT_METRES, "min"
         if self.monitor not in metrics:
             known = ", ".join(name for name in metrics if name.startswith("val/"))
-            raise ValueError(f"callbacks.checkpoints.monitor={self.monitor} is none of what is validated: {known}.")
+            raise ValueError(
+                f"callbacks.checkpoints.monitor={self.monitor} is not a validation metric. Choose one of: {known}."
+            )
         score = float(trainer.strategy.broadcast(float(metrics[self.monitor])))
         if math.isnan(score):
             score = math.inf if self.mode == "min" else -math.inf
@@ -47,11 +52,11 @@ class BestValidation:
         return better
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint holds of it."""
+        """The state saved in a checkpoint."""
         return {"monitor": self.monitor, "mode": self.mode, "best_score": self.score, "best_step": self.step}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there, if it goes by the same metric."""
+        """Restore the state, if it refers to the same metric and mode."""
         if state["monitor"] == WITHOUT_METRES or (state["monitor"], state["mode"]) == (self.monitor, self.mode):
             self.monitor, self.mode = state["monitor"], state["mode"]
             self.score, self.step = state["best_score"], state["best_step"]

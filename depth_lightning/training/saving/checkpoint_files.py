@@ -1,4 +1,4 @@
-"""Checkpoints on the disk: written aside and renamed, so that a file under its name is whole; checked when read."""
+"""Checkpoints on disk: written aside and renamed, so a file under its final name is complete; checked when read."""
 
 import io
 import os
@@ -23,13 +23,13 @@ LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 
 
 class WholeFiles(TorchCheckpointIO):
-    """Lightning's files, each of them complete or not there at all, after a crash of the machine too."""
+    """Lightning's checkpoint files, each of them complete or absent, even after a crash of the machine."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write a file.
 
         Raises:
-            OSError: there is no room, or the folder cannot be written; what was there before is untouched.
+            OSError: the disk is full, or the folder cannot be written to; an existing file is left untouched.
         """
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
@@ -39,16 +39,16 @@ class WholeFiles(TorchCheckpointIO):
         """Read a file.
 
         Raises:
-            CheckpointError: it is a folder of parts.
+            CheckpointError: the checkpoint is a folder of parts.
         """
         refuse_parts(Path(path))
         return super().load_checkpoint(path, *args, **options)
 
 
 def keep_as(path: Path, target: Path) -> None:
-    """Let the whole file or folder of parts at `path` stand at `target`, too, in the place of what was there.
+    """Keep the complete file or folder of parts at `path` as `target` as well, replacing what was there.
 
-    A second name for the same bytes where the disk has such, as checkpoints are never written into; else a copy.
+    This is a hard link where the file system supports it, since checkpoints are never modified; otherwise a copy.
     """
     needed_bytes = None if path.is_dir() else path.stat().st_size
     with atomically(target, durable=True, needed_bytes=needed_bytes) as aside:
@@ -63,14 +63,14 @@ def keep_as(path: Path, target: Path) -> None:
 
 
 def put(path: Path, target: Path) -> None:
-    """Move a file or folder to `target`, in the place of what was there."""
+    """Move a file or folder to `target`, replacing what was there."""
     _make_way(path, target)
     path.replace(target)
     flush(target.parent)
 
 
 def _make_way(path: Path, target: Path) -> None:
-    """Remove what `path` cannot replace by a rename: a folder, or by a folder a file."""
+    """Remove a `target` that renaming `path` cannot replace: a folder, or a file if `path` is a folder."""
     if target.is_dir():
         shutil.rmtree(target)
     elif path.is_dir():
@@ -78,33 +78,35 @@ def _make_way(path: Path, target: Path) -> None:
 
 
 def whole_step(path: Path) -> int:
-    """The step that a checkpoint was saved at; every byte of its file is checked, of a folder of parts what ends it.
+    """The step at which a checkpoint was saved.
+
+    Every byte of a file is checked; of a folder of parts, only the file that is written last.
 
     Raises:
         FileNotFoundError: there is no such file.
-        CheckpointError: it is empty, torn, damaged or something else.
+        CheckpointError: it is empty, truncated, damaged or not a checkpoint.
     """
     if path.is_dir():
         if not all((path / name).is_file() for name in (INDEX_OF_PARTS, END_OF_PARTS)):
-            raise CheckpointError(f"{path} is a folder without all parts of a checkpoint.")
+            raise CheckpointError(f"{path} is a folder that lacks parts of a checkpoint.")
         path = path / END_OF_PARTS
     step = read_run(path, ("global_step",), every_byte=True)["global_step"]
     if not isinstance(step, int):
-        raise NotARunError(f"{path} is no checkpoint of train.py: its global_step is {step!r}.")
+        raise NotARunError(f"{path} is not a checkpoint of train.py: its global_step is {step!r}.")
     return step
 
 
 class Found(NamedTuple):
-    """What a folder of checkpoints holds to go on from."""
+    """The checkpoint in a folder from which to resume."""
 
     path: Path | None
-    """The whole one that has seen the most steps."""
+    """The intact checkpoint with the most steps."""
     passed_over: list[str]
-    """The others, with what is wrong with them."""
+    """What is wrong with each of the others that could not be read."""
 
 
 def newest_whole(folder: Path) -> Found:
-    """The checkpoint of a run's folder to go on from; of two at the same step, the one saved last."""
+    """The checkpoint from which to resume the run of a folder; of two at the same step, the one saved last."""
     steps: dict[Path, int] = {}
     passed_over = []
     for path in (folder / name for name in (LAST, BEST, PREVIOUS)):

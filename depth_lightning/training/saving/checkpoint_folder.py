@@ -11,10 +11,10 @@ from depth_lightning.training.sharding import FullySharded
 
 
 class CheckpointFolder:
-    """last.ckpt, previous.ckpt and best.ckpt of a run, each of them whole at any moment.
+    """last.ckpt, previous.ckpt and best.ckpt of a run, each of them intact at any moment.
 
     Args:
-        path: where they are.
+        path: of the folder.
     """
 
     def __init__(self, path: Path) -> None:
@@ -23,10 +23,10 @@ class CheckpointFolder:
         """Of last.ckpt."""
 
     def save(self, trainer: lightning.Trainer, best: bool) -> None:
-        """Write last.ckpt, and best.ckpt if it is that; every process takes part.
+        """Write last.ckpt, and best.ckpt as well if `best`; every process takes part.
 
         Raises:
-            OSError: it could not be written. The files there are whole.
+            OSError: the checkpoint could not be written. The existing files are intact.
         """
         split = trainer.strategy if isinstance(trainer.strategy, FullySharded) and trainer.strategy.in_parts else None
         if split and best:
@@ -46,7 +46,7 @@ class CheckpointFolder:
     def _write(self, trainer: lightning.Trainer, keep: Callable[[Path], None]) -> None:
         new, written, failure = self.path / "new.ckpt", False, None
         try:
-            if trainer.is_global_zero and new.is_dir():  # of a run that was killed while it saved
+            if trainer.is_global_zero and new.is_dir():  # left by a run that was killed while saving
                 shutil.rmtree(new)
             trainer.save_checkpoint(new)
             written = True
@@ -54,26 +54,33 @@ class CheckpointFolder:
                 keep(new)
         except OSError as error:
             failure = error
-            if not written:  # the other processes wait where writing ends
+            if not written:  # the other processes wait at the end of writing
                 trainer.strategy.barrier()
         if trainer.strategy.reduce_boolean_decision(failure is not None, all=False):
             raise self._not_saved(failure)
 
     def _not_saved(self, failure: OSError | None) -> BaseException:
-        if failure is None:  # the first process says it
+        if failure is None:  # the process that failed reports it
             return SystemExit(0)
         there = self.path / LAST
-        whole = f"{there}, of step {self.saved_step}, is whole." if there.exists() else "There is none from before."
+        intact = (
+            f"{there}, of step {self.saved_step}, is intact." if there.exists() else "There is no earlier checkpoint."
+        )
         return OSError(
-            failure.errno, f"{failure.strerror or failure} {whole} Once there is room, checkpoint=auto goes on from it."
+            failure.errno,
+            f"{failure.strerror or failure} {intact} Once there is space on the disk, checkpoint=auto resumes the run.",
         )
 
     def holds(self, checkpoint: Path) -> bool:
-        """Whether the checkpoint is one of this folder."""
+        """Whether the checkpoint lies in this folder."""
         return checkpoint.resolve().parent == self.path.resolve()
 
     def adopt_best(self, step: int, *candidates: Path) -> bool:
-        """See that best.ckpt is that of `step`: the one there, or the first of the candidates that is; else False."""
+        """Make sure that best.ckpt is the checkpoint of `step`, taken from the candidates if necessary.
+
+        Returns:
+            False if neither best.ckpt nor any candidate is of that step.
+        """
         for path in (self.path / BEST, *candidates):
             try:
                 if whole_step(path) != step:

@@ -1,4 +1,4 @@
-"""The callback that saves a run with all it needs to go on exactly, whenever and however it ended."""
+"""The callback that saves everything a run needs to resume exactly, whenever and however it ended."""
 
 import logging
 from pathlib import Path
@@ -22,17 +22,18 @@ log = logging.getLogger(__name__)
 
 
 class Checkpoints(Checkpoint):
-    """Saves last.ckpt after every validation, every so often, at the end, and when SIGTERM or SIGUSR1 ends the run.
+    """Saves last.ckpt after every validation, at intervals, at the end, and when SIGTERM or SIGUSR1 stops the run.
 
-    The one before stays as previous.ckpt, and the one with the best validation as best.ckpt. All are saved between two
-    optimizer steps, with all that the run needs to go on as if it had never stopped, on any number of devices.
+    The previous checkpoint is kept as previous.ckpt, and the one with the best validation as best.ckpt. All are saved
+    between two optimizer steps, with everything needed to resume as if the run had never stopped, on any number of
+    devices.
 
     Args:
-        folder: where the three files are.
-        monitor: what "best" goes by; val/affine_error where no validation image has metric truth.
-        mode: whether the least or the greatest is best.
+        folder: for the three files.
+        monitor: the metric that decides which is best; val/affine_error if no validation image has metric truth.
+        mode: whether lower ("min") or higher ("max") is better.
         every_n_steps: also save after every n-th optimizer step.
-        every_n_minutes: also save when this long has passed since the last time.
+        every_n_minutes: also save when this long has passed since the last save.
 
     Raises:
         SettingError: an argument is out of range.
@@ -50,7 +51,7 @@ class Checkpoints(Checkpoint):
     ) -> None:
         self.folder = CheckpointFolder(Path(text("folder", folder, "a path")))
         self.best = BestValidation(
-            text("monitor", monitor, "the name of what is validated, such as val/abs_rel"),
+            text("monitor", monitor, "the name of a validation metric, such as val/abs_rel"),
             one_of("mode", mode, ("min", "max")),
         )
         self.interval = SavingInterval(every_n_steps, every_n_minutes)
@@ -65,20 +66,20 @@ class Checkpoints(Checkpoint):
         return None if self.best.step is None else self.folder.path / BEST
 
     def setup(self, trainer: lightning.Trainer, module: Any, stage: str) -> None:
-        """Have Lightning write whole files."""
+        """Make Lightning write files atomically."""
         trainer.strategy.checkpoint_io = WholeFiles()
 
     def on_fit_start(self, trainer: lightning.Trainer, module: Any) -> None:
-        """See that the best checkpoint so far is in this run's folder, whichever folder the run began in.
+        """Make sure that the best checkpoint so far is in this run's folder, wherever the run began.
 
         Raises:
-            ValueError: the processes do not go on from the same checkpoint.
+            ValueError: the processes do not resume from the same checkpoint.
         """
         own = trainer.ckpt_path and str(trainer.ckpt_path)
         first = trainer.strategy.broadcast(own)
         if not trainer.strategy.reduce_boolean_decision(own == first):
             raise ValueError(
-                f"The first process goes on from {first}, and this one, {trainer.global_rank}, from {own}: "
+                f"The first process resumes from {first}, but process {trainer.global_rank} from {own}: "
                 f"{self.folder.path} must be on a disk that all nodes share."
             )
         if self.best.step is None or trainer.ckpt_path is None:
@@ -89,31 +90,31 @@ class Checkpoints(Checkpoint):
             if trainer.is_global_zero:
                 log.warning(
                     f"{resumed.with_name(BEST)} is not the best checkpoint so far, that of step {self.best.step}: "
-                    "the best of this run is chosen among what is still to come."
+                    "the best checkpoint is chosen from the coming validations only."
                 )
             self.best.score = self.best.step = None
 
     def on_sanity_check_start(self, trainer: lightning.Trainer, module: Any) -> None:
-        """Listen for signals, in the place of what Lightning has just set to do so."""
+        """Listen for signals, replacing the handlers that Lightning has just installed."""
         self.signals.listen()
 
     def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
-        """Listen for signals; have the data of a run that goes on begin where it stood."""
+        """Listen for signals; when resuming, position the training data where the run stopped."""
         self.signals.listen()
         if trainer.world_size > 1:
             self._hosts = cast(torch.distributed.ProcessGroup, torch.distributed.new_group(backend="gloo"))
         self.interval.restart()
-        if trainer.strategy.restore_checkpoint_after_setup:  # what is known at the start of others
+        if trainer.strategy.restore_checkpoint_after_setup:  # other strategies have restored it before on_fit_start
             self.on_fit_start(trainer, module)
         if self._resumed is not None:
             begin_data_at(trainer, self._resumed)
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, module: Any) -> None:
-        """Save the epoch before."""
+        """Save the epoch that has just ended."""
         self._between_steps(trainer)
 
     def on_train_batch_start(self, trainer: lightning.Trainer, module: Any, batch: Any, index: int) -> None:
-        """Save if it is time: the step before is complete, with its validation and its line in the logs."""
+        """Save if due: the previous step is complete, with its validation and its row in the logs."""
         if index % trainer.accumulate_grad_batches == 0:
             count_steps(trainer)
             self._between_steps(trainer)
@@ -123,35 +124,35 @@ class Checkpoints(Checkpoint):
         self._between_steps(trainer, ended=True)
 
     def on_validation_batch_start(self, trainer: lightning.Trainer, module: Any, *args: Any) -> None:
-        """Leave before a validation is over if asked to; with several processes, when it is over."""
-        last = trainer.global_step == trainer.max_steps  # Lightning does not go back to the validation of this one
+        """On a signal, stop in the middle of a validation; with several processes, at its end."""
+        last = trainer.global_step == trainer.max_steps  # Lightning does not repeat the validation of the last step
         if self.signals.received and trainer.world_size == 1 and _of_training(trainer) and not last:
             self._save(trainer, best=False)
             self._leave(trainer)
 
     def on_validation_end(self, trainer: lightning.Trainer, module: Any) -> None:
-        """Remember that there are new numbers."""
+        """Remember that there is a new validation."""
         self._new_validation = _of_training(trainer)
 
     def state_dict(self) -> dict[str, Any]:
-        """What "best" means, and the best so far."""
+        """The monitor and mode, and the best score so far."""
         return self.best.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the best so far, if it goes by the same number; `on_fit_start` sees to its file."""
+        """Restore the best score so far, if it is of the same metric; `on_fit_start` takes care of its file."""
         self.best.load_state_dict(state_dict)
 
     def on_save_checkpoint(self, trainer: lightning.Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
-        """Write down where the run stands, and how long its logs are."""
+        """Record the run's position and the length of its logs."""
         write_position(trainer, checkpoint)
         files = _metrics_files(trainer) if trainer.is_global_zero else []
         checkpoint["log_rows"] = max((file.rows for file in files), default=0)
 
     def on_load_checkpoint(self, trainer: lightning.Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
-        """Have Lightning go on where the run stood.
+        """Make Lightning resume where the run stopped.
 
         Raises:
-            ValueError: the global batches are of another size, or the checkpoint is none of this callback's.
+            ValueError: the global batch size differs, or the checkpoint was not saved by this callback.
         """
         self._resumed = read_position(trainer, checkpoint)
         self.folder.saved_step = checkpoint["global_step"]
@@ -169,12 +170,12 @@ class Checkpoints(Checkpoint):
             self._leave(trainer)
 
     def _agreed(self, trainer: lightning.Trainer) -> tuple[bool, bool]:
-        """Whether to stop and whether it is time to save: any process may be asked to stop, the first has the clock."""
+        """Whether to stop, and whether a save is due: any process may be asked to stop; the first keeps the time."""
         stop = self.signals.received is not None
         due = trainer.is_global_zero and self.interval.is_due(trainer.global_step)
         if trainer.world_size == 1:
             return stop, due
-        # Between the hosts: on the devices, every step would have to wait for the one before.
+        # Between the hosts: on the devices, every step would have to wait for the previous one.
         flags = torch.tensor([stop, due]).int()
         torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX, group=self._hosts)
         stop, due = flags.bool().tolist()
@@ -190,13 +191,13 @@ class Checkpoints(Checkpoint):
         if trainer.is_global_zero:
             log.info(
                 f"Stopped by {asked_by} after step {trainer.global_step}, and saved as {self.folder.path / LAST}. "
-                "The same command with checkpoint=auto and this run's folder as hydra.run.dir goes on from there."
+                "To resume, repeat the command with checkpoint=auto and this run's folder as hydra.run.dir."
             )
-        raise Stopped(EXIT_SAVED if trainer.is_global_zero else 0)  # Lightning takes any other status for a failure
+        raise Stopped(EXIT_SAVED if trainer.is_global_zero else 0)  # Lightning treats any other status as a failure
 
 
 def _of_training(trainer: lightning.Trainer) -> bool:
-    """Whether this is a validation between steps of training, and not the sanity check."""
+    """Whether this is a validation during training, and not the sanity check."""
     return trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
 
 

@@ -8,7 +8,7 @@ from depth_lightning.settings import number, optional, whole_number
 
 
 class SavingInterval:
-    """Due after every n-th optimizer step of the run, and when n minutes have passed since `restart`.
+    """Saving is due after every n-th optimizer step of the run, and when n minutes have passed since `restart`.
 
     Raises:
         SettingError: an interval is not positive.

@@ -1,8 +1,8 @@
-"""Where a run stands between two optimizer steps, and Lightning's counters set to go on from there.
+"""A run's position between two optimizer steps, and Lightning's counters set to resume from there.
 
-Lightning saves its counters as they stand at the moment of saving, half a step in, and infers on resume what was done.
-Here the position is written down in the run's own terms, and the counters are derived from it: the same on any number
-of devices, which differ in batches per step.
+Lightning saves its counters with the values at the moment of saving, half a step in, and infers on resume what was
+done. Here the position is recorded in the run's own terms, and the counters are derived from it, so that they are right
+for any number of devices and batches per step.
 """
 
 import warnings
@@ -18,112 +18,115 @@ class Position(NamedTuple):
     """A place between two optimizer steps of a run."""
 
     epoch: int
-    """Epochs that are complete, with their validation."""
+    """Completed epochs, including their validation."""
     batches: int
-    """Batches of the epoch under way that every process has trained on."""
+    """Batches of the current epoch that every process has trained on."""
     total_batches: int
-    """The same, of all epochs."""
+    """The same, over all epochs."""
     validated: bool
-    """Whether a validation that is due at this place is done."""
+    """Whether the validation due at this position, if any, is done."""
     stopped: bool
-    """Whether something, such as EarlyStopping, has ended the run."""
+    """Whether a callback such as EarlyStopping has ended the run."""
     accumulated: int
-    """Batches of a process in a step."""
+    """Batches per process in a step."""
     global_batch_size: int
     steps_per_epoch: int
 
     @property
     def samples(self) -> int:
-        """Samples of the epoch under way that have been trained on, by all processes."""
+        """Samples of the current epoch that all processes together have trained on."""
         return self.batches // self.accumulated * self.global_batch_size
 
 
 def position_of(trainer: lightning.Trainer) -> Position:
-    """Where a run stands, asked between two optimizer steps."""
+    """The run's position; to be called between two optimizer steps."""
     epochs = trainer.fit_loop.epoch_progress.state_dict()["current"]
     done = trainer.fit_loop.epoch_loop.batch_progress.state_dict()
-    epoch, batches, whole = epochs["processed"], done["current"]["processed"], int(trainer.num_training_batches)
-    if epochs["started"] == epochs["processed"]:  # the counter of batches still stands where the epoch before left it
-        ended_early = 0 < batches < whole
+    epoch, batches, full = epochs["processed"], done["current"]["processed"], int(trainer.num_training_batches)
+    if epochs["started"] == epochs["processed"]:  # the batch counter still has its value from the previous epoch
+        ended_early = 0 < batches < full
         epoch, batches = (epoch - 1, batches) if ended_early else (epoch, 0)
     return Position(
         epoch=epoch,
         batches=batches,
         total_batches=done["total"]["processed"],
-        validated=not trainer.validating and batches < whole,
+        validated=not trainer.validating and batches < full,
         stopped=trainer.should_stop,
         accumulated=trainer.accumulate_grad_batches,
         global_batch_size=trainer.datamodule.global_batch_size,  # type: ignore[attr-defined]
-        steps_per_epoch=-(-whole // trainer.accumulate_grad_batches),
+        steps_per_epoch=-(-full // trainer.accumulate_grad_batches),
     )
 
 
 def write_position(trainer: lightning.Trainer, checkpoint: dict[str, Any]) -> None:
-    """Put into the checkpoint where the run stands, and let Lightning's counters say the same."""
+    """Store the run's position in the checkpoint, and set Lightning's counters there to match."""
     position = position_of(trainer)
     checkpoint["position"] = position._asdict()
     set_loop_counters(checkpoint["loops"]["fit_loop"], position, trainer.accumulate_grad_batches)
 
 
 def read_position(trainer: lightning.Trainer, checkpoint: dict[str, Any]) -> Position:
-    """Where the run of a checkpoint stood, from where Lightning then goes on.
+    """The position stored in a checkpoint, from which Lightning is set to resume.
 
     Raises:
-        ValueError: the global batches are of another size, or the checkpoint has no position.
+        ValueError: the global batch size differs, or the checkpoint has no position.
     """
     if "position" not in checkpoint:
-        raise ValueError(f"{trainer.ckpt_path} does not say where its run stood: start one from it, model.weights=….")
+        raise ValueError(
+            f"{trainer.ckpt_path} does not record its run's position and cannot be resumed. To start a new run from "
+            "its weights, use model.weights=<the checkpoint>."
+        )
     position = Position(**checkpoint["position"])
     data: DepthDataModule = trainer.datamodule  # type: ignore[attr-defined]
     if data.global_batch_size != position.global_batch_size:
         raise ValueError(
-            f"The run goes on with the global batches it began with: {position.global_batch_size} images, which is "
+            f"A run resumes with the global batch size it began with: {position.global_batch_size} images = "
             f"devices × data.batch_size × trainer.accumulate_grad_batches; found {data.global_batch_size} = "
             f"{trainer.world_size} × {data.batch_size} × {trainer.accumulate_grad_batches}. "
-            "To train its weights further in other batches, start a run with model.weights=<the checkpoint>."
+            "To train its weights further with another batch size, start a run with model.weights=<the checkpoint>."
         )
     set_loop_counters(checkpoint["loops"]["fit_loop"], position, trainer.accumulate_grad_batches)
-    # The loader does begin in the middle of an epoch, at the place that Lightning's counters say.
+    # The loader does start in the middle of an epoch, where Lightning's counters say.
     warnings.filterwarnings("ignore", ".*resuming from a checkpoint that ended before the epoch ended.*")
     trainer.should_stop = position.stopped
     return position
 
 
 def begin_data_at(trainer: lightning.Trainer, position: Position) -> None:
-    """Have the training data begin where the run stood.
+    """Position the training data where the run stopped.
 
     Raises:
-        ValueError: an epoch has another length, or the data cannot begin within one.
+        ValueError: the length of an epoch differs, or the data cannot start in the middle of one.
     """
     now = position_of(trainer).steps_per_epoch
     if position.steps_per_epoch != now:
         raise ValueError(
-            f"The checkpoint is of a run with {position.steps_per_epoch} steps in an epoch; found {now}. "
+            f"The checkpoint is from a run with {position.steps_per_epoch} steps in an epoch; found {now}. "
             "To train its weights further on other data, start a run with model.weights=<the checkpoint>."
         )
     sampler = trainer.train_dataloader.sampler  # type: ignore[union-attr]
     if isinstance(sampler, TrainSampler):
         sampler.resume(position.epoch, position.samples)
     elif position.batches:
-        raise ValueError("A run with trainer.overfit_batches goes on from the end of an epoch only.")
+        raise ValueError("A run with trainer.overfit_batches can only resume from the end of an epoch.")
 
 
 def count_steps(trainer: lightning.Trainer) -> None:
-    """Let Lightning number the rows of the logs by the steps made.
+    """Make Lightning number the rows of the logs by completed steps.
 
-    Of a run that goes on, it has counted the last step or not, depending on whether it validated. The counter is
-    private, and the only one that Lightning 2.6's loggers go by.
+    After resuming, its counter includes the last step or not, depending on whether it was validated. The counter is
+    private, and the only one that Lightning 2.6 passes to loggers.
     """
     trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
 
 
 def set_loop_counters(loops: dict[str, Any], position: Position, accumulated: int) -> None:
-    """Set the counters of a checkpoint's `loops`, in place, so that Lightning goes on from `position`.
+    """Set the counters of a checkpoint's `loops`, in place, so that Lightning resumes from `position`.
 
     Args:
-        loops: of the fit loop.
-        position: where to go on.
-        accumulated: batches of a process in a step, now.
+        loops: the state of the fit loop.
+        position: where to resume.
+        accumulated: the current number of batches per process in a step.
     """
 
     def rescaled(batches: int) -> int:
@@ -133,13 +136,13 @@ def set_loop_counters(loops: dict[str, Any], position: Position, accumulated: in
     for part, trained in (("total", rescaled(position.total_batches)), ("current", batches)):
         _set(loops["epoch_progress"], part, begun=epoch + (batches > 0), done=epoch)
         _set(loops["epoch_loop.batch_progress"], part, begun=trained, done=trained)
-        # A validation that was begun and is not done is what Lightning goes back to.
+        # Lightning repeats a validation that was begun but not completed.
         _set(loops["epoch_loop.val_loop.batch_progress"], part, begun=int(not position.validated), done=0)
     steps_of_epoch = -(-position.batches // position.accumulated)
     optimizer = loops["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]
     for progress in (optimizer["step"], optimizer["zero_grad"], loops["epoch_loop.scheduler_progress"]):
         progress["current"] = dict.fromkeys(progress["current"], steps_of_epoch)
-    # One less than the steps made: Lightning comes by where it counts the last of them.
+    # One less than the completed steps: on resume, Lightning counts the last of them again.
     loops["epoch_loop.state_dict"]["_batches_that_stepped"] = optimizer["step"]["total"]["completed"] - 1
 
 

@@ -1,24 +1,24 @@
-"""The signals that ask a run to stop, and how it ends when it has."""
+"""The signals that ask a run to stop, and how a stopped run exits."""
 
 import signal
 import threading
 from typing import Any
 
 EXIT_SAVED = 75
-"""The exit status of what a signal stopped and the same command goes on with: EX_TEMPFAIL of sysexits.h."""
+"""The exit status after a signal, when the same command continues the work: EX_TEMPFAIL of sysexits.h."""
 
 
 class Stopped(SystemExit):
-    """The run was asked to stop, and is saved."""
+    """The run was asked to stop, and has been saved."""
 
 
 class StopSignals:
-    """Notes SIGTERM and SIGUSR1, for the run to stop where it can."""
+    """Records SIGTERM and SIGUSR1, so that the run stops at the next safe point."""
 
     received: signal.Signals | None = None
 
     def listen(self) -> None:
-        """Take the signals over from whoever has them; the main thread alone can."""
+        """Replace the current signal handlers; only possible in the main thread."""
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGUSR1):
                 signal.signal(number, self._note)

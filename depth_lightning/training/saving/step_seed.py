@@ -13,7 +13,7 @@ from depth_lightning.settings import whole_number
 class StepSeed(Callback):
     """Seeds torch before every batch by (seed, epoch, batch, process).
 
-    So what a network or a loss draws, as dropout does, is the same in a run that was interrupted.
+    So a resumed run draws the same random numbers in its network and loss, as for dropout.
     """
 
     def __init__(self, seed: int) -> None:

@@ -53,7 +53,7 @@ def test_lines_for_a_log_file(caplog):
     lines = [record.getMessage() for record in caplog.records if record.name == progress.__name__]
     assert len(lines) == 2 * (6 + 1)
     assert re.fullmatch(
-        r"epoch 2, step 7/12: loss 0\.2500, abs_rel 0\.0625, 123 images/s, \d:\d\d gone, \d:\d\d left", lines[7]
+        r"epoch 2, step 7/12: loss 0\.2500, abs_rel 0\.0625, 123 images/s, \d:\d\d elapsed, \d:\d\d left", lines[7]
     )
     assert lines[6] == "epoch 1, step 6: val abs_rel 0.0625"
     assert all(line.isprintable() for line in lines)

@@ -22,7 +22,7 @@ def test_the_newest_is_found_and_one_without_all_parts_passed_over(tmp_path):
     (last / "meta.pt").unlink()
     found = newest_whole(tmp_path)
     assert found.path == previous
-    assert found.passed_over == [f"{last} is a folder without all parts of a checkpoint."]
+    assert found.passed_over == [f"{last} is a folder that lacks parts of a checkpoint."]
 
 
 def test_folders_and_files_take_each_others_place(tmp_path):
@@ -40,7 +40,7 @@ def test_folders_and_files_take_each_others_place(tmp_path):
 
 def test_parts_are_named_where_a_file_is_needed(tmp_path):
     last = _parts(tmp_path / "last.ckpt", 2)
-    with pytest.raises(ValueError, match=r"last.ckpt is in parts.*best.ckpt, which is whole"):
+    with pytest.raises(ValueError, match=r"last.ckpt is in parts.*best.ckpt, which is complete"):
         read_run_checkpoint(last)
-    with pytest.raises(ValueError, match=r"is in parts, one of each process of trainer=fsdp.*best.ckpt, which"):
+    with pytest.raises(ValueError, match=r"is in parts, one from each process of trainer=fsdp.*best.ckpt, which"):
         WholeFiles().load_checkpoint(last)
