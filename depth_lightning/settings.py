@@ -119,7 +119,7 @@ def unknown(name: str, known: Iterable[str]) -> SettingError:
     """The error for an unknown setting, with the known one of the most similar name, or else all of them."""
     parent, names = name.rpartition(".")[0], sorted(known)
     hint = nearest(name, names) or f" Options{parent and f' of {parent}'}: {', '.join(names)}."
-    return SettingError(name, f"is no option.{hint}")
+    return SettingError(name, f"is not an option.{hint}")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

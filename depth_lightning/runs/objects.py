@@ -195,7 +195,7 @@ def build_metrics(cfg: DictConfig) -> DepthMetrics:
 
 def _own_metric(key: str, path: str) -> ErrorFunction:
     """The function at the import path, tried on an image now, since its first real call comes after an epoch."""
-    depth_m = torch.linspace(1, 2, 12).view(1, 3, 4)
+    depth_m = torch.linspace(1, 2, 48 * 64).view(1, 48, 64)
     try:
         metric: ErrorFunction = get_method(path)
         errors = metric(1.1 * depth_m, depth_m, depth_m > 1)
@@ -270,14 +270,17 @@ def build_all(cfg: DictConfig, group: str) -> dict[str, Any]:
 def check_monitors(cfg: DictConfig, module: DepthModule) -> None:
     """Reject callbacks that monitor a metric under val/ which validation does not compute.
 
-    They would fail only after an epoch.
+    They would fail only after an epoch. With a callback of the user's own, which may log others, all names are taken.
 
     Raises:
         SettingError: a monitor is not a validation metric.
     """
     validated = [f"val/{name}" for name in (*module.metrics.errors, *module.affine_metrics.errors)]
-    for name, node in (plain(cfg).get("callbacks") or {}).items():
-        monitor = None if node is None else node.get("monitor")
+    nodes = {name: node for name, node in (plain(cfg).get("callbacks") or {}).items() if node is not None}
+    if not all(current(node)["_target_"].startswith(("depth_lightning.", "lightning.")) for node in nodes.values()):
+        return
+    for name, node in nodes.items():
+        monitor = node.get("monitor")
         if isinstance(monitor, str) and (monitor.startswith("val/") or f"val/{monitor}" in validated):
             one_of(f"callbacks.{name}.monitor", monitor, validated)
 

@@ -48,7 +48,7 @@ def test_forms(own, chosen, expected):
         ({"noise_std": [0, math.nan]}, r"\.noise_std is \[smallest, largest\] .*, found \[0, nan\]\."),
         ({"transforms": "flip"}, r"\.transforms is a list of transforms, each with its _target_, found 'flip'\."),
         ({"transforms": [3]}, r"\.transforms is a list of transforms, each with its _target_, found \[3\]\."),
-        ({"flip": 0.5}, r"\.flip is no option\. Options of .*: brightness, contrast, flip_probability, "),
+        ({"flip": 0.5}, r"\.flip is not an option\. Options of .*: brightness, contrast, flip_probability, "),
     ],
 )
 def test_what_cannot_be_right_is_named(value, message):

@@ -162,18 +162,21 @@ def test_every_option_of_a_group(group, compose_config, tiny, tmp_path):
 @pytest.mark.parametrize(
     "typed, message",
     [
-        ("+data.batchsize=4", "data.batchsize is no option. Did you mean data.batch_size?"),
-        ("+trainer.max_epoch=3", "trainer.max_epoch is no option. Did you mean trainer.max_epochs?"),
-        ("+optimizer.lrr=1", "optimizer.lrr is no option. Did you mean optimizer.lr?"),
-        ("+callbacks.panels.image=3", "callbacks.panels.image is no option. Did you mean callbacks.panels.images?"),
-        ("+loss.metres.variance=1", "loss.metres.variance is no option. Did you mean loss.metres.variance_focus?"),
-        ("loss=affine_invariant +loss.disparity.trims=1", "loss.disparity.trims is no option. Did you mean "),
-        ("+loss.variance_focus=0.7", "loss.variance_focus is no option. Options of loss: across_devices, disparity, "),
-        ("+data.dataset.layot=h5", "data.dataset.layot is no option. Did you mean data.dataset.layout?"),
-        ("+data.layot=h5", "data.layot is no option. Did you mean data.layout?"),
-        ("+reports=true", "reports is no option. Did you mean report?"),
-        ("+data.depth_scale=1000", "data.depth_scale is no option. Options of data: "),
-        ("+trainer.foo=1", "trainer.foo is no option. Options of trainer: accelerator, "),
+        ("+data.batchsize=4", "data.batchsize is not an option. Did you mean data.batch_size?"),
+        ("+trainer.max_epoch=3", "trainer.max_epoch is not an option. Did you mean trainer.max_epochs?"),
+        ("+optimizer.lrr=1", "optimizer.lrr is not an option. Did you mean optimizer.lr?"),
+        ("+callbacks.panels.image=3", "callbacks.panels.image is not an option. Did you mean callbacks.panels.images?"),
+        ("+loss.metres.variance=1", "loss.metres.variance is not an option. Did you mean loss.metres.variance_focus?"),
+        ("loss=affine_invariant +loss.disparity.trims=1", "loss.disparity.trims is not an option. Did you mean "),
+        (
+            "+loss.variance_focus=0.7",
+            "loss.variance_focus is not an option. Options of loss: across_devices, ",
+        ),
+        ("+data.dataset.layot=h5", "data.dataset.layot is not an option. Did you mean data.dataset.layout?"),
+        ("+data.layot=h5", "data.layot is not an option. Did you mean data.layout?"),
+        ("+reports=true", "reports is not an option. Did you mean report?"),
+        ("+data.depth_scale=1000", "data.depth_scale is not an option. Options of data: "),
+        ("+trainer.foo=1", "trainer.foo is not an option. Options of trainer: accelerator, "),
         ("+callbacks.panel.images=3", "callbacks.panel has no _target_, the class that it is to be. Did you mean "),
         ("+callbacks.own.images=3", "callbacks.own has no _target_, the class that it is to be."),
         ("+callbacks.mine._target_=nope.Mine", "callbacks.mine._target_ cannot be imported: "),
@@ -262,6 +265,12 @@ def test_what_is_not_validated_is_not_monitored(monitor, compose_config, tiny, t
     cfg = compose_config("train", typed, tmp_path)
     with pytest.raises(SettingError, match=rf"^callbacks\.early_stopping\.monitor is one of val/abs_rel.*'{monitor}'"):
         objects.check_monitors(cfg, objects.build_module(cfg, tiny))
+
+
+def test_a_callback_of_ones_own_may_log_what_is_monitored(compose_config, tiny, tmp_path):
+    typed = ["callbacks.checkpoints.monitor=val/mine", "+callbacks.mine._target_=my_package.MyCallback"]
+    cfg = compose_config("train", typed, tmp_path)
+    objects.check_monitors(cfg, objects.build_module(cfg, tiny))
 
 
 def test_a_group_may_be_left_out(compose_config, tiny, tmp_path):
