@@ -11,15 +11,13 @@ from omegaconf.errors import OmegaConfBaseException
 from depth_lightning.models import find_provenance
 from depth_lightning.models.torch_files import END_OF_PARTS, CheckpointError, NotARunError, read_run
 from depth_lightning.runs.options import PATH, check
-from depth_lightning.runs.overrides import typed
-from depth_lightning.runs.trust import refuse_resolvers, refuse_strangers
+from depth_lightning.runs.overrides import is_below, typed
+from depth_lightning.runs.trust import calls_resolver, refuse_resolvers, refuse_strangers
 
 log = logging.getLogger(__name__)
 
 FROM_RUN = ("model", "data", "protocol", "metrics", "seed")
 """The parts of the configuration that decide what a checkpoint predicts and how its predictions are scored."""
-
-
 NOT_BUILT = ("callbacks", "logger")
 """The parts that are never read from a checkpoint; those of a sweep refer to its folder by a resolver."""
 
@@ -79,7 +77,7 @@ def chosen_network(cfg: DictConfig, overrides: Sequence[str], command: str) -> t
         chosen, keys = overlay(saved, cfg, overrides), typed(overrides)
 
         def is_typed(key: str) -> bool:
-            return key.split(".")[0] not in FROM_RUN or any(f"{key}.".startswith(f"{own}.") for own in keys)
+            return key.split(".")[0] not in FROM_RUN or is_below(key, keys)
 
         check(chosen, command, is_typed)
         return chosen, state
@@ -108,10 +106,10 @@ def _as_the_file_says(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
 
 
 def describe(cfg: DictConfig) -> dict[str, Any]:
-    """The configuration as stored in a checkpoint: plain values, with unresolved interpolations.
+    """The configuration as stored in a checkpoint: plain values, with references to other keys unresolved.
 
-    So `data.root=…` typed at evaluation reaches everything that refers to it. Environment variables are resolved, since
-    another shell may not have them.
+    So `data.root=…` typed at evaluation reaches everything that refers to it. Resolvers, such as those of environment
+    variables, are resolved: another shell may give other values, and nothing resolves them from a file.
     """
 
     def walk(raw: Any, node: Any) -> Any:
@@ -119,9 +117,10 @@ def describe(cfg: DictConfig) -> dict[str, Any]:
             return {
                 key: walk(value, node[key] if isinstance(value, dict | str) else None) for key, value in raw.items()
             }
-        return node if isinstance(raw, str) and "${oc.env:" in raw else raw
+        return node if isinstance(raw, str) and calls_resolver(raw) else raw
 
-    return cast(dict[str, Any], walk(OmegaConf.to_container(cfg, resolve=False), cfg))
+    raw = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False))
+    return {part: value if part in NOT_BUILT else walk({part: value}, cfg)[part] for part, value in raw.items()}
 
 
 def overlay(saved: DictConfig, composed: DictConfig, overrides: Sequence[str]) -> DictConfig:
@@ -155,7 +154,7 @@ def overlay(saved: DictConfig, composed: DictConfig, overrides: Sequence[str]) -
             if part == "data" and not path:
                 value = {**value, "size": saved.data.size}
             OmegaConf.update(merged, ".".join([part, *path]), value, merge=False, force_add=True)
-    refuse_strangers(merged, FROM_RUN, f"checkpoint={composed.checkpoint}", keys, composed.trust)
+    refuse_strangers(merged, FROM_RUN, f"checkpoint={composed.checkpoint}", keys, composed.trust or ())
     if merged.model.encoder != saved.model.encoder:
         raise ValueError(
             f"The checkpoint holds a {saved.model.encoder}, but {merged.model.encoder} was requested. "

@@ -23,7 +23,7 @@ from depth_lightning.data.transforms import check_size
 from depth_lightning.models.checkpoints import Init
 from depth_lightning.reporting.loggers import MetricsFile
 from depth_lightning.runs.earlier import current
-from depth_lightning.runs.overrides import references
+from depth_lightning.runs.overrides import is_below, references
 from depth_lightning.settings import (
     Check,
     SettingError,
@@ -310,8 +310,8 @@ class _Checked(NamedTuple):
 
     def _is_read(self, path: str, node: Mapping[str, Any]) -> bool:
         """Whether another key refers to this one."""
-        below = (f"{path}.".startswith(f"{each}.") or each.startswith(f"{path}.") for each in self.references)
-        return "_target_" not in node and any(below)
+        refers = is_below(path, self.references) or any(is_below(key, [path]) for key in self.references)
+        return "_target_" not in node and refers
 
 
 def _names_below(path: str, node: Any) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """The typed overrides as Hydra parses them, and the keys under which settings were typed."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -21,6 +21,11 @@ def typed(overrides: Sequence[str]) -> dict[str, str | None]:
         written = (override.input_line or "").partition("=")[2]
         values[override.key_or_group] = None if override.is_delete() else value if isinstance(value, str) else written
     return values
+
+
+def is_below(path: str, keys: Iterable[str]) -> bool:
+    """Whether a key is one of `keys`, or lies below one."""
+    return any(f"{path}.".startswith(f"{key}.") for key in keys)
 
 
 def typed_key(path: str, raw: Any, name: str) -> str:

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from depth_lightning.data.transforms import is_augmentation
 from depth_lightning.runs.earlier import current
+from depth_lightning.runs.overrides import is_below
 
 DATASETS = ("DepthPairs", "DepthShards", "NYUDepthV2", "RenderedRooms", "da2k.DA2K")
 LOSSES = ("AffineInvariantLoss", "L1Loss", "L2Loss", "LogL1Loss", "OfInverse", "SiLogLoss")
@@ -41,6 +42,11 @@ class UntrustedConfigError(ValueError):
     """The configuration in a file names something that is not allowed at its place."""
 
 
+def calls_resolver(text: str) -> bool:
+    """Whether an interpolation in it is more than a reference to another key."""
+    return "${" in _OWN_KEY.sub("", text)
+
+
 def refuse_resolvers(config: Mapping[str, Any], source: str) -> None:
     """Check that a configuration refers only to its own keys.
 
@@ -52,7 +58,7 @@ def refuse_resolvers(config: Mapping[str, Any], source: str) -> None:
         UntrustedConfigError: an interpolation with a resolver, such as ${oc.env:HOME}.
     """
     for path, value in _leaves(config, ""):
-        if isinstance(value, str) and "${" in _OWN_KEY.sub("", value):
+        if isinstance(value, str) and calls_resolver(value):
             raise UntrustedConfigError(
                 f"{source}: {path} in its configuration is {value!r}. A file may only refer to other keys of its "
                 f"configuration, as in ${{data.root}}. Type {path}=… to replace it."
@@ -80,7 +86,7 @@ def refuse_strangers(
             values = current(OmegaConf.to_container(node, resolve=True, throw_on_missing=False))
             _refuse_addresses(dict(_leaves(values, part)), dict(_leaves(_unresolved(node), part)), source, typed)
             for path, mapping in _mappings(values, part):
-                if not _is_typed(path, typed):
+                if not is_below(path, typed):
                     _check(path, mapping, source, typed, trust)
 
 
@@ -88,7 +94,7 @@ def _refuse_addresses(values: Mapping[str, Any], written: Mapping[str, Any], sou
     for path, value in values.items():
         if isinstance(value, str) and ("://" in value or value.startswith(("//", "\\\\"))):
             refers = _OWN_KEY.fullmatch(str(written.get(path)))  # the key it refers to is checked itself
-            if not refers and not _is_typed(path, typed):
+            if not refers and not is_below(path, typed):
                 raise UntrustedConfigError(
                     f"{source}: {path} in its configuration is the address {value}. An address is only contacted "
                     f"if you type it: {path}=…"
@@ -96,7 +102,7 @@ def _refuse_addresses(values: Mapping[str, Any], written: Mapping[str, Any], sou
 
 
 def _check(path: str, node: Mapping[str, Any], source: str, typed: Sequence[str], trust: Sequence[str]) -> None:
-    own = {key: value for key, value in node.items() if not _is_typed(f"{path}.{key}", typed)}
+    own = {key: value for key, value in node.items() if not is_below(f"{path}.{key}", typed)}
     if path == "metrics":
         for name, function in own.items():
             if not (isinstance(function, str) and (function.startswith(ERRORS) or _trusted(function, trust))):
@@ -146,10 +152,6 @@ def _stranger(source: str, path: str, target: Any) -> UntrustedConfigError:
 
 def _unresolved(node: Any) -> Any:
     return OmegaConf.to_container(node, resolve=False)
-
-
-def _is_typed(path: str, typed: Sequence[str]) -> bool:
-    return any(path == key or path.startswith(f"{key}.") for key in typed)
 
 
 def _leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:

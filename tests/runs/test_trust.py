@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from depth_lightning.commands.evaluate import evaluate
 from depth_lightning.runs.checkpoint import chosen_network, describe, overlay, read_run_checkpoint
 from depth_lightning.runs.record import Origin, find_origin
-from depth_lightning.runs.trust import UntrustedConfigError, refuse_strangers
+from depth_lightning.runs.trust import UntrustedConfigError, refuse_resolvers, refuse_strangers
 
 RUNS = "open('{proof}', 'w').close()"
 
@@ -183,3 +183,10 @@ def test_all_that_the_project_writes_itself_passes(compose_config, plain):
 def test_weights_that_name_themselves_come_from_nowhere(checkpoint, tmp_path):
     path = checkpoint(lambda c: c["model"].update(weights=str(tmp_path / "a.ckpt")))
     assert find_origin(path) == Origin(None, None)
+
+
+def test_what_a_resolver_gave_a_run_stands_in_its_checkpoint(compose_config, plain):
+    typed = ["data=nyu", "data.root=${oc.decode:frames}/${seed}", "data.layout=${model.output}"]
+    saved = describe(compose_config("train", typed))
+    assert saved["data"]["root"] == "frames/0" and saved["data"]["layout"] == "${model.output}"
+    refuse_resolvers({"data": saved["data"]}, "a.ckpt")
