@@ -32,12 +32,19 @@ def main() -> None:
     for encoder in chosen.encoders:
         for name, option in OPTIONS.items():
             one, two = (peak_gigabytes(encoder, batch_size, **option) for batch_size in (1, 2))
-            # Memory grows linearly with images; a tenth is reserved for fragmentation and the CUDA context.
-            largest = [max(0, int((0.9 * memory - one) // (two - one)) + 1) for memory in chosen.gigabytes]
+            largest = [largest_batch(one, two, memory) for memory in chosen.gigabytes]
             rows.append([f"{encoder}, {name}", f"{one:.2f}", f"{two - one:.2f}", *map(str, largest)])
             values[f"{encoder}, {name}"] = {"one_image_gb": one, "further_image_gb": two - one}
     limits = {f"batch in {memory} GB": True for memory in chosen.gigabytes}
     report("memory", {"training at 518×518": False, "first GB": True, "each further": True, **limits}, rows, values)
+
+
+def largest_batch(one: float, two: float, limit: float) -> int:
+    """Images that fit into `limit` GB, from the peak memory of one and of two.
+
+    Memory grows linearly with images; a tenth is reserved for fragmentation and the CUDA context.
+    """
+    return max(0, int((0.9 * limit - one) // (two - one)) + 1)
 
 
 def peak_gigabytes(

@@ -116,6 +116,7 @@ def _turn_hue(image: Tensor, turn: Tensor) -> Tensor:
         (green - blue) / safe,
         torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
     )
-    offset = torch.tensor([5.0, 3.0, 1.0], device=image.device).view(3, 1, 1)
+    # With device=…, the host would wait until the device is idle.
+    offset = torch.tensor([5.0, 3.0, 1.0]).view(3, 1, 1).to(image.device, non_blocking=True)
     k = (offset + (sixths + 6 * turn)[:, None]) % 6
     return value[:, None] - chroma[:, None] * torch.minimum(k, 4 - k).clamp_(0, 1)

@@ -1,12 +1,12 @@
 """The report page of an evaluation, with the run, versions and command behind its numbers."""
 
 import csv
-import importlib.metadata
 import logging
 import platform
 import shlex
 import subprocess
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -19,7 +19,7 @@ from depth_lightning.reporting.result import EvaluationResult
 
 log = logging.getLogger(__name__)
 
-PACKAGES = ("depth-lightning", "torch", "lightning", "timm", "torchmetrics", "numpy", "opencv-python-headless")
+PACKAGES = ("depth_lightning", "torch", "lightning", "timm", "torchmetrics", "numpy", "cv2")
 
 
 def report_page(
@@ -70,11 +70,12 @@ def _curves(run: Path) -> list[dict[str, str]]:
 
 
 def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
+    # Not importlib.metadata, which knows installed distributions: a checkout need not be one, and OpenCV has several.
+    versions = {"python": platform.python_version()} | {name: import_module(name).__version__ for name in PACKAGES}
     source = Path(depth_lightning.__file__).parents[1]
     if (source / ".git").exists():  # unlike an installation into an environment inside another repository
         words = ["git", "-C", str(source), "describe", "--always", "--dirty", "--abbrev=12"]
         commit = subprocess.run(words, capture_output=True, text=True).stdout.strip()
-        versions["depth-lightning"] += f" ({commit})" if commit else ""
+        versions["depth_lightning"] += f" ({commit})" if commit else ""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
     return {**versions, "device": device}

@@ -112,6 +112,9 @@ def normalize(image: Tensor) -> Tensor:
     if image.dtype != torch.uint8 and not image.is_floating_point():
         raise TypeError(f"An image is uint8, or floating point in [0, 1]; found {image.dtype}.")
     scaled = image.float() / 255 if image.dtype == torch.uint8 else image.float()
-    mean = scaled.new_tensor(IMAGENET_MEAN).view(3, 1, 1)
-    std = scaled.new_tensor(IMAGENET_STD).view(3, 1, 1)
+    # new_tensor would wait until the device is idle, twice in every step.
+    mean, std = (
+        torch.tensor(values).view(3, 1, 1).to(image.device, non_blocking=True)
+        for values in (IMAGENET_MEAN, IMAGENET_STD)
+    )
     return (scaled - mean) / std

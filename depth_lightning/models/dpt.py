@@ -74,7 +74,7 @@ class FusionPyramid(nn.Module):
         x = self.output_conv1(x)
         # The largest map of all: recomputed in the backward pass rather than kept.
         x = (
-            checkpoint(self._read_out, x, size, use_reentrant=False)
+            checkpoint(self._read_out, x, size, use_reentrant=False, preserve_rng_state=False)
             if torch.is_grad_enabled()
             else self._read_out(x, size)
         )
@@ -96,7 +96,9 @@ class Float32Conv2d(nn.Conv2d):
         """A float32 map."""
         convert_again = input.dtype != torch.float32 and torch.is_grad_enabled()
         result: Tensor = (
-            checkpoint(self._in_float32, input, use_reentrant=False) if convert_again else self._in_float32(input)
+            checkpoint(self._in_float32, input, use_reentrant=False, preserve_rng_state=False)
+            if convert_again
+            else self._in_float32(input)
         )
         return result
 

@@ -5,6 +5,9 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
+from torch.optim import Optimizer
+
+from depth_lightning.training.display.throughput import logs_next_step
 
 
 class LearningRates(Callback):
@@ -15,8 +18,8 @@ class LearningRates(Callback):
 
     decisive = ()
 
-    def on_train_batch_start(self, trainer: lightning.Trainer, module: Any, batch: Any, batch_index: int) -> None:
+    def on_before_optimizer_step(self, trainer: lightning.Trainer, module: Any, optimizer: Optimizer) -> None:
         """Log the rates that the coming step uses."""
-        for group in trainer.optimizers[0].param_groups:
+        for group in optimizer.param_groups if logs_next_step(trainer) else []:
             rate = torch.tensor(group["lr"])  # a float would be copied to the device, and the host would wait
             module.log(f"lr/{group['name']}", rate, batch_size=1)

@@ -9,6 +9,11 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 
+def logs_next_step(trainer: lightning.Trainer) -> bool:
+    """Whether Lightning logs after the coming optimizer step. What is logged before others costs time, and is lost."""
+    return bool((trainer.global_step + 1) % trainer.log_every_n_steps == 0)  # type: ignore[attr-defined]
+
+
 def logs_step(trainer: lightning.Trainer, batch_index: int) -> bool:
     """Whether Lightning logs after this training batch, and so waits for the device."""
     steps = (batch_index + 1) % trainer.accumulate_grad_batches == 0 or trainer.is_last_batch

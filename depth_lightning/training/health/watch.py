@@ -28,6 +28,7 @@ from torch.optim import Optimizer
 
 from depth_lightning.sample import DepthBatch
 from depth_lightning.settings import number, one_of, optional, text, whole_number
+from depth_lightning.training.display.throughput import logs_next_step
 from depth_lightning.training.health.incident import Circumstances, replay_command, room_for, write_incident
 from depth_lightning.training.health.inspection import Findings, inspect_step
 from depth_lightning.training.module import DepthModule
@@ -159,7 +160,8 @@ class Watch(Callback):
         assert isinstance(loss, Tensor)
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = full_tensor(torch.nn.utils.get_total_norm(gradients)).float()
-        module.log("train/gradient_norm", norm, batch_size=1)
+        if logs_next_step(trainer):
+            module.log("train/gradient_norm", norm, batch_size=1)
         self._history = self._history.to(loss.device)
         median = self._history.nanmedian() if self._seen >= MIN_HISTORY else torch.full_like(loss, torch.nan)
         limit = torch.where(median > 0, median * (self.jump_factor or torch.inf), torch.inf)
