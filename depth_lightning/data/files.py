@@ -132,6 +132,19 @@ def read_map(path: Path, key: str | None = None, root: Path | None = None) -> np
         return stored.reshape(check_map(stored.shape, stored.dtype))
 
 
+def decode_map(content: np.ndarray) -> np.ndarray:
+    """Decode the bytes of an image file or a .npy, (n,) uint8, as `read_map` does.
+
+    Raises:
+        BrokenError: see `read_map`; OpenCV's and NumPy's own errors pass through.
+    """
+    if content[:6].tobytes() == np.lib.format.MAGIC_PREFIX:
+        stored = read_npy(io.BytesIO(content.tobytes()), content.size)
+    else:
+        stored = _decoded(content, cv2.IMREAD_UNCHANGED)
+    return stored.reshape(check_map(stored.shape, stored.dtype))
+
+
 def _raster(path: Path, key: str | None) -> np.ndarray:
     check_whole(path)
     return _decoded(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)

@@ -6,6 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from depth_lightning.data.bad_samples import same_aspect
 from depth_lightning.data.encoding import DepthEncoding
 from depth_lightning.data.files import read_image, read_map, split_key
@@ -77,7 +79,7 @@ class DepthPairs:
                 "or data.manifest=my.csv, a table with the columns image and depth."
             )
         else:
-            pairs = match_patterns(folder, image, depth, mask, unmatched)
+            pairs = self.match(folder, image, depth, mask, unmatched)
         self.root = folder
         self.pairs = PairTable(select(pairs, split, split_list, val_share, folder))
         self.encoding = encoding or DepthEncoding()
@@ -107,8 +109,8 @@ class DepthPairs:
         pair = self.pairs[index]
         encoding = _of_row(self.encoding, pair)
         image = read_image(Path(pair.image))
-        path, key = split_key(pair.depth)
-        stored = read_map(path, key or self.depth_key, self.root)
+        path, _ = split_key(pair.depth)
+        stored = self.stored(pair, image.shape[:2])
         with naming(path, "a depth map"):
             target, mask = encoding.decode(stored)
         if pair.mask:
@@ -122,6 +124,17 @@ class DepthPairs:
             mask &= declared != 0
             target[~mask] = 0
         return DepthSample(image, target, mask, encoding.depth_kind, pair.id, pair.scene)
+
+    def match(
+        self, root: Path, image: str, depth: str, mask: str | None, unmatched: Literal["error", "skip"]
+    ) -> list[Pair]:
+        """The pairs that the patterns find; a data set with a layout of its own overrides this."""
+        return match_patterns(root, image, depth, mask, unmatched)
+
+    def stored(self, pair: Pair, size: tuple[int, int]) -> np.ndarray:
+        """The depth map of a pair as stored, for an image of `size` (h, w); a format of one's own overrides this."""
+        path, key = split_key(pair.depth)
+        return read_map(path, key or self.depth_key, self.root)
 
     def path(self, index: int) -> Path:
         """Path of the image of sample `index`."""

@@ -131,6 +131,17 @@ COMMANDS: Mapping[str, Options] = {
         "compress": boolean,
         "endpoint_url": None,
     },
+    "download": {
+        **COMMON,
+        "output": PATH,
+        "parts": None,
+        "download": {
+            **dict.fromkeys(("title", "page", "licence", "citation", "next"), partial(text, what="a text")),
+            "note": partial(optional, check=partial(text, what="a text")),
+            "files": {"*": {**dict.fromkeys(("url", "file", "bytes", "hash", "names", "only", "unpacked_bytes"))}},
+            "prepare": ANYTHING,
+        },
+    },
 }
 
 

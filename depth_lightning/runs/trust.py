@@ -18,7 +18,10 @@ from depth_lightning.data.transforms import is_augmentation
 from depth_lightning.runs.earlier import current
 from depth_lightning.runs.overrides import is_below
 
-DATASETS = ("DepthPairs", "DepthShards", "NYUDepthV2", "RenderedRooms", "da2k.DA2K")
+DATASETS = (
+    *("DepthPairs", "DepthShards", "NYUDepthV2", "RenderedRooms"),
+    *("da2k.DA2K", "eth3d.ETH3D", "hub.HubDepth", "sunrgbd.SUNRGBD", "tum.TUM"),
+)
 LOSSES = ("AffineInvariantLoss", "L1Loss", "L2Loss", "LogL1Loss", "OfInverse", "SiLogLoss")
 BELONGS: Mapping[str, tuple[str, ...]] = {
     r"model": ("depth_lightning.models.DepthAnythingV2",),
