@@ -12,13 +12,13 @@ from omegaconf import DictConfig
 
 from depth_lightning.atomic import explained, write_text
 from depth_lightning.data.archives import is_archive, unpack
-from depth_lightning.data.fetching import RemoteFile, ask_length, check_space, fetch, in_words, received
+from depth_lightning.data.fetching import RemoteFile, ask_length, check_space, fetch, free_bytes, in_words, received
 from depth_lightning.data.reading import naming, read_text
 from depth_lightning.runs import objects
 from depth_lightning.runs.job import run_job
 from depth_lightning.runs.options import check
 from depth_lightning.runs.program import program
-from depth_lightning.settings import one_of, optional, several, within
+from depth_lightning.settings import SettingError, one_of, optional, several
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +57,9 @@ def download(cfg: DictConfig) -> None:
         log.info(f"Note: {about['note']}")
     record = _Record(output / RECORD, about)
     wanted = [each for part in parts or files for each in _files(part, files[part]) if not record.has(each.file)]
-    wanted = _with_lengths(wanted)
-    _check_disk(wanted, output)
+    if wanted:
+        wanted = _with_lengths(wanted)
+        _check_disk(wanted, output)
     with explained(output):
         output.mkdir(parents=True, exist_ok=True)
     for number, (file, _, only) in enumerate(wanted, start=1):
@@ -80,15 +81,16 @@ def _files(part: str, entry: Mapping[str, Any]) -> list[_Wanted]:
     """The files of a part: a single one, or one for each of its `names`."""
     names = entry.get("names") or {"": entry.get("hash")}
     unpacked = entry.get("unpacked_bytes")
-    with within(f"download.files.{part}"):
-        return [
-            _Wanted(
-                RemoteFile(entry["url"].replace("{name}", name), entry.get("file") or "", entry.get("bytes"), hash),
-                unpacked and unpacked // len(names),
-                entry.get("only") or (),
-            )
-            for name, hash in names.items()
-        ]
+    found = []
+    for name, hash in names.items():
+        url = entry["url"].replace("{name}", name)
+        try:
+            file = RemoteFile(url, entry.get("file") or "", entry.get("bytes"), hash)
+        except SettingError as error:
+            key = f"names.{name}" if error.name == "hash" and name else error.name
+            raise SettingError(f"download.files.{part}.{key}", error.problem) from error
+        found.append(_Wanted(file, unpacked and unpacked // len(names), entry.get("only") or ()))
+    return found
 
 
 def _with_lengths(wanted: Sequence[_Wanted]) -> list[_Wanted]:
@@ -106,9 +108,9 @@ def _check_disk(wanted: Sequence[_Wanted], output: Path) -> None:
     there = sum(received(each.file, output) for each in wanted)
     unknown = sum(each.file.bytes is None for each in wanted)
     log.info(
-        f"To download: {len(wanted)} files, {in_words(sum(lengths) - there)}"
-        f"{f' and {unknown} files of unknown length' if unknown else ''}. On the disk: about {in_words(content)}"
-        f"{f', and {in_words(peak)} while unpacking' if archives else ''}."
+        f"To download: {in_words(sum(lengths) - there)} in {len(wanted)} file{'s' if len(wanted) > 1 else ''}"
+        f"{f', {unknown} of unknown length' if unknown else ''}. On the disk: about {in_words(content)}"
+        f"{f', and {in_words(peak)} while unpacking' if archives else ''}; {in_words(free_bytes(output))} are free."
     )
     check_space(output, peak - there, "the data set")
 

@@ -3,6 +3,7 @@
 import importlib
 import shutil
 import stat
+import sys
 import tarfile
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -12,10 +13,10 @@ from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
 
-import rich.progress
+from rich.progress import track
 
 from depth_lightning.atomic import explained
-from depth_lightning.data.fetching import check_space
+from depth_lightning.data.fetching import check_space, opened
 from depth_lightning.data.reading import BrokenError, reading
 
 ASIDE = ".unpacking"
@@ -74,13 +75,14 @@ def unpack(archive: Path, folder: Path, only: Sequence[str] = ()) -> int:
 def _tar(archive: Path, only: Sequence[str]) -> Content:
     with ExitStack() as stack:
         stack.enter_context(reading(archive, "a tar file", "Delete it and download it again."))
-        bar = rich.progress.open(archive, "rb", description=f"Unpacking {archive.name}", transient=True)
-        for member in (tar := stack.enter_context(tarfile.open(fileobj=stack.enter_context(bar)))):
+        file = stack.enter_context(opened(archive, f"Unpacking {archive.name}"))
+        tar = stack.enter_context(tarfile.open(fileobj=file))
+        for member in tar:
             path = _checked(member.name, member.isfile() or member.isdir())
             if member.isfile() and _is_wanted(path, only):
-                file = tar.extractfile(member)
-                assert file is not None
-                yield from _pieces(path, file)
+                content = tar.extractfile(member)
+                assert content is not None
+                yield from _pieces(path, content)
 
 
 def _zip(archive: Path, folder: Path, only: Sequence[str]) -> Content:
@@ -93,7 +95,8 @@ def _zip(archive: Path, folder: Path, only: Sequence[str]) -> Content:
                 wanted.append((path, member))
     check_space(folder, sum(member.file_size for _, member in wanted), f"unpacking {archive.name}")
     with reading(archive, "a zip file", "Delete it and download it again."), zipfile.ZipFile(archive) as packed:
-        for path, member in rich.progress.track(wanted, f"Unpacking {archive.name}", transient=True):
+        quiet = not sys.stdout.isatty()
+        for path, member in track(wanted, f"Unpacking {archive.name}", transient=True, disable=quiet):
             with packed.open(member) as file:
                 yield from _pieces(path, file)
 

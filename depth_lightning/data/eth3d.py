@@ -1,7 +1,7 @@
 """ETH3D's high-resolution multi-view images (Schöps et al., A Multi-View Stereo Benchmark, CVPR 2017).
 
-Depth, as https://www.eth3d.net/documentation describes it, is of the distorted images: float32 in metres, row by row, without
-a header, and infinity where it is unknown. The files have their images' names, .JPG included.
+Depth, as https://www.eth3d.net/documentation describes it, is that of the distorted images: float32 in metres, row by
+row, without a header, and infinity where it is unknown. The files have their images' names, .JPG included.
 """
 
 from pathlib import Path

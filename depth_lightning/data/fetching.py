@@ -1,12 +1,16 @@
 """Downloads of single files: resumed where they broke off, and verified before they get their name."""
 
 import hashlib
+import logging
 import os
 import shutil
+import sys
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
+from typing import BinaryIO
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
@@ -16,6 +20,9 @@ from huggingface_hub.file_download import http_get
 
 from depth_lightning.atomic import explained
 from depth_lightning.settings import SettingError, optional, text, whole_number
+
+for client in ("httpx", "httpx2"):
+    logging.getLogger(client).setLevel(logging.WARNING)  # at INFO, each request is a line
 
 PART = ".part"
 """Suffix of a file that is not complete yet."""
@@ -125,13 +132,24 @@ def check_space(folder: Path, needed_bytes: int, what: str) -> None:
     Raises:
         OSError: less is free.
     """
-    folder = folder.absolute()
-    free = shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
+    free = free_bytes(folder)
     if free < needed_bytes:
         raise OSError(
-            f"{folder}: {what} takes {in_words(needed_bytes)}, and {in_words(free)} are free. Make room, or choose "
-            "another output=…"
+            f"{folder.absolute()}: {what} takes {in_words(needed_bytes)}, and {in_words(free)} are free. Make room, or "
+            "choose another output=…"
         )
+
+
+def free_bytes(folder: Path) -> int:
+    """Free space on the disk of a folder, which need not exist yet."""
+    folder = folder.absolute()
+    return shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
+
+
+def opened(path: Path, description: str) -> AbstractContextManager[BinaryIO]:
+    """Open a file for reading, with a progress bar where there is a terminal."""
+    quiet = not sys.stdout.isatty()
+    return rich.progress.open(path, "rb", description=description, transient=True, disable=quiet)
 
 
 def in_words(size: int) -> str:
@@ -160,8 +178,8 @@ def _receive(file: RemoteFile, part: Path) -> None:
             there = target.seek(0, os.SEEK_END)
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ConnectionError(
-                f"{file.url}: the download ended after {in_words(there)}: {reason:.300}. Type the same command again: it "
-                f"continues there."
+                f"{file.url}: the download ended after {in_words(there)}: {reason:.300}. Type the same command again: "
+                "it continues there."
             ) from error
 
 
@@ -178,7 +196,7 @@ def _verify(file: RemoteFile, path: Path) -> None:
         raise _damaged(file, path, f"{file.bytes:,} bytes", f"{found:,}")
     if file.hash is not None:
         algorithm, _, digest = file.hash.partition(":")
-        with rich.progress.open(path, "rb", description=f"Verifying {file.name}", transient=True) as content:
+        with opened(path, f"Verifying {file.name}") as content:
             actual = hashlib.file_digest(content, algorithm).hexdigest()  # type: ignore[arg-type]
         if actual != digest.lower():
             raise _damaged(file, path, f"the checksum {file.hash}", actual)

@@ -72,7 +72,7 @@ class HubDepth:
         is_array = not (
             isinstance(stored, datasets.Image) or getattr(stored, "dtype", None) in ("binary", "large_binary")
         )
-        # Apart from the files: as Python's lists, arrays would be slow, and as NumPy's bytes, files lose zeros at their end.
+        # Apart from the files: arrays as Python's lists are slow, and files as NumPy's bytes lose zeros at their end.
         self._arrays = rows.select_columns([columns["depth"]]).with_format("numpy") if is_array else None
         self._rows = rows.select_columns([column for key, column in columns.items() if key != "depth" or not is_array])
 

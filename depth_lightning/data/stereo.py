@@ -31,7 +31,7 @@ def match(left: np.ndarray, right: np.ndarray, disparities: int = 128, tolerance
     """
     forward = _search(left, right, disparities)
     # The right image's disparity is that of the mirrored pair.
-    backward = _search(right[:, ::-1], left[:, ::-1], disparities)[:, ::-1]
+    backward = _search(cv2.flip(right, 1), cv2.flip(left, 1), disparities)[:, ::-1]
     width = forward.shape[1]
     columns = np.arange(width) - np.rint(forward).astype(int)
     there = np.take_along_axis(backward, np.clip(columns, 0, width - 1), axis=1)
@@ -51,7 +51,9 @@ def _search(image: np.ndarray, other: np.ndarray, disparities: int) -> np.ndarra
         speckleRange=2,
         mode=cv2.STEREO_SGBM_MODE_HH,
     )
-    found = matcher.compute(np.ascontiguousarray(image), np.ascontiguousarray(other))
+    # OpenCV searches only where the whole range lies within the image: with a margin, that is everywhere.
+    padded = [cv2.copyMakeBorder(each, 0, 0, disparities, 0, cv2.BORDER_REPLICATE) for each in (image, other)]
+    found = matcher.compute(*padded)[:, disparities:]
     return np.maximum(found.astype(np.float32) / cv2.StereoMatcher_DISP_SCALE, 0)
 
 
