@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hydra.utils import get_method
 from omegaconf import DictConfig
 
 from depth_lightning.atomic import explained, write_text
@@ -47,6 +48,8 @@ def download(cfg: DictConfig) -> None:
         ValueError: a file is not the declared one, or is an archive that is not safe to unpack.
     """
     check(cfg, "download")
+    if "download" not in cfg:
+        raise SettingError("download", "is missing. Type the name of a data set, such as oakd; --help lists them.")
     about, output = objects.plain(cfg.download), Path(cfg.output).expanduser()
     files = about["files"]
     what = f"a list of names among {', '.join(files)}, or null for all"
@@ -55,6 +58,7 @@ def download(cfg: DictConfig) -> None:
     log.info(f"Licence: {about['licence']}. Please cite: {about['citation']}")
     if about.get("note"):
         log.info(f"Note: {about['note']}")
+    prepare = get_method(about["prepare"]) if about.get("prepare") else None
     record = _Record(output / RECORD, about)
     wanted = [each for part in parts or files for each in _files(part, files[part]) if not record.has(each.file)]
     if wanted:
@@ -72,9 +76,9 @@ def download(cfg: DictConfig) -> None:
             log.info(f"{file.name}: {unpack(path, output, only):,} files unpacked.")
             path.unlink()
         record.add(file)
-    if about.get("prepare"):
-        objects.build("download.prepare", about["prepare"])
-    log.info(f"{output} is complete. Next: {about['next']}")
+    if prepare:
+        prepare(output)
+    log.info(f"{output} is complete. Next: {about['next'].replace('{output}', str(output))}")
 
 
 def _files(part: str, entry: Mapping[str, Any]) -> list[_Wanted]:

@@ -13,6 +13,8 @@ from depth_lightning.atomic import write_bytes
 from depth_lightning.data.files import read_image
 from depth_lightning.data.reading import naming, read_text
 
+OAKD = "stereodemo/datasets/oak-d"
+"""Folder of the pairs, <name>_left.png and <name>_right.png, with stereodemo_calibration.json."""
 BLOCK = 5
 """Side of the compared windows, in pixels."""
 
@@ -57,16 +59,16 @@ def _search(image: np.ndarray, other: np.ndarray, disparities: int) -> np.ndarra
     return np.maximum(found.astype(np.float32) / cv2.StereoMatcher_DISP_SCALE, 0)
 
 
-def write_oakd_depth(folder: str | Path) -> None:
-    """Write <name>_depth.png, 16 bits in millimetres, beside every <name>_left.png and <name>_right.png of stereodemo.
+def write_oakd_depth(root: Path) -> None:
+    """Write <name>_depth.png, 16 bits in millimetres, beside every <name>_left.png of the unpacked package stereodemo.
 
     Args:
-        folder: stereodemo's datasets/oak-d, with stereodemo_calibration.json.
+        root: the folder that holds `OAKD`.
 
     Raises:
         OSError, ValueError: a file is missing or broken.
     """
-    folder = Path(folder)
+    folder = root / OAKD
     path = folder / "stereodemo_calibration.json"
     with naming(path, "a calibration of stereodemo", "Download it again."):
         camera = json.loads(read_text(path))

@@ -138,8 +138,8 @@ COMMANDS: Mapping[str, Options] = {
         "download": {
             **dict.fromkeys(("title", "page", "licence", "citation", "next"), partial(text, what="a text")),
             "note": partial(optional, check=partial(text, what="a text")),
-            "files": {"*": {**dict.fromkeys(("url", "file", "bytes", "hash", "names", "only", "unpacked_bytes"))}},
-            "prepare": ANYTHING,
+            "prepare": partial(optional, check=partial(text, what="the import path of a function")),
+            "files": {"*": dict.fromkeys(("url", "file", "bytes", "hash", "names", "only", "unpacked_bytes"))},
         },
     },
 }

@@ -57,7 +57,7 @@ def mine(server, compose_config, tmp_path):
             "list": {"url": f"{server.url}/list.txt", "bytes": 6, "hash": f"md5:{hashlib.md5(LIST).hexdigest()}"},
             "tars": {"url": f"{server.url}/{{name}}.tar", "names": {"train": None, "val": None}},
         },
-        "next": "python train.py data=pairs data.root=${output}",
+        "next": "python train.py data=pairs data.root={output}",
     }
     (tmp_path / "conf/download").mkdir(parents=True)
     (tmp_path / "conf/download/mine.yaml").write_text(yaml.safe_dump(description))
@@ -178,15 +178,29 @@ def test_descriptions_that_cannot_be_right(typed, message, mine, server):
     assert not server.requests
 
 
-def test_prepare_is_built_at_the_end(mine, tmp_path):
-    download(
-        mine(
-            "+download.prepare._target_=shutil.copy",
-            "+download.prepare.src=${output}/list.txt",
-            f"+download.prepare.dst={tmp_path}/copy",
-        )
-    )
-    assert (tmp_path / "copy").read_bytes() == LIST
+def copy_list(output):
+    (output / "copy").write_bytes((output / "list.txt").read_bytes())
+
+
+def test_prepare_is_called_at_the_end(mine, server, tmp_path):
+    download(mine(f"+download.prepare={__name__}.copy_list"))
+    assert (tmp_path / "data/copy").read_bytes() == LIST
+    server.requests.clear()
+    with pytest.raises(Exception, match="nothing"):  # before anything is fetched
+        download(mine(f"+download.prepare={__name__}.nothing", f"output={tmp_path}/other"))
+    assert not server.requests
+
+
+@pytest.mark.parametrize(
+    "typed, message",
+    [
+        (["output=x"], r"download is missing\. Type the name of a data set, such as oakd; --help lists them\."),
+        (["download=oakd"], r"output is missing\. Type output=…"),
+    ],
+)
+def test_what_must_be_typed(typed, message, compose_config, tmp_path):
+    with pytest.raises(SettingError, match=f"^{message}$"):
+        download(compose_config("download", typed, tmp_path))
 
 
 def test_a_broken_record_is_named(mine, tmp_path):
@@ -204,7 +218,7 @@ def test_the_sets_of_the_project(name, compose_config, tmp_path):
     files = [each.file for part, entry in about["files"].items() for each in _files(part, entry)]
     assert len({file.name for file in files}) == len({file.url for file in files}) == len(files)
     assert all(file.url.startswith("https://") for file in files)
-    command, *overrides = about["next"].split()[1:]
+    command, *overrides = about["next"].replace("{output}", str(tmp_path)).split()[1:]
     cfg = compose_config(command.removesuffix(".py"), [word for word in overrides if word != "checkpoint=…"], tmp_path)
     assert str(cfg.data.root).startswith(str(tmp_path))
     check(cfg, command.removesuffix(".py"))
