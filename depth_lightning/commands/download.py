@@ -87,9 +87,9 @@ def _files(part: str, entry: Mapping[str, Any]) -> list[_Wanted]:
     unpacked = entry.get("unpacked_bytes")
     found = []
     for name, hash in names.items():
-        url = entry["url"].replace("{name}", name)
+        url = entry["url"].replace("{name}", name) if name else entry["url"]
         try:
-            file = RemoteFile(url, entry.get("file") or "", entry.get("bytes"), hash)
+            file = RemoteFile(url, entry.get("file"), entry.get("bytes"), hash)
         except SettingError as error:
             key = f"names.{name}" if error.name == "hash" and name else error.name
             raise SettingError(f"download.files.{part}.{key}", error.problem) from error

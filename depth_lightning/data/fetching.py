@@ -43,8 +43,8 @@ class RemoteFile:
     """
 
     url: str
-    file: str = ""
-    """Its name on the disk; empty for the last part of the address."""
+    file: str | None = None
+    """Its name on the disk; None for the last part of the address."""
     bytes: int | None = None
     """Its length, if it is known."""
     hash: str | None = None
@@ -53,11 +53,13 @@ class RemoteFile:
     def __post_init__(self) -> None:
         if urlsplit(text("url", self.url, "an address, https://…")).scheme not in ("http", "https"):
             raise SettingError("url", f"is an address, https://…, found {self.url!r}.")
+        optional("file", self.file, partial(text, what="the name of a file"))
         if not self.name or self.name in (".", "..") or set(self.name) & set('/\\:*?"<>|\0'):
             raise SettingError("file", f"is the name of a file, found {self.name!r} for {self.url}.")
         optional("bytes", self.bytes, partial(whole_number, least=0))
-        algorithm, _, digest = (self.hash or "sha256:").partition(":")
-        if algorithm not in ALGORITHMS or (self.hash and len(digest) != 2 * hashlib.new(algorithm).digest_size):
+        lengths = {name: 2 * hashlib.new(name).digest_size for name in ALGORITHMS}
+        algorithm, _, digest = str(self.hash).partition(":")
+        if self.hash is not None and lengths.get(algorithm) != len(digest):
             raise SettingError("hash", f"is {', '.join(ALGORITHMS)}, a colon and a checksum, found {self.hash!r}.")
 
     @property

@@ -54,12 +54,18 @@ class HubDepth:
         val_split: str = "validation",
         encoding: DepthEncoding | None = None,
     ) -> None:
-        key = {"train": "train_split", "val": "val_split"}[one_of("split", split, ("train", "val"))]
+        one_of("split", split, ("train", "val"))
         self.where = text("path", path, "an id such as org/name, or a folder of Parquet files")
         columns = {"image": text("image", image, "a column"), "depth": text("depth", depth, "a column")}
         if optional("scene", scene, partial(text, what="a column")):
             columns["scene"] = str(scene)
-        wanted = text(key, train_split if split == "train" else val_split, "a split")
+        optional("name", name, partial(text, what="a configuration of the data set"))
+        optional("revision", revision, partial(text, what="a commit, a tag or a branch"))
+        splits = {"train_split": train_split, "val_split": val_split}
+        for split_key, called in splits.items():
+            text(split_key, called, "a split of the data set, such as train[:90%]")
+        key = f"{split}_split"
+        wanted = splits[key]
         folder = Path(path).expanduser()
         datasets = _imported()
         rows = _load(datasets, str(folder) if folder.is_dir() else path, wanted, key, name=name, revision=revision)

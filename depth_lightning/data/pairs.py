@@ -64,8 +64,10 @@ class DepthPairs:
         named = {"root": root, "image": image, "depth": depth, "mask": mask, "manifest": manifest}
         for name, value in {**named, "depth_key": depth_key}.items():
             optional(name, value, partial(text, what="a name" if name == "depth_key" else "a path or a pattern"))
-        if not isinstance(split_list, str | None):
-            what = "a file below root, or a list of scenes, folders or images"
+        what = "a file below root, or a list of scenes, folders or images"
+        if isinstance(split_list, str | None):
+            optional("split_list", split_list, partial(text, what=what))
+        else:
             several("split_list", split_list, None, what, partial(text, what="a name"))
         self.depth_key = depth_key
         folder = None if root is None else Path(root).expanduser()
