@@ -97,9 +97,14 @@ def _raster(path: Path, key: str | None, packing: Packing | None, upright: bool 
     stored = decode_raster(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED, upright)
     if packing is not None:
         return unpack(stored, packing)
-    if stored.ndim == 3 and stored[..., :3].any() and (stored[..., :3] == stored[..., :1]).all():
+    # A mask may be of one value; a depth map of one value is none, and does not show that its channels hold the same.
+    if stored.ndim == 3 and (stored.dtype == np.uint8 or np.ptp(stored[..., :3])) and _are_equal(stored[..., :3]):
         return stored[..., 0]
     return stored
+
+
+def _are_equal(channels: np.ndarray) -> bool:
+    return bool((channels == channels[..., :1]).all())
 
 
 def _pfm(path: Path, key: str | None) -> np.ndarray:
