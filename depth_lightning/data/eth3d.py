@@ -16,7 +16,7 @@ from depth_lightning.data.reading import BrokenError, reading
 class ETH3D(DepthPairs):
     """Pairs whose depth maps are bare float32 values of their image's size; see `DepthPairs`."""
 
-    def stored(self, pair: Pair, size: tuple[int, int]) -> np.ndarray:
+    def stored(self, pair: Pair, size: tuple[int, int], upright: bool | None) -> np.ndarray:
         """The depth map, (h, w) float32 in metres.
 
         Raises:

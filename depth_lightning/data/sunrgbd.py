@@ -1,19 +1,17 @@
 """SUN RGB-D (Song, Lichtenberg and Xiao, CVPR 2015), https://rgbd.cs.princeton.edu.
 
 The folder of a view holds image/*.jpg and depth/*.png. The official split, traintestSUNRGBD/allsplit.mat of its
-toolbox, lists the views' folders as on its authors' disk, /n/fs/sun3d/data/SUNRGBD/…. Depth is stored as the toolbox's
-read3dPoints.m reads it: millimetres in 16 bits, rotated left by three.
+toolbox, lists the views' folders as on its authors' disk, /n/fs/sun3d/data/SUNRGBD/….
 """
 
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import scipy.io
 
 from depth_lightning.data.pair_table import Pair
 from depth_lightning.data.pairs import DepthPairs
-from depth_lightning.data.reading import BrokenError, naming, reading
+from depth_lightning.data.reading import reading
 
 SPLITS = "SUNRGBDtoolbox/traintestSUNRGBD/allsplit.mat"
 
@@ -36,14 +34,6 @@ class SUNRGBD(DepthPairs):
                 f"{path}: expected the folders of the views below {root}, found none, such as {_view(pairs[0].image)}."
             )
         return found
-
-    def stored(self, pair: Pair, size: tuple[int, int]) -> np.ndarray:
-        """The depth map, (h, w) uint16 in millimetres; 0 is a hole."""
-        rotated = super().stored(pair, size)
-        with naming(pair.depth, "a depth map"):
-            if rotated.dtype != np.uint16:
-                raise BrokenError(f"expected 16 bits, found {rotated.dtype}.")
-        return rotated >> 3 | rotated << 13
 
 
 def read_splits(path: Path) -> dict[str, str]:

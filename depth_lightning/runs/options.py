@@ -19,6 +19,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import StrategyRegistry
 from omegaconf import DictConfig, OmegaConf
 
+from depth_lightning.data.images import check_exif, check_range
 from depth_lightning.data.transforms import check_size
 from depth_lightning.models.checkpoints import Init
 from depth_lightning.reporting.loggers import MetricsFile
@@ -100,7 +101,7 @@ COMMANDS: Mapping[str, Options] = {
     },
     "predict": {
         **NETWORK,
-        "data": {"size": check_size},
+        "data": {"size": check_size, "exif": check_exif, "image_range": check_range},
         "input": partial(text, what="one path or pattern (several go into a .txt file, a line each)"),
         "output": PATH,
         "batch_size": whole_number,

@@ -214,7 +214,9 @@ def test_sunrgbd_of_eight_bits(opened, tmp_path):
     sunrgbd(tmp_path)
     path = tmp_path / "SUNRGBD" / VIEWS[0] / "depth/0000002-000000033369.png"
     cv2.imwrite(str(path), np.full((H, W), 9, np.uint8))
-    with pytest.raises(ValueError, match=rf"^{re.escape(str(path))}: expected 16 bits, found uint8\."):
+    with pytest.raises(
+        ValueError, match=rf"^{re.escape(str(path))}: expected one channel of 16 bits, as data\.packing=sunrgbd"
+    ):
         opened("sunrgbd", "train")[0]
 
 
