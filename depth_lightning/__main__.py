@@ -1,6 +1,7 @@
 """The commands: `python -m depth_lightning`. Nothing here imports torch, so that --help and --cfg answer at once."""
 
 import difflib
+import re
 import sys
 from importlib import import_module
 
@@ -15,6 +16,7 @@ CONFIGURED = {
     "show": "draw samples as they are on disk and as the network sees them",
     "pack": "write a data set into a few large files",
     "batch-size": "find the largest batch that trains",
+    "download": "fetch a data set by its name",
 }
 """Command → what it does. Each takes Hydra overrides, and its options are those of conf/<command>.yaml."""
 PLAIN = {
@@ -33,6 +35,8 @@ def main() -> None:
         print(*(f"  {command:<11} {what}" for command, what in commands.items()), sep="\n")
         print("\nEvery command has --help.")
     elif name in CONFIGURED:
+        if name == "download" and len(sys.argv) > 2 and re.fullmatch(r"\w+", sys.argv[2]):
+            sys.argv[2] = f"download={sys.argv[2]}"  # a set's name, typed as a word
         program(name.replace("-", "_"), typed=name)
     elif name in PLAIN:
         sys.exit(import_module(f"depth_lightning.commands.{name}").main(sys.argv[2:]))

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from depth_lightning.inference import CloudOptions, Outputs, Predictor, predict_stream, predict_video, save_behind
-from depth_lightning.inference.inputs import Input, find_images, is_video, open_video, read_photo
+from depth_lightning.inference.inputs import Input, find_images, is_video, open_video, photo_reader
 from depth_lightning.inference.outputs import claim
 from depth_lightning.inference.point_cloud import parse_intrinsics
 from depth_lightning.inference.stream import Failure, Predicted
@@ -78,9 +78,10 @@ def predict(cfg: DictConfig, overrides: Sequence[str]) -> Summary:
         load_run_state(network, state, cfg.checkpoint)
     else:
         objects.start_weights(network, cfg.model)
+    read = photo_reader(objects.plain(cfg.data), [image.path for image in images])
     claim(
         outputs.folder,
-        {"input": str(root.resolve()), "network": _describe(predictor), **outputs.settings()},
+        {"input": str(root.resolve()), "network": _describe(predictor), **read.keywords, **outputs.settings()},
         [video_path(root, outputs)] if video else _files(outputs, images),
     )
     start = time.perf_counter()
@@ -89,13 +90,18 @@ def predict(cfg: DictConfig, overrides: Sequence[str]) -> Summary:
             predicted, failures = predict_video(predictor, root, outputs, cfg.batch_size, done=advance)
             summary = Summary(predicted, max(0, total - predicted - len(failures)), failures)
         else:
-            summary = predict_images(predictor, images, outputs, cfg.batch_size, done=advance)
+            summary = predict_images(predictor, images, outputs, cfg.batch_size, read, done=advance)
     _report(summary, outputs.folder, time.perf_counter() - start, "frames" if video else "images")
     return summary
 
 
 def predict_images(
-    predictor: Predictor, images: Sequence[Input], outputs: Outputs, batch_size: int, done: Callable[[], None]
+    predictor: Predictor,
+    images: Sequence[Input],
+    outputs: Outputs,
+    batch_size: int,
+    read_photo: Callable[[Path], np.ndarray],
+    done: Callable[[], None],
 ) -> Summary:
     """Save the missing files of every image; `done` is called after each image."""
     unfinished, missing_files = [], {}

@@ -16,7 +16,7 @@ from depth_lightning.evaluation.page_images import PageImages
 from depth_lightning.evaluation.score import score
 from depth_lightning.models.checkpoints import load_run_state
 from depth_lightning.runs import objects
-from depth_lightning.runs.checkpoint import read_run_checkpoint
+from depth_lightning.runs.checkpoint import describe, keep_settled, read_run_checkpoint
 from depth_lightning.runs.job import run_job
 from depth_lightning.runs.options import check
 from depth_lightning.runs.resume import checkpoint_to_resume, claim_folder
@@ -48,6 +48,8 @@ def train(cfg: DictConfig) -> float:
     check(cfg, "train")
     run_dir, auto = Path(cfg.run_dir), cfg.checkpoint == "auto"
     checkpoint = checkpoint_to_resume(cfg)
+    if checkpoint is not None:
+        keep_settled(cfg, checkpoint)
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     data = objects.build_data(cfg)
     network = objects.build_network(cfg.model)
@@ -58,6 +60,8 @@ def train(cfg: DictConfig) -> float:
     objects.check_monitors(cfg, module)
     trainer = objects.build_trainer(cfg, list(callbacks.values()), list(loggers.values()))
     data.setup("fit")  # before downloading weights, so that problems with the data show early
+    objects.settle(cfg, data)
+    module.config = describe(cfg)
     recorded = {**objects.plain(cfg), "protocol_hash": module.metrics.protocol.hash}
     if trainer.is_global_zero:
         lock = claim_folder(run_dir, recorded, checkpoint, auto)  # noqa: F841 — held until the run ends

@@ -1,11 +1,11 @@
-"""Reading one file as one array: images as RGB, depth maps in every supported format as stored."""
+"""Reading one file as one array: images as RGB, depth maps and masks in every supported format as stored."""
 
 import importlib
 import io
 import math
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -15,13 +15,14 @@ import h5py
 import numpy as np
 
 from depth_lightning.data.h5 import open_dataset
-from depth_lightning.data.image_header import claimed_size
+from depth_lightning.data.images import decode_image, decode_raster
+from depth_lightning.data.packing import Packing, unpack
 from depth_lightning.data.reading import BrokenError, check_map, check_shape, check_whole, reading
 
+RASTERS = (".png", ".tif", ".tiff")
 WITH_KEY = (".npz", ".h5", ".hdf5", ".exr")
 NPY_HEADER = 2**16
 """Largest header of a numeric array, in bytes."""
-HEIF = re.compile(rb"....ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)", re.DOTALL)
 
 
 def split_key(reference: str) -> tuple[Path, str | None]:
@@ -32,77 +33,36 @@ def split_key(reference: str) -> tuple[Path, str | None]:
     return Path(reference), None
 
 
-def read_image(path: Path, upright: bool = False) -> np.ndarray:
-    """Read an image as (h, w, 3) uint8 RGB.
-
-    Grey becomes RGB, alpha is dropped, 16 bits become 8.
-
-    Args:
-        path: anything that OpenCV decodes; also HEIC if the package pillow-heif is installed.
-        upright: apply the EXIF orientation, as viewers do. Depth maps have none and correspond to the pixels as the
-            sensor recorded them. HEIC is always upright.
+def read_image(path: Path, upright: bool | None = False, image_range: Sequence[float] | None = None) -> np.ndarray:
+    """Read an image as (h, w, 3) uint8 RGB, see `decode_image`.
 
     Raises:
         OSError: the file does not exist, is a folder, or cannot be read.
-        ValueError: it cannot be decoded, its values are neither 8 nor 16 bits, or a side is longer than `MAX_SIDE`.
+        ValueError: it cannot be decoded, a side is longer than `MAX_SIDE`, or it has other than 8 or 16 bits and there
+            is no range.
     """
     with reading(path, "an image", "Copy or convert it again."):
         check_whole(path)
-        flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
-        return decode_image(np.fromfile(path, np.uint8), flags if upright else flags | cv2.IMREAD_IGNORE_ORIENTATION)
+        return decode_image(np.fromfile(path, np.uint8), upright, image_range, path)
 
 
-def decode_image(content: np.ndarray, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
-    """Decode a file's bytes, (n,) uint8, as `read_image` does, with OpenCV's flags.
-
-    Raises:
-        BrokenError: see `read_image`; OpenCV's own errors pass through.
-    """
-    if HEIF.match(content[:12].tobytes()):
-        return _heif(content)
-    bgr = _decoded(content, flags)
-    if bgr.dtype == np.uint16:
-        bgr = np.round(bgr / 257).astype(np.uint8)
-    if bgr.dtype != np.uint8:
-        raise BrokenError(f"expected an image of 8 or 16 bits, found {bgr.dtype}. Convert it to 8 bits.")
-    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
-
-
-def _decoded(content: np.ndarray, flags: int) -> np.ndarray:
-    if not content.size:
-        raise BrokenError("expected an image, found an empty file, which is damaged. Copy it again.")
-    check_shape(claimed_size(content.data) or ())
-    image: np.ndarray | None = cv2.imdecode(content, flags)
-    if image is None:
-        raise BrokenError(
-            "expected an image, found one that OpenCV cannot decode: it is damaged, or of another format. Copy or "
-            "convert it again."
-        )
-    check_shape(image.shape)
-    return image
-
-
-def _heif(content: np.ndarray) -> np.ndarray:
-    try:
-        pillow_heif = importlib.import_module("pillow_heif")
-    except ModuleNotFoundError as error:
-        raise BrokenError(
-            "expected an image that OpenCV reads, found HEIC, which needs pillow-heif: pip install "
-            "'depth-lightning[heif]'"
-        ) from error
-    image = pillow_heif.open_heif(io.BytesIO(content.tobytes()))
-    width, height = image.size
-    check_shape((height, width))
-    return np.asarray(image.to_pillow().convert("RGB"))
-
-
-def read_map(path: Path, key: str | None = None, root: Path | None = None) -> np.ndarray:
+def read_map(
+    path: Path,
+    key: str | None = None,
+    root: Path | None = None,
+    packing: Packing | None = None,
+    upright: bool | None = False,
+) -> np.ndarray:
     """Read a depth map or mask as (h, w), with the stored values and dtype.
+
+    Of an image whose channels are all equal, and perhaps an alpha channel, one is read.
 
     Args:
         path: .png, .tif or .tiff; .exr (needs the OpenEXR package); .pfm; .npy; .npz; .h5 or .hdf5.
         key: the array in an .npz, the data set in an .h5, the channel in an .exr; not needed if there is only one.
         root: the folder from which an .h5 may take its values, see `open_dataset`.
+        packing: how a map is packed into the channels or bits of a .png or .tif, see `unpack`.
+        upright: apply the orientation of a TIFF, or in the EXIF of a PNG, as viewers do; None to refuse one with it.
 
     Raises:
         OSError: the file does not exist, is a folder, or cannot be read.
@@ -111,9 +71,7 @@ def read_map(path: Path, key: str | None = None, root: Path | None = None) -> np
             other than (h, w), a side longer than `MAX_SIDE`.
     """
     formats: dict[str, tuple[str, Callable[[Path, str | None], np.ndarray]]] = {
-        ".png": ("an image", _raster),
-        ".tif": ("an image", _raster),
-        ".tiff": ("an image", _raster),
+        **dict.fromkeys(RASTERS, ("an image", partial(_raster, packing=packing, upright=upright))),
         ".exr": ("an EXR file", _exr),
         ".pfm": ("a PFM file", _pfm),
         ".npy": ("an array written by NumPy", _numpy),
@@ -126,15 +84,40 @@ def read_map(path: Path, key: str | None = None, root: Path | None = None) -> np
             f"{path}: expected one of {', '.join(formats)}, found {path.suffix or 'no extension'!r}. "
             "Convert the depth maps: JPEG and 8-bit pictures cannot hold them."
         )
+    if packing is not None and path.suffix.lower() not in RASTERS:
+        raise ValueError(f"{path}: expected one of {', '.join(RASTERS)}, which data.packing={packing} is about.")
     expected, reader = formats[path.suffix.lower()]
     with reading(path, expected):
         stored = reader(path, key)
         return stored.reshape(check_map(stored.shape, stored.dtype))
 
 
-def _raster(path: Path, key: str | None) -> np.ndarray:
+def decode_map(content: np.ndarray) -> np.ndarray:
+    """Decode the bytes of an image file or a .npy, (n,) uint8, as `read_map` does.
+
+    Raises:
+        BrokenError: see `read_map`; OpenCV's and NumPy's own errors pass through.
+    """
+    if content[:6].tobytes() == np.lib.format.MAGIC_PREFIX:
+        stored = read_npy(io.BytesIO(content.tobytes()), content.size)
+    else:
+        stored = decode_raster(content, cv2.IMREAD_UNCHANGED, upright=False)
+    return stored.reshape(check_map(stored.shape, stored.dtype))
+
+
+def _raster(path: Path, key: str | None, packing: Packing | None, upright: bool | None) -> np.ndarray:
     check_whole(path)
-    return _decoded(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    stored = decode_raster(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED, upright)
+    if packing is not None:
+        return unpack(stored, packing)
+    # A mask may be of one value; a depth map of one value is none, and does not show that its channels hold the same.
+    if stored.ndim == 3 and (stored.dtype == np.uint8 or np.ptp(stored[..., :3])) and _are_equal(stored[..., :3]):
+        return stored[..., 0]
+    return stored
+
+
+def _are_equal(channels: np.ndarray) -> bool:
+    return bool((channels == channels[..., :1]).all())
 
 
 def _pfm(path: Path, key: str | None) -> np.ndarray:

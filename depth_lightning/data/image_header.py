@@ -1,4 +1,4 @@
-"""The size that an image header claims, read before a decoder allocates memory for it.
+"""What an image's header says, read before a decoder allocates memory: the claimed size, orientation, bits per value.
 
 OpenCV refuses more than 2³⁰ pixels, which take 3 to 6 GB of memory; a PNG of one colour takes a thousandth on disk.
 """
@@ -6,11 +6,21 @@ OpenCV refuses more than 2³⁰ pixels, which take 3 to 6 GB of memory; a PNG of
 import math
 import re
 import struct
+from collections.abc import Iterator
+from itertools import islice
 
 BOXES = 2**14
 """Bytes at the start of a file that are searched for boxes."""
+CHUNKS = 2**16
+"""Most chunks of a PNG or WebP that are searched for an orientation."""
 SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """Markers of the JPEG segments that hold the image size."""
+APP1 = 0xE1
+"""Marker of the JPEG segments that hold EXIF."""
+WIDTH, HEIGHT, BITS, ORIENTATION, SAMPLE_FORMAT = 256, 257, 258, 274, 339
+"""Tags of a TIFF, and of EXIF, which is one."""
+TIFF = (b"II*\0", b"MM\0*")
+_ERRORS = (struct.error, IndexError, KeyError, ValueError)
 
 
 def claimed_size(content: memoryview) -> tuple[int, int] | None:
@@ -26,8 +36,9 @@ def claimed_size(content: memoryview) -> tuple[int, int] | None:
             width, height = map(abs, struct.unpack_from("<ii", content, 18))
         elif start.startswith(b"\xff\xd8"):
             height, width = struct.unpack_from(">HH", content, _frame(content) + 5)
-        elif start.startswith((b"II*\0", b"MM\0*")):
-            width, height = _tiff(content, "<" if start.startswith(b"I") else ">")
+        elif start.startswith(TIFF):
+            tags = _tiff(content)
+            width, height = tags[WIDTH], tags[HEIGHT]
         elif start.startswith(b"GIF8"):
             width, height = struct.unpack_from("<HH", content, 6)
         elif start.startswith(b"\xff\x4f\xff\x51"):  # JPEG 2000 without a container
@@ -38,9 +49,51 @@ def claimed_size(content: memoryview) -> tuple[int, int] | None:
             width, height = _boxes(content, b"ispe", 4)
         else:
             return None
-    except (struct.error, IndexError, KeyError, ValueError):
+    except _ERRORS:
         return None
     return height, width
+
+
+def orientation(content: memoryview) -> int:
+    """The EXIF orientation of a JPEG, PNG or WebP, or a TIFF's own, from 1 to 8; 1, as stored, where there is none."""
+    start = bytes(content[:12])
+    try:
+        if start.startswith(TIFF):
+            tags = _tiff(content)
+        elif start.startswith(b"\xff\xd8"):
+            tags = _exif(content[at + 4 :] for marker, at in _segments(content) if marker == APP1)
+        elif start.startswith(b"\x89PNG"):
+            tags = _exif(data for kind, data in islice(_chunks(content, 8, png=True), CHUNKS) if kind == b"eXIf")
+        elif start.startswith(b"RIFF") and start.endswith(b"WEBP"):
+            tags = _exif(data for kind, data in islice(_chunks(content, 12, png=False), CHUNKS) if kind == b"EXIF")
+        else:
+            return 1
+    except _ERRORS:
+        return 1
+    number = tags.get(ORIENTATION, 1)
+    return number if 1 <= number <= 8 else 1
+
+
+def has_8_bits(content: memoryview) -> bool:
+    """Whether the header shows that no value has more than 8 bits; False if it must be decoded to find out."""
+    start = bytes(content[:26])
+    try:
+        if start.startswith(b"\x89PNG"):
+            return start[24] <= 8
+        if start.startswith(TIFF):
+            return _tiff(content).get(BITS, 1) <= 8
+    except _ERRORS:
+        return False
+    return start.startswith((b"\xff\xd8", b"BM", b"GIF8")) or start[8:12] == b"WEBP"
+
+
+def is_plain_tiff(content: memoryview) -> bool:
+    """Whether a TIFF holds unsigned values of at most 16 bits, or its header is damaged."""
+    try:
+        tags = _tiff(content)
+    except _ERRORS:
+        return True
+    return tags.get(BITS, 1) <= 16 and tags.get(SAMPLE_FORMAT, 1) == 1
 
 
 def _boxes(content: memoryview, kind: bytes, skipped: int) -> tuple[int, int]:
@@ -51,24 +104,58 @@ def _boxes(content: memoryview, kind: bytes, skipped: int) -> tuple[int, int]:
     return first, second
 
 
+def _segments(content: memoryview) -> Iterator[tuple[int, int]]:
+    """Marker and offset of a JPEG's segments, up to the one that holds the image size."""
+    at = 2
+    while content[at] == 0xFF:
+        marker = content[at + 1]
+        if marker != 0xFF:  # any number of these may come before a marker
+            yield marker, at
+        if marker in SOF:
+            return
+        at += 1 if marker == 0xFF else 2 + struct.unpack_from(">H", content, at + 2)[0]
+    raise IndexError
+
+
 def _frame(content: memoryview) -> int:
     """Offset of the JPEG segment that holds the image size."""
-    at = 2
-    while content[at] == 0xFF and content[at + 1] not in SOF:
-        filled = content[at + 1] == 0xFF  # any number of these may come before a marker
-        at += 1 if filled else 2 + struct.unpack_from(">H", content, at + 2)[0]
-    if content[at] != 0xFF:
-        raise IndexError
+    *_, (_, at) = _segments(content)
     return at
 
 
-def _tiff(content: memoryview, order: str) -> tuple[int, int]:
-    """Width and height of a TIFF's first image."""
+def _chunks(content: memoryview, at: int, png: bool) -> Iterator[tuple[bytes, memoryview]]:
+    """Kind and data of the chunks of a PNG, or of a RIFF file such as WebP."""
+    while at + 8 <= len(content):
+        size, kind = struct.unpack_from(">I4s", content, at) if png else struct.unpack_from("<4sI", content, at)[::-1]
+        yield kind, content[at + 8 : at + 8 + size]
+        at += size + 12 if png else size + size % 2 + 8
+
+
+def _exif(blocks: Iterator[memoryview]) -> dict[int, int]:
+    """The tags of the first block that holds EXIF."""
+    for block in blocks:
+        start = bytes(block[:6])
+        if start == b"Exif\0\0":
+            block = block[6:]
+        if bytes(block[:4]) in TIFF:
+            return _tiff(block)
+    return {}
+
+
+def _tiff(content: memoryview) -> dict[int, int]:
+    """The tags of a TIFF's first image, each with the first of its values."""
+    order = "<" if bytes(content[:1]) == b"I" else ">"
     (at,) = struct.unpack_from(f"{order}I", content, 4)
     (count,) = struct.unpack_from(f"{order}H", content, at)
     tags = {}
     for number in range(count):
         place = at + 2 + 12 * number
-        tag, kind = struct.unpack_from(f"{order}HH", content, place)
-        tags[tag] = struct.unpack_from(order + ("H" if kind == 3 else "I"), content, place + 8)[0]
-    return tags[256], tags[257]
+        tag, kind, values = struct.unpack_from(f"{order}HHI", content, place)
+        place += 8
+        if kind == 3 and values > 2:  # more than fit into the entry
+            (place,) = struct.unpack_from(f"{order}I", content, place)
+        try:
+            tags[tag] = struct.unpack_from(order + ("H" if kind == 3 else "I"), content, place)[0]
+        except struct.error:  # a tag that nothing here reads may be damaged
+            continue
+    return tags

@@ -1,20 +1,31 @@
 """Images with depth maps from any source: a folder with patterns, or a manifest."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+
+import numpy as np
 
 from depth_lightning.data.bad_samples import same_aspect
 from depth_lightning.data.encoding import DepthEncoding
 from depth_lightning.data.files import read_image, read_map, split_key
+from depth_lightning.data.images import LOOKED_AT, Exif, check_exif, check_range, derive_range
 from depth_lightning.data.listing import Split, match_patterns, read_manifest
+from depth_lightning.data.orientation import decide, turns
+from depth_lightning.data.packing import Packing
 from depth_lightning.data.pair_table import Pair, PairTable
 from depth_lightning.data.reading import naming
+from depth_lightning.data.sampling import evenly_spread
 from depth_lightning.data.splits import select
 from depth_lightning.sample import DepthSample
-from depth_lightning.settings import number, one_of, optional, several, text
+from depth_lightning.settings import SettingError, number, one_of, optional, several, text
+
+log = logging.getLogger(__name__)
+
+_UPRIGHT: Mapping[Exif, bool | None] = {"apply": True, "ignore": False, "auto": None}
 
 
 class DepthPairs:
@@ -26,19 +37,25 @@ class DepthPairs:
         image: pattern of the images below `root`, see `match_patterns`.
         depth: pattern of the depth maps.
         mask: pattern of the masks, which have their depth map's size; 0 means a hole.
+        min_confidence: the masks hold confidence, and what is below this value is a hole; None if they do not.
         manifest: a table of pairs, used instead of the patterns, see `read_manifest`.
         depth_key: the array in files that hold several, see `read_map`.
+        packing: how depth is packed into the channels or bits of its files, see `unpack`.
+        exif: whether images, depth maps and masks are turned by the orientation in their EXIF or TIFF header; "auto":
+            decided once for all pairs, see `decide`.
+        image_range: the values of images of more than 8 bits that become 0 and 255, see `read_image`; None: derived
+            once from all pairs, see `derive_range`.
         unmatched: how files without a partner are handled, see `match_patterns`.
         split_list: see `select`.
         val_share: see `select`.
         encoding: what the stored numbers mean.
 
-    An image's id is its path below `root`.
+    An image's id is its path below `root`. `settled` holds `exif` and `image_range` as decided and derived.
 
     Raises:
         SettingError: an argument is out of range.
         OSError: a folder, manifest or file does not exist or cannot be read.
-        ValueError: see `match_patterns`, `read_manifest` and `select`; for a sample, see the readers and
+        ValueError: see `match_patterns`, `read_manifest`, `select` and `decide`; for a sample, see the readers and
             `DepthEncoding`, or its sizes are inconsistent.
     """
 
@@ -55,6 +72,10 @@ class DepthPairs:
         split_list: str | Sequence[str] | None = None,
         val_share: float = 0.1,
         encoding: DepthEncoding | None = None,
+        min_confidence: float | None = None,
+        packing: Packing | None = None,
+        exif: Exif = "auto",
+        image_range: Sequence[float] | None = None,
     ) -> None:
         one_of("split", split, ("train", "val"))
         one_of("unmatched", unmatched, ("error", "skip"))
@@ -62,9 +83,14 @@ class DepthPairs:
         named = {"root": root, "image": image, "depth": depth, "mask": mask, "manifest": manifest}
         for name, value in {**named, "depth_key": depth_key}.items():
             optional(name, value, partial(text, what="a name" if name == "depth_key" else "a path or a pattern"))
-        if not isinstance(split_list, str | None):
-            what = "a file below root, or a list of scenes, folders or images"
+        what = "a file below root, or a list of scenes, folders or images"
+        if isinstance(split_list, str | None):
+            optional("split_list", split_list, partial(text, what=what))
+        else:
             several("split_list", split_list, None, what, partial(text, what="a name"))
+        self.min_confidence = optional("min_confidence", min_confidence, number)
+        self.packing: Packing | None = optional("packing", packing, partial(one_of, choices=get_args(Packing)))
+        self.exif, self.image_range = check_exif("exif", exif), check_range("image_range", image_range)
         self.depth_key = depth_key
         folder = None if root is None else Path(root).expanduser()
         if manifest is not None:
@@ -77,13 +103,35 @@ class DepthPairs:
                 "or data.manifest=my.csv, a table with the columns image and depth."
             )
         else:
-            pairs = match_patterns(folder, image, depth, mask, unmatched)
+            pairs = self.match(folder, image, depth, mask, unmatched)
         self.root = folder
         self.pairs = PairTable(select(pairs, split, split_list, val_share, folder))
         self.encoding = encoding or DepthEncoding()
         for pair in pairs:
             if pair.numbers:
                 _of_row(self.encoding, pair)
+        if min_confidence is not None and not any(pair.mask for pair in pairs):
+            raise SettingError("min_confidence", "is about masks, which there are none of: set data.mask=… as well.")
+        self._settle(pairs)
+
+    def _settle(self, pairs: Sequence[Pair]) -> None:
+        """Decide and derive what was not declared, from the pairs of all splits, so that all are read alike."""
+        if self.exif == "auto":
+            self.exif, reason = decide(pairs, self._read)
+            if reason:
+                what = "applied" if self.exif == "apply" else "ignored"
+                log.info(f"data.exif=auto: the EXIF orientation of images and depth maps is {what}: {reason}.")
+        if self.image_range is None:
+            images = (Path(pair.image) for pair in evenly_spread(pairs, LOOKED_AT))
+            self.image_range = derive_range(images)
+            if self.image_range is not None:
+                low, high = self.image_range
+                log.info(f"data.image_range=[{low:g},{high:g}], from the values of up to {LOOKED_AT} images.")
+
+    @property
+    def settled(self) -> dict[str, Any]:
+        """The arguments that decide how an image is read, for a prediction that reads images in the same way."""
+        return {"exif": self.exif, "image_range": self.image_range and list(self.image_range)}
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -96,32 +144,52 @@ class DepthPairs:
             _of_row(self.encoding, pair).check(sample.target, sample.mask)
         (h, w), (depth_h, depth_w) = sample.image.shape[:2], sample.target.shape
         if not same_aspect((h, w), (depth_h, depth_w)):
+            turned = ""
+            if max(turns(pair)) > 1:
+                what = "applied" if self.exif == "apply" else "ignored"
+                turned = f" Their EXIF orientation is {what} (data.exif={self.exif})."
             raise ValueError(
                 f"{path}: expected the aspect of its image, found depth {depth_h}×{depth_w} for {h}×{w} of "
-                f"{pair.image} (h×w). One of them is cropped, rotated or another camera's: register them first."
+                f"{pair.image} (h×w). One of them is cropped, rotated or another camera's: register them first.{turned}"
             )
         return sample
 
     def read(self, index: int) -> DepthSample:
         """Sample `index`, even with implausible values or a wrong aspect: for inspection."""
-        pair = self.pairs[index]
+        return self._read(self.pairs[index], _UPRIGHT[self.exif])
+
+    def _read(self, pair: Pair, upright: bool | None) -> DepthSample:
         encoding = _of_row(self.encoding, pair)
-        image = read_image(Path(pair.image))
-        path, key = split_key(pair.depth)
-        stored = read_map(path, key or self.depth_key, self.root)
+        image = read_image(Path(pair.image), upright, self.image_range)
+        path, _ = split_key(pair.depth)
+        stored = self.stored(pair, image.shape[:2], upright)
         with naming(path, "a depth map"):
             target, mask = encoding.decode(stored)
         if pair.mask:
             mask_path, mask_key = split_key(pair.mask)
-            declared = read_map(mask_path, mask_key, self.root)
+            declared = read_map(mask_path, mask_key, self.root, upright=upright)
             if declared.shape != mask.shape:
                 raise ValueError(
                     f"{path}: expected a mask of the depth map's size {mask.shape}, found {declared.shape} in "
                     f"{mask_path}."
                 )
-            mask &= declared != 0
+            mask &= declared != 0 if self.min_confidence is None else declared >= self.min_confidence
             target[~mask] = 0
         return DepthSample(image, target, mask, encoding.depth_kind, pair.id, pair.scene)
+
+    def match(
+        self, root: Path, image: str, depth: str, mask: str | None, unmatched: Literal["error", "skip"]
+    ) -> list[Pair]:
+        """The pairs that the patterns find; a data set with a layout of its own overrides this."""
+        return match_patterns(root, image, depth, mask, unmatched)
+
+    def stored(self, pair: Pair, size: tuple[int, int], upright: bool | None) -> np.ndarray:
+        """The depth map of a pair as stored, for an image of `size` (h, w); a format of one's own overrides this.
+
+        `upright` is that of `read_map`.
+        """
+        path, key = split_key(pair.depth)
+        return read_map(path, key or self.depth_key, self.root, self.packing, upright)
 
     def path(self, index: int) -> Path:
         """Path of the image of sample `index`."""

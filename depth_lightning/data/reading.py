@@ -164,7 +164,11 @@ def check_map(shape: tuple[int, ...] | None, dtype: np.dtype) -> tuple[int, int]
     if len(plane) == 3 and 1 in (plane[0], plane[-1]):
         plane = plane[:-1] if plane[-1] == 1 else plane[1:]
     if len(plane) != 2 or min(plane) < 1:
-        picture = " This looks like a coloured picture of it." if len(plane) == 3 and plane[-1] in (3, 4) else ""
+        picture = (
+            " This looks like a coloured picture of it. If its colours pack the depth, declare how: data.packing=…"
+            if len(plane) == 3 and plane[-1] in (3, 4)
+            else ""
+        )
         raise BrokenError(f"expected one value per pixel, (h, w), found an array of {shape}.{picture}")
     if dtype.kind not in "buif":
         raise BrokenError(f"expected whole or floating-point numbers, found {dtype}.")

@@ -18,7 +18,8 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
-from depth_lightning.data.files import decode_image, read_npy, read_npz
+from depth_lightning.data.files import read_npy, read_npz
+from depth_lightning.data.images import decode_image
 from depth_lightning.data.reading import BrokenError, naming, reading
 from depth_lightning.sample import DepthKind, DepthSample
 

@@ -10,6 +10,7 @@ import os
 import random
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import cv2
 import numpy as np
@@ -107,7 +108,7 @@ class TrainTransform:
 
     Raises:
         SettingError: an argument is out of range.
-        ValueError: for a sample, a crop larger than the resized image.
+        ValueError: for a sample, a crop larger than the resized image, or a transform that returns another type.
     """
 
     def __init__(
@@ -123,6 +124,7 @@ class TrainTransform:
             crop = several("crop", crop, 2, what, partial(whole_number, least=PATCH, multiple_of=PATCH))
         self.crop = crop
         self.flip_probability = check_share("flip_probability", flip_probability)
+        self.transforms = transforms
         self.augment = _compose(transforms) if transforms else None
 
     def __call__(self, sample: DepthSample, seed: int) -> DepthSample:
@@ -140,9 +142,28 @@ class TrainTransform:
         self.augment.set_random_state(rng, random.Random(seed))
         image, target, mask = map(np.ascontiguousarray, sample[:3])  # OpenCV does not accept mirrored views
         augmented = self.augment(image=image, target=target, valid=mask.astype(np.uint8))
-        return sample._replace(
-            image=augmented["image"], target=augmented["target"], mask=augmented["valid"].astype(bool)
-        )
+        image, target, valid = augmented["image"], augmented["target"], augmented["valid"]
+        self._check(image, target, valid)
+        return sample._replace(image=image, target=target, mask=valid.astype(bool))
+
+    def _check(self, image: Any, target: Any, valid: Any) -> None:
+        """Refuse what a transform returns that the network would take for another image.
+
+        Raises:
+            ValueError: the image is not (h, w, 3) uint8, or target and mask have another size.
+        """
+        names = ", ".join(type(transform).__name__ for transform in self.transforms)
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape[2:] != (3,):
+            raise ValueError(
+                "data.augmentation needs transforms that return an image as (h, w, 3) uint8, found "
+                f"{tuple(image.shape)} {image.dtype} after {names}. Leave out those that normalise or convert it: the "
+                "network normalises its input itself."
+            )
+        if not image.shape[:2] == target.shape == valid.shape:
+            raise ValueError(
+                "data.augmentation needs transforms that change image, target and mask alike, found sizes of "
+                f"{image.shape[:2]}, {target.shape} and {valid.shape} after {names}."
+            )
 
 
 def is_augmentation(name: str) -> bool:

@@ -5,18 +5,20 @@ import logging
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
 from depth_lightning.data.files import read_image
+from depth_lightning.data.images import LOOKED_AT, check_range, derive_range
 from depth_lightning.data.reading import BrokenError, naming, read_lines, reading
+from depth_lightning.data.sampling import evenly_spread
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +90,29 @@ def read_photo(path: Path) -> np.ndarray:
         OSError, ValueError: see `read_image`.
     """
     return read_image(path, upright=True)
+
+
+def photo_reader(data: Mapping[str, Any], photos: Sequence[Path] = ()) -> partial[np.ndarray]:
+    """`read_image` with the arguments for a prediction, which reads photos as a run's data sets read their images.
+
+    Args:
+        data: `data` of the run's configuration, as plain values: `exif` and `image_range`, or those of its `parts`.
+        photos: those to be read, from which the range is derived if the run has none.
+    """
+    image_range = check_range("data.image_range", _settled(data, "image_range"))
+    if image_range is None and (image_range := derive_range(evenly_spread(photos, LOOKED_AT))):
+        low, high = image_range
+        log.info(f"data.image_range=[{low:g},{high:g}], from the values of up to {LOOKED_AT} of these images.")
+    return partial(read_image, upright=_settled(data, "exif") != "ignore", image_range=image_range)
+
+
+def _settled(data: Mapping[str, Any], key: str) -> Any:
+    """What a data set has settled, or all parts of a mixture that have; None if nothing, or if they differ."""
+    for node in ([data], (data.get("parts") or {}).values()):
+        values = [each[key] for each in node if each.get(key) not in (None, "auto")]
+        if values:
+            return values[0] if all(value == values[0] for value in values) else None
+    return None
 
 
 @dataclass

@@ -5,8 +5,9 @@ predictions back to the image's size with bilinear interpolation and aligned cor
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -15,9 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from depth_lightning.data.files import read_image
 from depth_lightning.data.reading import naming
 from depth_lightning.data.transforms import check_size, network_image
-from depth_lightning.inference.inputs import read_photo
+from depth_lightning.inference.inputs import photo_reader, read_photo
 from depth_lightning.models import DepthAnythingV2, find_provenance, load_weights, normalize, resolve_weights
 from depth_lightning.models.checkpoints import load_run_state
 from depth_lightning.models.depth_anything import Output
@@ -45,6 +47,7 @@ class Predictor:
         size: the length to which an image's shorter side is resized; use that of the training.
         device: "cuda", "cuda:1", "mps", "cpu"; by default the best available.
         precision: float32, or the autocast dtype.
+        read: reads an image file as (h, w, 3) uint8 RGB.
 
     Raises:
         SettingError: an argument is out of range, or the device is not available.
@@ -56,9 +59,11 @@ class Predictor:
         size: int = 518,
         device: str | torch.device | None = None,
         precision: Precision = "float32",
+        read: Callable[[Path], np.ndarray] = read_photo,
     ) -> None:
         self.precision: Precision = one_of("precision", precision, get_args(Precision))
         self.size = check_size("size", size)
+        self.read = read
         if device is not None and not isinstance(device, torch.device):
             device = text("device", device, "cuda, cuda:1, mps or cpu")
         try:
@@ -85,7 +90,7 @@ class Predictor:
         if isinstance(image, np.ndarray):
             array, prepared = image, self.prepare(image)
         else:
-            array = read_photo(Path(image))
+            array = self.read(Path(image))
             with naming(image, "an image that can be resized"):
                 prepared = self.prepare(array)
         return self.predict_batch([prepared], [array.shape[:2]])[0].depth
@@ -138,6 +143,7 @@ def load(
     size: int | None = None,
     device: str | torch.device | None = None,
     precision: Precision = "float32",
+    image_range: Sequence[float] | None = None,
 ) -> Predictor:
     """Load a network that is ready to predict.
 
@@ -153,6 +159,7 @@ def load(
         size: by default that of the training, or 518.
         device: see `Predictor`.
         precision: see `Predictor`.
+        image_range: of images of more than 8 bits, see `read_image`; by default that of the training.
 
     Raises:
         FileNotFoundError: the file does not exist.
@@ -161,8 +168,10 @@ def load(
     path = Path(source).expanduser()
     if path.is_file():
         with suppress(NotARunError):
-            network, trained_size = _of_run(read_run(path), path)
-            return Predictor(network, size or trained_size, device, precision)
+            network, data = _of_run(read_run(path), path)
+            if image_range is not None:
+                data["image_range"] = image_range
+            return Predictor(network, size or int(data["size"]), device, precision, photo_reader(data))
     weights = resolve_weights(source)
     known = find_provenance(weights)
     if known is not None:
@@ -176,13 +185,16 @@ def load(
         )
     network = DepthAnythingV2(encoder, output, max_depth if max_depth is not None else 1.0)
     load_weights(network, weights)
-    return Predictor(network, size or 518, device, precision)
+    read = partial(read_image, upright=True, image_range=image_range)
+    return Predictor(network, size or 518, device, precision, read)
 
 
-def _of_run(content: dict[str, Any], path: Path) -> tuple[DepthAnythingV2, int]:
-    model, size = content["config"]["model"], content["config"]["data"]["size"]
+def _of_run(content: dict[str, Any], path: Path) -> tuple[DepthAnythingV2, dict[str, Any]]:
+    """The network of a run, and `data` of its configuration."""
+    model, data = content["config"]["model"], content["config"]["data"]
     used = {key: model[key] for key in _NETWORK_ARGUMENTS if key in model}
-    if any(isinstance(value, str) and "${" in value for value in (*used.values(), size)):
+    read = (data.get(key) for key in ("size", "exif", "image_range"))
+    if any(isinstance(value, str) and "${" in value for value in (*used.values(), *read)):
         raise ValueError(
             f"{path} refers to other parts of its configuration: predict with predict.py checkpoint={path}"
         )
@@ -191,7 +203,7 @@ def _of_run(content: dict[str, Any], path: Path) -> tuple[DepthAnythingV2, int]:
         raise ValueError(f"{path} holds a {model['_target_']}: build it, load its weights, and use Predictor(network).")
     network = DepthAnythingV2(**used)
     load_run_state(network, content["state_dict"], path)
-    return network, int(size)
+    return network, dict(data)
 
 
 def _upsampled(depth: Tensor, size: Sequence[int]) -> Tensor:

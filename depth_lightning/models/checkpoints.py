@@ -132,7 +132,8 @@ def save_weights(
         network: on any device.
         path: a new file; for transformers a new folder, which is all that `from_pretrained` needs.
         layout: "official" is what the reference's strict load takes, "safetensors" has the same keys.
-        metadata: plain values to add to the JSON, beside encoder, output, max_depth in metres and version. The JSON is
+        metadata: plain values to add to the JSON, such as `size`, to which a transformers folder resizes images (518 by
+            default), beside encoder, output, max_depth in metres and version. The JSON is
             metadata.json in the folder, or name.pth.json beside name.pth.
 
     Raises:
@@ -144,7 +145,7 @@ def save_weights(
     description = to_json(with_kind(network, metadata or {}))
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in official_state_dict(network).items()}
     if layout == "transformers":
-        _save_folder(path, network, state, description)
+        _save_folder(path, network, state, description, (metadata or {}).get("size", 518))
         return
     beside = metadata_path(path)
     for target in (path, beside):
@@ -154,7 +155,7 @@ def save_weights(
     write_text(beside, description)
 
 
-def _save_folder(path: Path, network: DepthAnythingV2, state: State, description: str) -> None:
+def _save_folder(path: Path, network: DepthAnythingV2, state: State, description: str, size: int) -> None:
     config = transformers_config(network)
     if path.exists():
         raise FileExistsError(f"{path} exists; remove it, or give another path.")
@@ -162,7 +163,7 @@ def _save_folder(path: Path, network: DepthAnythingV2, state: State, description
         folder.mkdir()
         write_bytes(folder / "model.safetensors", save(to_transformers(state), metadata={"format": "pt"}))
         write_text(folder / "config.json", to_json(config))
-        write_text(folder / "preprocessor_config.json", to_json(image_processor_config()))
+        write_text(folder / "preprocessor_config.json", to_json(image_processor_config(size)))
         write_text(folder / "metadata.json", description)
 
 

@@ -61,12 +61,12 @@ def transformers_config(network: DepthAnythingV2) -> dict[str, Any]:
     }
 
 
-def image_processor_config() -> dict[str, Any]:
-    """The preprocessor_config.json of the published -hf repositories: shorter side 518, aspect ratio kept."""
+def image_processor_config(size: int) -> dict[str, Any]:
+    """The preprocessor_config.json of the published -hf repositories, for images with a shorter side of `size`."""
     return {
         "image_processor_type": "DPTImageProcessor",
         "do_resize": True,
-        "size": {"height": 518, "width": 518},
+        "size": {"height": size, "width": size},
         "keep_aspect_ratio": True,
         "ensure_multiple_of": PATCH,
         "resample": 3,  # bicubic

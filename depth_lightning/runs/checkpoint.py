@@ -10,6 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from depth_lightning.models import find_provenance
 from depth_lightning.models.torch_files import END_OF_PARTS, CheckpointError, NotARunError, read_run
+from depth_lightning.runs.earlier import UNSET, with_unset
 from depth_lightning.runs.options import PATH, check
 from depth_lightning.runs.overrides import is_below, typed
 from depth_lightning.runs.trust import calls_resolver, refuse_resolvers, refuse_strangers
@@ -54,6 +55,8 @@ def _recorded_config(config: Any, path: Path) -> DictConfig:
     try:
         parts = {part: value for part, value in config.items() if part not in NOT_BUILT}
         refuse_resolvers(parts, f"checkpoint={path}")
+        if "data" in parts:
+            parts["data"] = with_unset(parts["data"])
         return OmegaConf.create(parts)
     except (AttributeError, RecursionError, OmegaConfBaseException) as error:
         raise ValueError(f"checkpoint={path}: its configuration is not one of train.py ({error!r}).") from error
@@ -123,11 +126,29 @@ def describe(cfg: DictConfig) -> dict[str, Any]:
     return {part: value if part in NOT_BUILT else walk({part: value}, cfg)[part] for part, value in raw.items()}
 
 
+def keep_settled(cfg: DictConfig, checkpoint: Path) -> None:
+    """Write into `data` of the configuration what its run had settled when it began, unless something else was typed.
+
+    Args:
+        cfg: of a run that resumes.
+        checkpoint: of the run, perhaps in parts.
+    """
+    paths = ("data", *(f"data.parts.{name}" for name in cfg.data.get("parts") or ()))
+    open_keys = [f"{path}.{key}" for path in paths for key in UNSET if key in OmegaConf.select(cfg, path)]
+    open_keys = [key for key in open_keys if OmegaConf.select(cfg, key) in (None, "auto")]
+    if not open_keys:
+        return
+    saved = run_config(checkpoint)
+    for key in open_keys:
+        if (value := OmegaConf.select(saved, key)) is not None:
+            OmegaConf.update(cfg, key, value)
+
+
 def overlay(saved: DictConfig, composed: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """The configuration of the run that wrote the checkpoint, with a command's overrides on top.
 
     `FROM_RUN` comes from the run; a group or value among the overrides (as typed) comes from `composed` instead. With
-    another data set, the run's size is kept, since it belongs to the network.
+    another data set, the run's size and range of values are kept, since they belong to the network.
 
     Raises:
         UntrustedConfigError: the checkpoint's configuration names something that it may not choose.
@@ -153,6 +174,8 @@ def overlay(saved: DictConfig, composed: DictConfig, overrides: Sequence[str]) -
                 value = value[name]
             if part == "data" and not path:
                 value = {**value, "size": saved.data.size}
+                if "image_range" in value and value["image_range"] is None:
+                    value["image_range"] = saved.data.get("image_range")
             OmegaConf.update(merged, ".".join([part, *path]), value, merge=False, force_add=True)
     refuse_strangers(merged, FROM_RUN, f"checkpoint={composed.checkpoint}", keys, composed.trust or ())
     if merged.model.encoder != saved.model.encoder:

@@ -18,6 +18,9 @@ MOVED = {
 }
 """Former path of a module or class that a configuration may name → present path."""
 
+UNSET: Mapping[str, Any] = {"exif": "auto", "image_range": [0, 65535]}
+"""Keys of `DepthPairs` that earlier versions did not have → a value that means what they did."""
+
 
 def current(node: Any) -> Any:
     """Plain values of a configuration, with every `_target_` under its present path."""
@@ -26,11 +29,22 @@ def current(node: Any) -> Any:
     return [current(value) for value in node] if isinstance(node, list) else node
 
 
+def with_unset(data: Mapping[str, Any]) -> dict[str, Any]:
+    """`data` of a configuration, with what an earlier version did where it lacks a key."""
+    values = {**data}
+    if str((data.get("dataset") or {}).get("_target_")).endswith(".DepthPairs"):
+        values = {**UNSET, **values}
+    if "parts" in data:
+        values["parts"] = {name: with_unset(part) for name, part in data["parts"].items()}
+    return values
+
+
 def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     """A run's resolved configuration in a canonical form, so that configurations of the same meaning are equal.
 
     The augmentation, which may be chosen by `augmentation`, `data.augmentation` or both, becomes `data.augmentation`
-    with all its options. Arguments of a data set's node that repeat a key of `data` are dropped.
+    with all its options. Arguments of a data set's node that repeat a key of `data` are dropped, and so is what is set
+    to what earlier versions did.
     """
     values: dict[str, Any] = current(config)
     chosen = values.pop("augmentation", None)
@@ -42,7 +56,7 @@ def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without_repetition(data: Mapping[str, Any]) -> dict[str, Any]:
-    values = {**data}
+    values = {key: value for key, value in data.items() if key not in UNSET or value != UNSET[key]}
     if "dataset" in data:
         values["dataset"] = _own_arguments(data["dataset"], data)
     if "parts" in data:

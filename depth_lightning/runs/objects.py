@@ -144,6 +144,18 @@ def _completed(node: dict[str, Any], keys: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in keys.items() if key in taken} | own
 
 
+def settle(cfg: DictConfig, data: DepthDataModule) -> None:
+    """Write into `data` of the configuration what its data sets decided when they were opened for training.
+
+    So the checkpoint holds it, and evaluation, prediction and a resumed run read images in the same way.
+    """
+    source = data.train_data.dataset.source
+    parts = source.parts if isinstance(source, Mixture) else {"": source}
+    for name, part in parts.items():
+        for key, value in getattr(part, "settled", {}).items():
+            OmegaConf.update(cfg, f"data.parts.{name}.{key}" if name else f"data.{key}", value, force_add=True)
+
+
 def _augmentation(cfg: DictConfig) -> tuple[dict[str, Any], ColourNoise | None]:
     """The geometric augmentation, done by the transform in the workers, and the colour augmentation, on the device."""
     written = (cfg.data.augmentation, cfg.get("augmentation"))

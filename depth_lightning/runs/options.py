@@ -19,6 +19,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import StrategyRegistry
 from omegaconf import DictConfig, OmegaConf
 
+from depth_lightning.data.images import check_exif, check_range
 from depth_lightning.data.transforms import check_size
 from depth_lightning.models.checkpoints import Init
 from depth_lightning.reporting.loggers import MetricsFile
@@ -44,6 +45,7 @@ Options = Mapping[str, Union[Check, "Options", None]]
 PATH = partial(text, what="a path")
 PATH_OR_NONE = partial(optional, check=PATH)
 FROM_0 = partial(whole_number, least=0)
+NAMES = partial(several, count=None, check=partial(text, what="a name"))
 OBJECT: Options = {}
 """A node with a `_target_`, whose arguments are its options."""
 ANYTHING: Options = {"*": None}
@@ -67,7 +69,7 @@ COMMON: Options = {
     "seed": partial(whole_number, least=0, most=2**32 - 1),
     "run_dir": PATH,
     "metrics": {"*": partial(text, what="the import path of a function")},
-    "trust": partial(several, count=None, what="a list of packages", check=partial(text, what="a package")),
+    "trust": partial(NAMES, what="a list of packages"),
 }
 NETWORK: Options = {**COMMON, "checkpoint": PATH_OR_NONE, "model": MODEL, "data": DATA}
 TRAIN: Options = {
@@ -77,6 +79,12 @@ TRAIN: Options = {
     **{group: {"*": OBJECT} for group in ("callbacks", "logger")},
     "augmentation": None,
     **dict.fromkeys(("compile", "self_check", "baseline", "report"), boolean),
+}
+REMOTE: Options = {
+    **dict.fromkeys(("url", "file", "bytes", "hash")),
+    "names": {"*": None},
+    "only": partial(optional, check=partial(NAMES, what="a list of patterns")),
+    "unpacked_bytes": partial(optional, check=FROM_0),
 }
 COMMANDS: Mapping[str, Options] = {
     "train": TRAIN,
@@ -93,7 +101,7 @@ COMMANDS: Mapping[str, Options] = {
     },
     "predict": {
         **NETWORK,
-        "data": {"size": check_size},
+        "data": {"size": check_size, "exif": check_exif, "image_range": check_range},
         "input": partial(text, what="one path or pattern (several go into a .txt file, a line each)"),
         "output": PATH,
         "batch_size": whole_number,
@@ -130,6 +138,17 @@ COMMANDS: Mapping[str, Options] = {
         "shard_mb": partial(number, above=0),
         "compress": boolean,
         "endpoint_url": None,
+    },
+    "download": {
+        **COMMON,
+        "output": PATH,
+        "parts": partial(optional, check=partial(NAMES, what="a list of names of download.files, or null for all")),
+        "download": {
+            **dict.fromkeys(("title", "page", "licence", "citation", "next"), partial(text, what="a text")),
+            "note": partial(optional, check=partial(text, what="a text")),
+            "prepare": partial(optional, check=partial(text, what="the import path of a function")),
+            "files": {"*": REMOTE},
+        },
     },
 }
 

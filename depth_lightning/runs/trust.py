@@ -9,6 +9,7 @@ that the user types are trusted.
 import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra.utils import get_object
@@ -18,7 +19,10 @@ from depth_lightning.data.transforms import is_augmentation
 from depth_lightning.runs.earlier import current
 from depth_lightning.runs.overrides import is_below
 
-DATASETS = ("DepthPairs", "DepthShards", "NYUDepthV2", "RenderedRooms", "da2k.DA2K")
+DATASETS = (
+    *("DepthPairs", "DepthShards", "NYUDepthV2", "RenderedRooms"),
+    *("da2k.DA2K", "eth3d.ETH3D", "hub.HubDepth", "sunrgbd.SUNRGBD", "tum.TUM"),
+)
 LOSSES = ("AffineInvariantLoss", "L1Loss", "L2Loss", "LogL1Loss", "OfInverse", "SiLogLoss")
 BELONGS: Mapping[str, tuple[str, ...]] = {
     r"model": ("depth_lightning.models.DepthAnythingV2",),
@@ -32,6 +36,8 @@ BELONGS: Mapping[str, tuple[str, ...]] = {
 """A place in the configuration, as a pattern → the targets allowed there."""
 AUGMENTATION = re.compile(r"data\.augmentation(\.\d+|\.transforms)+")
 """Where albumentations transforms are allowed."""
+HUB_ID = re.compile(r"data(\.parts\.\w+)?(\.dataset)?\.path")
+"""Where a text that is no folder names a data set of the Hugging Face hub."""
 ERRORS = "depth_lightning.metrics.errors."
 BESIDE = {"model": {"weights", "init", "force"}}
 """Keys allowed beside a target's arguments."""
@@ -92,8 +98,10 @@ def refuse_strangers(
 
 def _refuse_addresses(values: Mapping[str, Any], written: Mapping[str, Any], source: str, typed: Sequence[str]) -> None:
     for path, value in values.items():
-        if isinstance(value, str) and ("://" in value or value.startswith(("//", "\\\\"))):
-            refers = _OWN_KEY.fullmatch(str(written.get(path)))  # the key it refers to is checked itself
+        on_hub = HUB_ID.fullmatch(path) and isinstance(value, str) and not Path(value).expanduser().is_dir()
+        if on_hub or (isinstance(value, str) and ("://" in value or value.startswith(("//", "\\\\")))):
+            # The key that it refers to is checked itself, unless it is only an address at this place.
+            refers = _OWN_KEY.fullmatch(str(written.get(path))) and not on_hub
             if not refers and not is_below(path, typed):
                 raise UntrustedConfigError(
                     f"{source}: {path} in its configuration is the address {value}. An address is only contacted "

@@ -42,7 +42,7 @@ def check(sample, entry):
 def test_each_set_through_a_yaml(name, index, realdata, tmp_path):
     entries = {entry["rgb"]: entry for entry in index if entry["set"] == name}
     scale = {entry["scale"] for entry in entries.values()}.pop()
-    yaml = {"kitti_lidar": "kitti", "nuscenes": "kitti"}.get(name, name)
+    yaml = {"kitti_lidar": "kitti", "nuscenes": "kitti", "tum": "pairs"}.get(name, name)  # not in TUM's own layout
     group = yaml if (CONF / "data" / f"{yaml}.yaml").is_file() else "pairs"
     overrides = [f"data={group}", f"data.root={realdata / 'pairs'}", f"data.depth_scale={scale}"]
     if len(entries) > 1:

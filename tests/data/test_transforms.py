@@ -327,3 +327,30 @@ def test_a_transform_names_the_image_that_costs_too_much():
 def test_the_share_of_mirrored_samples_is_one():
     with pytest.raises(ValueError, match=r"^flip_probability is a number from 0 to 1, found 1\.5\.$"):
         TrainTransform(flip_probability=1.5)
+
+
+@pytest.mark.parametrize(
+    "transform, found",
+    [
+        (A.Normalize(p=1), r"\(42, 56, 3\) float32 after Normalize"),
+        (A.ToFloat(p=1), r"\(42, 56, 3\) float32 after ToFloat"),
+        (A.ToTensorV2(p=1), r"\(3, 42, 56\) torch\.uint8 after ToTensorV2"),
+        (A.ToGray(num_output_channels=1, p=1), r"\(42, 56\) uint8 after ToGray"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_an_augmentation_that_returns_another_image_is_refused(transform, found):
+    train = TrainTransform(42, (42, 56), transforms=[transform])
+    with pytest.raises(
+        ValueError, match=rf"^data\.augmentation needs transforms that return .* uint8, found {found}\. Leave out those"
+    ):
+        train(sample(42, 56), 0)
+
+
+def test_transforms_that_move_the_image_alone_are_refused():
+    class Cut(A.ImageOnlyTransform):
+        def apply(self, img, **params):
+            return np.ascontiguousarray(img[:, :28])
+
+    with pytest.raises(ValueError, match=r"change image, target and mask alike, found sizes of \(42, 28\), \(42, 56\)"):
+        TrainTransform(42, (42, 56), transforms=[Cut(p=1)])(sample(42, 56), 0)

@@ -142,3 +142,11 @@ def test_nothing_in_a_folder_is_unpickled(tmp_path):
     with pytest.raises(ValueError, match=r"pytorch_model.bin was refused"):
         load_weights(DepthAnythingV2("tiny"), tmp_path / "folder")
     assert not trace.exists()
+
+
+def test_the_folder_resizes_as_in_training(tmp_path):
+    for name, metadata, side in (("a", {"size": 126}, 126), ("b", None, 518)):
+        save_weights(DepthAnythingV2("vits"), tmp_path / name, "transformers", metadata)
+        config = json.loads((tmp_path / name / "preprocessor_config.json").read_text())
+        assert config["size"] == {"height": side, "width": side}
+        assert config["keep_aspect_ratio"] and config["ensure_multiple_of"] == 14

@@ -7,7 +7,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from depth_lightning.commands import export, predict
+from depth_lightning.commands import download, export, predict
 from depth_lightning.data.object_store import ObjectStore
 from depth_lightning.inference import Predictor
 from depth_lightning.models import DepthAnythingV2
@@ -16,12 +16,14 @@ from depth_lightning.runs.options import COMMANDS, check
 from depth_lightning.settings import SettingError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-GROUPS = sorted({folder.name for folder in CONF.iterdir() if folder.is_dir()} - {"hydra", "experiment"})
+GROUPS = sorted({folder.name for folder in CONF.iterdir() if folder.is_dir()} - {"hydra", "experiment", "download"})
 PARTS = ("data/default", "data/mixture_base", "loss/default", "model/default")
 """What others extend."""
 TYPED = {
     "predict": ["input=photos"],
     "pack": ["output=packed"],
+    "download": ["download=oakd", "output=data"],
+    "data=hub": ["data.path=nowhere"],
     "hparams_search=optuna": ["callbacks.median_pruning.folder=sweep"],
     "data=mixture": [
         *("~data.parts.nyu", "~data.parts.pairs", "+data@data.parts.rooms=rooms"),
@@ -34,6 +36,9 @@ FREE = {
     *("run_dir", "checkpoint", "input", "output", "metrics_file", "endpoint_url", "device"),
     *("model.weights", "data.root", "data.image", "data.depth", "data.mask", "data.depth_key", "data.manifest"),
     *("data.split_list", "data.cache", "data.endpoint_url"),
+    *("data.path", "data.train_split", "data.val_split"),
+    *(f"download.{key}" for key in ("title", "page", "licence", "citation", "note", "next", "prepare")),
+    "download.files.images.url",
     *("callbacks.checkpoints.folder", "callbacks.checkpoints.monitor", "callbacks.early_stopping.monitor"),
     *("callbacks.watch.folder", "callbacks.median_pruning.folder", "callbacks.median_pruning.run_dir"),
     *("callbacks.median_pruning.monitor", "logger.csv.save_dir", "logger.tensorboard.save_dir"),
@@ -52,7 +57,8 @@ RIGHT = {
     "data.depth_offset": [-7, -0.5],
     **{key: [-7, -0.5, math.inf, -math.inf, math.nan] for key in ("data.invalid", "data.sky_value")},
     "trainer.devices": [3],
-    "data.split_list": ["words", ["Scene20", "Scene20"]],  # a file, and a list
+    "data.split_list": ["words", *([name, name] for name in ("Scene20", "dslr_images", "rgb", "Validation"))],
+    "download.files.images.only": [["stereodemo/datasets/oak-d/*"] * 2],
     "data.augmentation": [{"a": 1}],  # refused under the key in it
 }
 """Values that would be wrong elsewhere."""
@@ -101,6 +107,9 @@ def build(cfg, command, key, tiny):
         Predictor(tiny, cfg.data.size, cfg.device, cfg.precision)
     elif command == "export":
         export._chosen_layout(cfg)
+    elif command == "download":
+        for name, entry in objects.plain(cfg.download)["files"].items():
+            download._files(name, entry)
     elif command == "pack":
         ObjectStore("/nowhere", cfg.endpoint_url)
     elif part == "data" and "parts" not in cfg.data and objects.is_point_pairs(cfg.data):

@@ -116,6 +116,11 @@ def test_code_that_a_checkpoint_names_is_not_run(change, chosen):
             "model.weights in",
         ),
         (lambda c: c["data"].update(image=["http://x/a.png"]), r"data\.image\.0 in its configuration is the address"),
+        (lambda c: c["data"].update(path="org/name"), r"data\.path in its configuration is the address org/name\."),
+        (
+            lambda c: (c["data"].update(root="org/name"), c["data"]["dataset"].update(path="${data.root}")),
+            r"data\.dataset\.path in its configuration is the address org/name\.",
+        ),
         (lambda c: c["data"].update(root="//host/share"), r"data\.root in its configuration is the address //host"),
         (
             lambda c: c["data"].update(parts={"a": {"root": "\\\\host\\x"}}),
@@ -155,6 +160,12 @@ def test_what_is_typed_is_the_users_own(chosen, tmp_path):
     assert chosen(lambda c: None, own).data.dataset._target_ == "collections.UserList"
 
 
+def test_a_data_set_of_the_hub_is_only_loaded_if_it_is_typed(chosen, tmp_path):
+    typed = chosen(lambda c: c["data"].update(path="org/name"), "data=hub", "data.path=org/name")
+    assert typed.data.path == "org/name"
+    assert chosen(lambda c: c["data"].update(path=str(tmp_path))).data.path == str(tmp_path)  # a folder
+
+
 def test_trust_names_packages_whole(chosen):
     metric = lambda c: c.update(metrics={"mine": "test_trust.shared_error"})  # noqa: E731
     with pytest.raises(
@@ -171,10 +182,12 @@ def test_trust_names_packages_whole(chosen):
 def test_all_that_the_project_writes_itself_passes(compose_config, plain):
     for typed in (
         ["data=nyu"], ["data=pairs", "data.image=a", "data.depth=b"], ["data=kitti"], ["data=mixture"], ["data=shards"],
+        ["data=hub", "data.path=/"], ["data=eth3d"], ["data=sunrgbd"], ["data=tum"], ["data=ibims1"],
         ["experiment=relative", "data.manifest=a.csv"], ["loss=affine_invariant", "data=vkitti2"], ["loss=l1"],
         ["data.augmentation=[{_target_: albumentations.OneOf, transforms: [{_target_: albumentations.Blur}]}]"],
     ):  # fmt: skip
-        train = compose_config("train", ["data.root=x" if "mixture" not in typed[0] else "seed=1", *typed])
+        has_root = typed[0] not in ("data=mixture", "data=hub")
+        train = compose_config("train", ["data.root=x" if has_root else "seed=1", *typed])
         saved = OmegaConf.create(describe(train))
         overlay(saved, plain, ["checkpoint=a.ckpt"])
         refuse_strangers(saved, ("model", "loss", "optimizer", "scheduler", "protocol", "metrics"), "incident")

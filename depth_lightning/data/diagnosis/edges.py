@@ -22,7 +22,11 @@ ORIENTATIONS: Final[Mapping[str, Callable[[np.ndarray], np.ndarray]]] = {
     "upside down": lambda small: small[::-1],
     "turned by 180°": lambda small: small[::-1, ::-1],
     "transposed": _transposed,
+    "turned by 90° clockwise": lambda small: _transposed(small)[::-1],
+    "turned by 90° counterclockwise": lambda small: _transposed(small)[:, ::-1],
 }
+NEAR: Final = 3
+"""Tolerated shift between depth and image in pixels of the small maps, 2 % of the width."""
 
 
 def agreement(image: np.ndarray, target: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -49,6 +53,11 @@ def agreement(image: np.ndarray, target: np.ndarray, mask: np.ndarray) -> np.nda
             correlation = np.roll(np.fft.irfft2(np.conj(spectrum) * image_spectrum, size), (REACH, REACH), (0, 1))
             agreements[number] = correlation[: 2 * REACH + 1, : 2 * REACH + 1]
     return agreements
+
+
+def surely(gains: np.ndarray) -> bool:
+    """Whether the gain of one hypothesis over another, per image, is significant: three standard errors."""
+    return bool(gains.mean() > 3 * max(float(gains.std()), 0.05) / np.sqrt(len(gains)))
 
 
 def _small(target: np.ndarray, mask: np.ndarray, height: int) -> np.ndarray | None:

@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from depth_lightning.data.diagnosis.edges import ORIENTATIONS, REACH, WIDTH
+from depth_lightning.data.diagnosis.edges import NEAR, ORIENTATIONS, REACH, WIDTH, surely
 from depth_lightning.data.diagnosis.facts import Facts
 from depth_lightning.data.diagnosis.planes import Plane
 from depth_lightning.data.diagnosis.verdict import Verdict, found
@@ -19,8 +19,6 @@ MIN_WINDOWS: Final = 4
 """Flat windows needed for a verdict."""
 TILTED: Final = 1.2
 """Least far-to-near ratio of a window in which depth and disparity can be distinguished."""
-NEAR: Final = 3
-"""Tolerated shift between depth and image in pixels of the small maps, 2 % of the width."""
 
 
 def judge_geometry(facts: list[Facts]) -> list[Verdict]:
@@ -92,11 +90,13 @@ def _alignment(facts: list[Facts]) -> Verdict:
         f"edges agree by {upright.mean():.2f}, {names[best]} by {turned[best].mean():.2f} ({len(maps)} images compared)"
     )
     shown = [one for one, _ in maps]
-    if turned[best].mean() > max(0.08, 2 * upright.mean()) and _surely(turned[best] - upright):
-        return found(check, shown, evidence, f"The depth maps look {names[best]}: restore their orientation.")
+    if turned[best].mean() > max(0.08, 2 * upright.mean()) and surely(turned[best] - upright):
+        exif = "Where the images have an EXIF orientation, try data.exif=apply and data.exif=ignore."
+        advice = f"The depth maps look {names[best]}: restore their orientation. {exif}"
+        return found(check, shown, evidence, advice)
     y, x = _peak(mean[0])
     moved = stack[:, 0, y, x]
-    if max(abs(y - REACH), abs(x - REACH)) > NEAR and moved.mean() > 1.3 * upright.mean() and _surely(moved - upright):
+    if max(abs(y - REACH), abs(x - REACH)) > NEAR and moved.mean() > 1.3 * upright.mean() and surely(moved - upright):
         right, down = (x - REACH) / WIDTH, (y - REACH) / WIDTH
         return found(
             check,
@@ -113,11 +113,6 @@ def _alignment(facts: list[Facts]) -> Verdict:
 def _peak(values: np.ndarray) -> tuple[int, int]:
     y, x = np.unravel_index(values.argmax(), values.shape)
     return int(y), int(x)
-
-
-def _surely(gains: np.ndarray) -> bool:
-    """Whether the gain of one hypothesis over another, per image, is significant: three standard errors."""
-    return bool(gains.mean() > 3 * max(float(gains.std()), 0.05) / np.sqrt(len(gains)))
 
 
 def _windows(facts: Sequence[Facts]) -> list[Plane]:

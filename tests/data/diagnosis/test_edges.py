@@ -36,6 +36,8 @@ TURNS = {
     "upside down": lambda d: d[::-1],
     "turned by 180°": lambda d: d[::-1, ::-1],
     "transposed": lambda d: d.T,
+    "turned by 90° clockwise": lambda d: np.rot90(d, -1),
+    "turned by 90° counterclockwise": np.rot90,
 }
 
 
