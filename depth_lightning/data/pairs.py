@@ -9,11 +9,11 @@ from typing import Any, Literal, get_args
 
 from depth_lightning.data.bad_samples import same_aspect
 from depth_lightning.data.encoding import DepthEncoding
-from depth_lightning.data.files import read_image, read_map, split_key
+from depth_lightning.data.files import RASTERS, read_image, read_map, split_key
 from depth_lightning.data.images import LOOKED_AT, Exif, check_exif, check_range, derive_range
 from depth_lightning.data.listing import Split, match_patterns, read_manifest
 from depth_lightning.data.orientation import decide, turns
-from depth_lightning.data.packing import Packing
+from depth_lightning.data.packing import Packing, looks_rotated
 from depth_lightning.data.pair_table import Pair, PairTable
 from depth_lightning.data.reading import naming
 from depth_lightning.data.sampling import evenly_spread
@@ -123,6 +123,22 @@ class DepthPairs:
             if self.image_range is not None:
                 low, high = self.image_range
                 log.info(f"data.image_range=[{low:g},{high:g}], from the values of up to {LOOKED_AT} images.")
+
+        if self.packing is None and self.encoding.kind != "disparity":
+            self._warn_of_rotated(evenly_spread(pairs, 3))
+
+    def _warn_of_rotated(self, pairs: Sequence[Pair]) -> None:
+        for pair in pairs:
+            path, _ = split_key(pair.depth)
+            try:
+                if path.suffix.lower() not in RASTERS or not looks_rotated(read_map(path)):
+                    return
+            except (OSError, ValueError):  # reported when it is needed
+                return
+        log.warning(
+            f"{path}: its values are multiples of 8, as in SUN RGB-D, whose bits are rotated by three. If these are, "
+            "too, type data.packing=sunrgbd data.depth_scale=1000: otherwise depth beyond 8.19 m is wrong."
+        )
 
     @property
     def settled(self) -> dict[str, Any]:
