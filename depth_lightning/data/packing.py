@@ -43,7 +43,8 @@ def looks_rotated(stored: np.ndarray) -> bool:
     if stored.dtype != np.uint16:
         return False
     values = np.unique(stored)
-    return len(values) >= LEVELS and bool((values & 7 <= 1).all()) and int(np.gcd.reduce(values & ~np.uint16(7))) == 8
+    near, low = values & ~np.uint16(7), values & 7
+    return len(values) >= LEVELS and bool((low <= 1).all()) and (bool(low.any()) or int(np.gcd.reduce(near)) == 8)
 
 
 def _carla(bgr: np.ndarray) -> np.ndarray:

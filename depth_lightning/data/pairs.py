@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -125,20 +126,19 @@ class DepthPairs:
                 log.info(f"data.image_range=[{low:g},{high:g}], from the values of up to {LOOKED_AT} images.")
 
         if self.packing is None and self.encoding.kind != "disparity":
-            self._warn_of_rotated(evenly_spread(pairs, 3))
+            self._warn_of_rotated(evenly_spread(pairs, 4))
 
     def _warn_of_rotated(self, pairs: Sequence[Pair]) -> None:
         for pair in pairs:
             path, _ = split_key(pair.depth)
-            try:
-                if path.suffix.lower() not in RASTERS or not looks_rotated(read_map(path)):
+            with suppress(OSError, ValueError):  # reported when it is needed
+                if path.suffix.lower() in RASTERS and looks_rotated(read_map(path)):
+                    log.warning(
+                        f"{path}: its values are multiples of 8, as in SUN RGB-D, whose bits are rotated by three. If "
+                        "these are, too, type data.packing=sunrgbd data.depth_scale=1000: otherwise depth beyond 8.19 m "
+                        "is wrong."
+                    )
                     return
-            except (OSError, ValueError):  # reported when it is needed
-                return
-        log.warning(
-            f"{path}: its values are multiples of 8, as in SUN RGB-D, whose bits are rotated by three. If these are, "
-            "too, type data.packing=sunrgbd data.depth_scale=1000: otherwise depth beyond 8.19 m is wrong."
-        )
 
     @property
     def settled(self) -> dict[str, Any]:

@@ -135,6 +135,8 @@ def test_rotated_bits_that_are_not_declared_are_warned_of(most, folder, caplog):
         caplog.clear()
         pairs(folder, **options)
         assert bool(re.search(warned, caplog.text)) == found
+    far = np.where(millimetres > 2000, 4 * (millimetres // 4), 1000)
+    assert looks_rotated((far << 3) | (far >> 13)) == (most > 8191)
     for steps in (10, 16, 5):  # other whole units
         values = np.arange(24 * 32, dtype=np.uint16).reshape(24, 32) * steps + 100 * steps
         assert not looks_rotated(values)
