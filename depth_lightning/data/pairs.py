@@ -135,8 +135,8 @@ class DepthPairs:
                 if path.suffix.lower() in RASTERS and looks_rotated(read_map(path)):
                     log.warning(
                         f"{path}: its values are multiples of 8, as in SUN RGB-D, whose bits are rotated by three. If "
-                        "these are, too, type data.packing=sunrgbd data.depth_scale=1000: otherwise depth beyond 8.19 m "
-                        "is wrong."
+                        "these are, too, type data.packing=sunrgbd data.depth_scale=1000: otherwise depth beyond 8.19 "
+                        "m is wrong."
                     )
                     return
 
