@@ -11,6 +11,8 @@ import numpy as np
 
 from depth_lightning.data.reading import BrokenError
 
+LEVELS = 50
+"""Fewest values of a map of which it can be said that they are all multiples of 8."""
 Packing = Literal["carla_rgb24", "tartanair_rgba", "split16", "sunrgbd"]
 
 
@@ -34,6 +36,15 @@ def unpack(stored: np.ndarray, packing: Packing) -> np.ndarray:
             "this map is packed, or data.packing=null for one that is not."
         )
     return unpacked(stored)
+
+
+def looks_rotated(stored: np.ndarray) -> bool:
+    """Whether a map of 16 bits looks like one of SUN RGB-D: multiples of 8, plus 1 for what is beyond 8.19 m."""
+    if stored.dtype != np.uint16:
+        return False
+    values = np.unique(stored)
+    near, low = values & ~np.uint16(7), values & 7
+    return len(values) >= LEVELS and bool((low <= 1).all()) and (bool(low.any()) or int(np.gcd.reduce(near)) == 8)
 
 
 def _carla(bgr: np.ndarray) -> np.ndarray:

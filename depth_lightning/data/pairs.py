@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,11 +12,11 @@ import numpy as np
 
 from depth_lightning.data.bad_samples import same_aspect
 from depth_lightning.data.encoding import DepthEncoding
-from depth_lightning.data.files import read_image, read_map, split_key
+from depth_lightning.data.files import RASTERS, read_image, read_map, split_key
 from depth_lightning.data.images import LOOKED_AT, Exif, check_exif, check_range, derive_range
 from depth_lightning.data.listing import Split, match_patterns, read_manifest
 from depth_lightning.data.orientation import decide, turns
-from depth_lightning.data.packing import Packing
+from depth_lightning.data.packing import Packing, looks_rotated
 from depth_lightning.data.pair_table import Pair, PairTable
 from depth_lightning.data.reading import naming
 from depth_lightning.data.sampling import evenly_spread
@@ -127,6 +128,21 @@ class DepthPairs:
             if self.image_range is not None:
                 low, high = self.image_range
                 log.info(f"data.image_range=[{low:g},{high:g}], from the values of up to {LOOKED_AT} images.")
+
+        if self.packing is None and self.encoding.kind != "disparity":
+            self._warn_of_rotated(evenly_spread(pairs, 4))
+
+    def _warn_of_rotated(self, pairs: Sequence[Pair]) -> None:
+        for pair in pairs:
+            path, _ = split_key(pair.depth)
+            with suppress(OSError, ValueError):  # reported when it is needed
+                if path.suffix.lower() in RASTERS and looks_rotated(read_map(path)):
+                    log.warning(
+                        f"{path}: its values are multiples of 8, as in SUN RGB-D, whose bits are rotated by three. If "
+                        "these are, too, type data.packing=sunrgbd data.depth_scale=1000: otherwise depth beyond 8.19 "
+                        "m is wrong."
+                    )
+                    return
 
     @property
     def settled(self) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Depth packed into colours or bits, against values packed here by the formulas of the data sets."""
 
+import re
 import struct
 
 import cv2
@@ -9,6 +10,7 @@ from PIL import Image
 
 from depth_lightning.data import DepthEncoding, DepthPairs
 from depth_lightning.data.files import read_map
+from depth_lightning.data.packing import looks_rotated
 from depth_lightning.settings import SettingError
 
 RNG = np.random.default_rng(0)
@@ -116,3 +118,30 @@ def test_confidence_needs_a_mask(folder):
         pairs(folder, min_confidence=2)
     with pytest.raises(SettingError, match=r"^min_confidence is a number, found 'high'"):
         pairs(folder, mask="conf/*.png", min_confidence="high")
+
+
+@pytest.mark.parametrize("most", [8000, 12000])
+def test_rotated_bits_that_are_not_declared_are_warned_of(most, folder, caplog):
+    millimetres = np.linspace(1000, most, 24 * 32).reshape(24, 32).astype(np.uint16)
+    for number in range(2):
+        rotated = (millimetres << 3) | (millimetres >> 13)
+        cv2.imwrite(str(folder / f"depth/{number}.png"), rotated)
+    warned = "its values are multiples of 8, as in SUN RGB-D.*type data.packing=sunrgbd data.depth_scale=1000"
+    for options, found in (
+        ({}, True),
+        ({"packing": "sunrgbd"}, False),
+        ({"encoding": DepthEncoding(kind="disparity")}, False),
+    ):
+        caplog.clear()
+        pairs(folder, **options)
+        assert bool(re.search(warned, caplog.text)) == found
+    far = np.where(millimetres > 2000, 4 * (millimetres // 4), 1000)
+    assert looks_rotated((far << 3) | (far >> 13)) == (most > 8191)
+    for steps in (10, 16, 5):  # other whole units
+        values = np.arange(24 * 32, dtype=np.uint16).reshape(24, 32) * steps + 100 * steps
+        assert not looks_rotated(values)
+
+
+def test_real_maps_do_not_look_rotated(realdata):
+    for path in sorted(realdata.glob("pairs/*/*.depth.png")):
+        assert not looks_rotated(read_map(path)), path

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from depth_lightning.inference.inputs import find_images, is_video, open_video, read_photo, sample_frames
+from depth_lightning.inference.inputs import find_images, is_video, open_video, photo_reader, read_photo, sample_frames
 
 
 @pytest.fixture
@@ -174,3 +174,18 @@ def test_video_frames(tmp_path):
     path.write_bytes(b"no video")
     with pytest.raises(ValueError, match="no frame"), open_video(path):
         pass
+
+
+@pytest.mark.parametrize(
+    "data, upright, image_range",
+    [
+        ({}, True, None),
+        ({"exif": "auto", "image_range": None}, True, None),
+        ({"exif": "ignore", "image_range": [0, 4095]}, False, (0, 4095)),
+        ({"parts": {"a": {"image_range": [0, 4095]}, "b": {"exif": "ignore", "image_range": None}}}, False, (0, 4095)),
+        ({"parts": {"a": {"image_range": [0, 4095]}, "b": {"image_range": [0, 1023]}}}, True, None),
+        ({"exif": "apply", "parts": {"a": {"exif": "ignore"}}}, True, None),
+    ],
+)
+def test_photos_are_read_as_the_parts_of_a_run_agree(data, upright, image_range):
+    assert photo_reader(data).keywords == {"upright": upright, "image_range": image_range}
