@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from depth_lightning.data.bad_samples import same_aspect
 from depth_lightning.data.encoding import DepthEncoding
@@ -21,7 +21,7 @@ class DepthPairs:
     """Pairs of image and depth map; the map may be smaller than its image if the aspect is the same.
 
     Args:
-        split: "train" or "val".
+        split: "train", "val" or "test", see `select`; or "all" for every pair.
         root: the folder that the patterns, or a manifest's relative paths, start from.
         image: pattern of the images below `root`, see `match_patterns`.
         depth: pattern of the depth maps.
@@ -56,7 +56,7 @@ class DepthPairs:
         val_share: float = 0.1,
         encoding: DepthEncoding | None = None,
     ) -> None:
-        one_of("split", split, ("train", "val"))
+        one_of("split", split, get_args(Split))
         one_of("unmatched", unmatched, ("error", "skip"))
         number("val_share", val_share, above=0, below=1)
         named = {"root": root, "image": image, "depth": depth, "mask": mask, "manifest": manifest}

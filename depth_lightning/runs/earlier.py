@@ -31,7 +31,8 @@ def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     """A run's resolved configuration in a canonical form, so that configurations of the same meaning are equal.
 
     The augmentation, which may be chosen by `augmentation`, `data.augmentation` or both, becomes `data.augmentation`
-    with all its options, and a square crop its size. Arguments of a data set's node that repeat a key of `data` are dropped.
+    with all its options, and a square crop its size. Arguments of a data set's node that repeat a key of `data` are
+    dropped.
     """
     values: dict[str, Any] = current(config)
     chosen = values.pop("augmentation", None)
