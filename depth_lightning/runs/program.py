@@ -10,6 +10,9 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 
+from depth_lightning.runs.overrides import as_typed
+from depth_lightning.settings import SettingError
+
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
 # Hydra copies the store, with everything that plugins keep there, to compose a configuration, and three times for every
@@ -30,6 +33,8 @@ def program(command: str, typed: str | None = None) -> None:
         sys.argv = list(words)  # Lightning starts the other DDP processes with it
         return import_module(f"depth_lightning.commands.{command}").run(cfg)
 
-    if typed is not None:
-        sys.argv = [words[0], *words[2:]]
+    try:
+        sys.argv = [words[0], *as_typed(words[1:] if typed is None else words[2:])]
+    except SettingError as error:
+        sys.exit(str(error))
     hydra.main(version_base="1.3", config_path=str(CONF), config_name=command)(work)()
