@@ -76,7 +76,7 @@ def export(cfg: DictConfig, overrides: Sequence[str]) -> Report:
             )
         notes = [*exported.notes, *_measured(exported, scores)]
         card = _model_card(cfg, layout, metadata, numbers, [*_apart(exported.differences), *notes])
-        (aside / "README.md").write_text(str(card), encoding="utf-8")
+        (aside / "README.md").write_text(str(card), encoding="utf-8", errors="backslashreplace")
     _print(folder, layout, exported.differences, notes)
     return Report(folder, exported.differences, scores, exported.latency_ms)
 

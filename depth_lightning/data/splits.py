@@ -107,7 +107,7 @@ def _by_share(pairs: Sequence[Pair], split: Split, val_share: float) -> tuple[li
         )
     if split == "test":
         return [], "data.val_share makes a train and a val split"
-    in_order = sorted(groups, key=lambda group: hashlib.sha256(group.encode()).digest())
+    in_order = sorted(groups, key=lambda group: hashlib.sha256(group.encode(errors="surrogateescape")).digest())
     val = set(in_order[: max(1, round(val_share * len(groups)))])
     how = f"{len(val)} of {len(groups)} {what} are for validation (data.val_share={val_share:g})"
     return [pair for pair in pairs if ((pair.scene or pair.id) in val) == (split == "val")], how

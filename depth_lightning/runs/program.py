@@ -1,6 +1,7 @@
 """Runs a command as a Hydra program. Nothing here imports torch, so that --help and --cfg answer at once."""
 
 import copyreg
+import io
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -28,6 +29,9 @@ def program(command: str, typed: str | None = None) -> None:
         typed: the first word on the command line, if it is the command's name.
     """
     words = list(sys.argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # escape what the terminal, or a file's name, cannot encode
+            stream.reconfigure(errors="backslashreplace")
 
     def work(cfg: DictConfig) -> Any:
         sys.argv = list(words)  # Lightning starts the other DDP processes with it

@@ -68,7 +68,7 @@ class Graph(Layout):
         own = {"input": _INPUT, "precision": self.precision, "graph_size": self.size and list(self.size)}
         description = with_kind(network, {**metadata, **own})
         run = self.save(export_program(network, self.size, self.precision), path, description)
-        metadata_path(path).write_text(to_json(description), encoding="utf-8")
+        metadata_path(path).write_text(to_json(description), encoding="utf-8", errors="backslashreplace")
         sizes = check_sizes(network, side) if self.size is None else [self.size]
         differences = list(compare(run, network_runner(network), sizes))
         if self.precision == "float32":
