@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from depth_lightning.commands.evaluate import report_evaluation
 from depth_lightning.evaluation.page_images import PageImages
-from depth_lightning.evaluation.score import score
+from depth_lightning.evaluation.score import check_scorable, score
 from depth_lightning.models.checkpoints import load_run_state
 from depth_lightning.runs import objects
 from depth_lightning.runs.checkpoint import read_run_checkpoint
@@ -58,6 +58,7 @@ def train(cfg: DictConfig) -> float:
     objects.check_monitors(cfg, module)
     trainer = objects.build_trainer(cfg, list(callbacks.values()), list(loggers.values()))
     data.setup("fit")  # before downloading weights, so that problems with the data show early
+    check_scorable(module, data)
     recorded = {**objects.plain(cfg), "protocol_hash": module.metrics.protocol.hash}
     if trainer.is_global_zero:
         lock = claim_folder(run_dir, recorded, checkpoint, auto)  # noqa: F841 — held until the run ends

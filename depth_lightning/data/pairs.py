@@ -58,7 +58,7 @@ class DepthPairs:
     ) -> None:
         one_of("split", split, get_args(Split))
         one_of("unmatched", unmatched, ("error", "skip"))
-        number("val_share", val_share, above=0, below=1)
+        number("val_share", val_share, above=0, below=1, otherwise=" evaluate.py split=all scores every image.")
         named = {"root": root, "image": image, "depth": depth, "mask": mask, "manifest": manifest}
         for name, value in {**named, "depth_key": depth_key}.items():
             optional(name, value, partial(text, what="a name" if name == "depth_key" else "a path or a pattern"))

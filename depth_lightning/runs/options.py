@@ -90,6 +90,7 @@ COMMANDS: Mapping[str, Options] = {
         **dict.fromkeys(("protocol", "trainer"), OBJECT),
         **dict.fromkeys(("compile", "baseline", "explain", "breakdowns", "report"), boolean),
         "panels": FROM_0,
+        "split": partial(one_of, choices=("train", "val", "test", "all")),
     },
     "predict": {
         **NETWORK,
