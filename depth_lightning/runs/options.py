@@ -104,7 +104,7 @@ COMMANDS: Mapping[str, Options] = {
     "export": {
         **NETWORK,
         "protocol": OBJECT,
-        **dict.fromkeys(("layout", "size", "precision")),
+        **dict.fromkeys(("layout", "size", "batch_size", "opset", "precision")),
         "output": PATH,
         "metrics_file": PATH_OR_NONE,
         "score_images": whole_number,
