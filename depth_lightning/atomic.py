@@ -74,8 +74,8 @@ def write_bytes(path: Path, content: bytes | memoryview, *, durable: bool = Fals
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file `atomically`, in UTF-8 and with unchanged line endings."""
-    write_bytes(path, text.encode())
+    """Write a file `atomically`, in UTF-8 and with unchanged line endings; names that are not UTF-8 are escaped."""
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 @contextmanager

@@ -30,7 +30,7 @@ class DepthSample(NamedTuple):
     """(h, w) bool, True where the target is valid."""
     kind: DepthKind
     id: str
-    """The image's name in reports: its path below the data set's root."""
+    """The image's name in reports: its path below the data set's root. Loaders pass it on as `printable`."""
     scene: str = ""
     """Frames of one scene are not independent; empty if scenes are not known."""
     seed: int = 0
@@ -61,6 +61,11 @@ class DepthDataset(Protocol):
     def __getitem__(self, index: int) -> DepthSample:
         """The image as (h, w, 3) uint8 RGB and its target, untransformed; files are opened here, in the worker."""
         ...
+
+
+def printable(name: str) -> str:
+    """A file's name that every report can hold: bytes that are not UTF-8 are escaped."""
+    return name.encode(errors="backslashreplace").decode()
 
 
 def collate(samples: Sequence[DepthSample]) -> DepthBatch:

@@ -16,7 +16,7 @@ from depth_lightning.evaluation.page_images import PageImages
 from depth_lightning.evaluation.point_pairs import PairScore, report_point_pairs, score_point_pairs
 from depth_lightning.evaluation.report import report
 from depth_lightning.evaluation.report_page import report_page
-from depth_lightning.evaluation.score import score
+from depth_lightning.evaluation.score import check_scorable, score
 from depth_lightning.evaluation.summary import summarise
 from depth_lightning.models import DepthAnythingV2
 from depth_lightning.models.checkpoints import load_run_state
@@ -27,6 +27,7 @@ from depth_lightning.runs import objects
 from depth_lightning.runs.checkpoint import chosen_network
 from depth_lightning.runs.job import run_job
 from depth_lightning.runs.record import subject
+from depth_lightning.settings import SettingError
 from depth_lightning.training import DepthModule
 from depth_lightning.training.display.panels import draw_panels
 from depth_lightning.training.display.progress import progress
@@ -69,9 +70,13 @@ def evaluate(cfg: DictConfig, overrides: Sequence[str]) -> EvaluationResult | Pa
 
 def _open_data(cfg: DictConfig) -> DepthDataModule | DA2K:
     if objects.is_point_pairs(cfg.data):
+        if cfg.split != "val":
+            raise SettingError(
+                "split", f"is for depth maps; DA-2K is one set of point pairs. Leave out split={cfg.split}."
+            )
         pairs: DA2K = objects.dataset_of(cfg.data)()
         return pairs
-    data = objects.build_data(cfg)
+    data = objects.build_data(cfg, cfg.split)
     data.setup("validate")
     return data
 
@@ -84,6 +89,7 @@ def _evaluate(
     if isinstance(data, DA2K):
         return evaluate_point_pairs(cfg, network, data, title)
     module = DepthModule(network, objects.build_metrics(cfg))
+    check_scorable(module, data)
     explain = Explain(module.metrics, relative=network.output == "relative") if cfg.explain else None
     pictures = PageImages() if cfg.report else None
     trainer = objects.build_trainer(cfg, callbacks=[part for part in (explain, pictures) if part], loggers=[])
@@ -127,7 +133,7 @@ def report_evaluation(
         cfg: of the command, with the scored checkpoint.
         title: above the table.
         module: the scored module.
-        data: on whose validation split it was scored.
+        data: on whose `eval_split` it was scored.
         result: the metrics.
         images: for the report page; None for no page.
         command: the words that were typed.

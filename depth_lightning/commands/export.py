@@ -11,13 +11,14 @@ from omegaconf import DictConfig
 
 from depth_lightning.atomic import atomically
 from depth_lightning.evaluation.rescore import Rescored, rescore
-from depth_lightning.inference.export import LAYOUTS, Difference, Export, Graph, Layout, dimensions
+from depth_lightning.inference.export import LAYOUTS, Difference, Export, Layout, dimensions
 from depth_lightning.models.checkpoints import load_run_state
 from depth_lightning.reporting.model_card import ModelCard
 from depth_lightning.reporting.tables import print_rows
 from depth_lightning.runs import objects
 from depth_lightning.runs.checkpoint import chosen_network, read_run_checkpoint
 from depth_lightning.runs.job import run_job
+from depth_lightning.runs.options import argument_names
 from depth_lightning.runs.overrides import typed
 from depth_lightning.runs.record import Origin, find_numbers, find_origin, recipe
 from depth_lightning.settings import SettingError, one_of
@@ -76,20 +77,20 @@ def export(cfg: DictConfig, overrides: Sequence[str]) -> Report:
             )
         notes = [*exported.notes, *_measured(exported, scores)]
         card = _model_card(cfg, layout, metadata, numbers, [*_apart(exported.differences), *notes])
-        (aside / "README.md").write_text(str(card), encoding="utf-8")
+        (aside / "README.md").write_text(str(card), encoding="utf-8", errors="backslashreplace")
     _print(folder, layout, exported.differences, notes)
     return Report(folder, exported.differences, scores, exported.latency_ms)
 
 
 def _chosen_layout(cfg: DictConfig) -> Layout:
     kind = LAYOUTS[one_of("layout", cfg.layout, LAYOUTS)]
-    if issubclass(kind, Graph):
-        return kind(cfg.size, cfg.precision)
-    if cfg.size is not None or cfg.precision != "float32":
-        graphs = " and ".join(f"layout={name}" for name, other in LAYOUTS.items() if issubclass(other, Graph))
-        key = "precision" if cfg.size is None else "size"
-        raise SettingError(key, f"is for {graphs}; layout={cfg.layout} holds the weights, found {cfg[key]!r}.")
-    return kind()
+    unset = {"size": None, "batch_size": None, "opset": None, "precision": "float32"}
+    chosen = {key: cfg[key] for key, default in unset.items() if cfg[key] != default}
+    for key, value in chosen.items():
+        if key not in argument_names(kind):
+            others = " and ".join(f"layout={name}" for name, other in LAYOUTS.items() if key in argument_names(other))
+            raise SettingError(key, f"is for {others}, not for layout={cfg.layout}; found {value!r}.")
+    return kind(**chosen)
 
 
 def _metadata(cfg: DictConfig, origin: Origin, numbers: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from depth_lightning.commands.evaluate import report_evaluation
 from depth_lightning.evaluation.page_images import PageImages
-from depth_lightning.evaluation.score import score
+from depth_lightning.evaluation.score import check_scorable, score
 from depth_lightning.models.checkpoints import load_run_state
 from depth_lightning.runs import objects
 from depth_lightning.runs.checkpoint import describe, keep_settled, read_run_checkpoint
@@ -60,6 +60,7 @@ def train(cfg: DictConfig) -> float:
     objects.check_monitors(cfg, module)
     trainer = objects.build_trainer(cfg, list(callbacks.values()), list(loggers.values()))
     data.setup("fit")  # before downloading weights, so that problems with the data show early
+    check_scorable(module, data)
     objects.settle(cfg, data)
     module.config = describe(cfg)
     recorded = {**objects.plain(cfg), "protocol_hash": module.metrics.protocol.hash}

@@ -7,13 +7,13 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 
 from depth_lightning.atomic import explained
 from depth_lightning.data.object_store import StorageError
-from depth_lightning.sample import DepthDataset, DepthKind, DepthSample
+from depth_lightning.sample import DepthDataset, DepthKind, DepthSample, printable
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class BadSampleList:
         split: the split whose samples are added here; the file holds those of all splits.
     """
 
-    def __init__(self, file: Path, split: Literal["train", "val"]) -> None:
+    def __init__(self, file: Path, split: str) -> None:
         self.file, self.split = file, split
 
     def add(self, index: int, path: str, reason: str) -> set[int]:
@@ -68,8 +68,7 @@ class BadSampleList:
                 if os.write(file.fileno(), content) < len(content):  # complete rows only, even on a full disk
                     os.ftruncate(file.fileno(), size)
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                printable = reason.encode(errors="backslashreplace").decode()  # of a name that is not UTF-8
-                log.warning(f"Passed over ({self.split}, listed in {self.file}): {printable}")
+                log.warning(f"Passed over ({self.split}, listed in {self.file}): {printable(reason)}")
         return known | {index}
 
     def indices(self) -> set[int]:
@@ -125,7 +124,9 @@ class Samples:
             other = self._read(peers[(index - peers.start + step) % len(peers)], transform)
             if other is not None:
                 empty = np.zeros_like(other.target), np.zeros_like(other.mask)
-                return other._replace(target=empty[0], mask=empty[1], id=path_of(self.source, index), scene="")
+                return other._replace(
+                    target=empty[0], mask=empty[1], id=printable(path_of(self.source, index)), scene=""
+                )
         raise self._too_many(index, "no other sample can be read either")
 
     def draw(self, index: int, seed: int) -> DepthSample:
@@ -146,7 +147,7 @@ class Samples:
         try:
             sample = self.source[index]
             check_sample(sample)
-            return transform(sample)
+            return transform(sample._replace(id=printable(sample.id), scene=printable(sample.scene)))
         except StorageError:
             raise
         except (OSError, ValueError) as error:

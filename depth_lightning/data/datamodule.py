@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import torch
@@ -24,13 +24,13 @@ from depth_lightning.settings import whole_number
 
 
 class DepthDataModule(LightningDataModule):
-    """Loaders for the two splits of a data set.
+    """Loaders for two splits of a data set: for training, and for validation or evaluation.
 
     Training drops the last incomplete global batch (devices × `batch_size` × accumulated batches); validation drops
     and pads nothing.
 
     Args:
-        dataset: called with split="train" or split="val".
+        dataset: called with split="train" or `eval_split`.
         train_transform: (sample, seed) → a sample of a size common to all.
         eval_transform: sample → sample; its target keeps its size, so sizes may differ and `eval_batch_size` is 1.
         batch_size: per device.
@@ -40,6 +40,7 @@ class DepthDataModule(LightningDataModule):
         colour: (images uint8, seeds) → float images, for training batches once they are on the device.
         bad_samples: a CSV file in which to list broken samples, which are skipped, see `Samples`; None to stop at the
             first one. The first sample is then read when a data set is opened, so that general errors show early.
+        eval_split: the split in place of the validation split.
 
     Raises:
         SettingError: an argument is out of range.
@@ -57,6 +58,7 @@ class DepthDataModule(LightningDataModule):
         pin_memory: bool = True,
         colour: Callable[[Tensor, Sequence[int]], Tensor] | None = None,
         bad_samples: Path | None = None,
+        eval_split: str = "val",
     ) -> None:
         super().__init__()
         self.dataset = dataset
@@ -66,7 +68,7 @@ class DepthDataModule(LightningDataModule):
         self.num_workers = whole_number("num_workers", num_workers, least=0)
         self.seed, self.pin_memory = seed, pin_memory
         self.colour = colour
-        self.bad_samples = bad_samples
+        self.bad_samples, self.eval_split = bad_samples, eval_split
 
     def setup(self, stage: str) -> None:
         """Open the splits that `stage` needs: both for "fit", the validation split otherwise; each only once.
@@ -83,10 +85,10 @@ class DepthDataModule(LightningDataModule):
 
     @cached_property
     def val_data(self) -> "_EvaluationData":
-        """The validation split, opened on first access."""
-        return _EvaluationData(self._samples("val"), self.eval_transform)
+        """The validation split, or `eval_split`, opened on first access."""
+        return _EvaluationData(self._samples(self.eval_split), self.eval_transform)
 
-    def _samples(self, split: Literal["train", "val"]) -> Samples:
+    def _samples(self, split: str) -> Samples:
         source = self.dataset(split=split)
         if self.bad_samples is not None:
             return Samples(source, BadSampleList(self.bad_samples, split))

@@ -19,7 +19,7 @@ from depth_lightning.data.walk import find
 
 log = logging.getLogger(__name__)
 
-Split = Literal["train", "val"]
+Split = Literal["train", "val", "test", "all"]
 COLUMNS = ("image", "depth", "mask", "scene", "split")
 
 

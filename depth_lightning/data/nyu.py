@@ -49,7 +49,8 @@ class NYUDepthV2:
 
     Args:
         root: the folder of a release, or the labelled .mat itself.
-        split: "train", or "val": Eigen's 654 test images in the labelled set, the test list in the PNG release.
+        split: "train", or "val", also called "test": Eigen's 654 test images in the labelled set, the test list in the
+            PNG release.
         layout: which of the releases `root` holds; None to detect it from its files.
 
     A sample's id is its path below `root`, or "labelled/<n>" with n counted from 1 as in splits.mat.
@@ -61,10 +62,10 @@ class NYUDepthV2:
             depth is all holes or too large to be metres.
     """
 
-    def __init__(self, root: str | Path, split: Literal["train", "val"], layout: Layout | None = None) -> None:
+    def __init__(self, root: str | Path, split: Literal["train", "val", "test"], layout: Layout | None = None) -> None:
         list_frames = {"h5": _h5_frames, "labelled": _labelled_frames, "png": _png_frames}
         root = Path(text("root", root, "a path")).expanduser()
-        one_of("split", split, ("train", "val"))
+        one_of("split", split, ("train", "val", "test"))
         optional("layout", layout, partial(one_of, choices=list_frames, otherwise=" null: detected from its files."))
         if not root.exists():
             raise FileNotFoundError(
@@ -72,7 +73,7 @@ class NYUDepthV2:
                 f"to a folder with {LAYOUTS}."
             )
         self._root = root
-        self._frames = list_frames[layout or detect_layout(root)](root, split)
+        self._frames = list_frames[layout or detect_layout(root)](root, "val" if split == "test" else split)
         if not self._frames.ids:
             raise ValueError(f"The {split} split of {root} is empty: expected one of {LAYOUTS}.")
 

@@ -33,7 +33,7 @@ class DepthPairs:
     """Pairs of image and depth map; the map may be smaller than its image if the aspect is the same.
 
     Args:
-        split: "train" or "val".
+        split: "train", "val" or "test", see `select`; or "all" for every pair.
         root: the folder that the patterns, or a manifest's relative paths, start from.
         image: pattern of the images below `root`, see `match_patterns`.
         depth: pattern of the depth maps.
@@ -78,9 +78,9 @@ class DepthPairs:
         exif: Exif = "auto",
         image_range: Sequence[float] | None = None,
     ) -> None:
-        one_of("split", split, ("train", "val"))
+        one_of("split", split, get_args(Split))
         one_of("unmatched", unmatched, ("error", "skip"))
-        number("val_share", val_share, above=0, below=1)
+        number("val_share", val_share, above=0, below=1, otherwise=" evaluate.py split=all scores every image.")
         named = {"root": root, "image": image, "depth": depth, "mask": mask, "manifest": manifest}
         for name, value in {**named, "depth_key": depth_key}.items():
             optional(name, value, partial(text, what="a name" if name == "depth_key" else "a path or a pattern"))

@@ -68,7 +68,7 @@ class DepthShards:
                 f"data.cache_gb={cache_gb:g} has no room for data.window={self.window} shards of "
                 f"{largest / 1e9:.2g} GB and two in transfer. Give {needed:.2g}, or mix fewer."
             )
-        name = hashlib.sha256(f"{root}\n{index}".encode()).hexdigest()[:16]
+        name = hashlib.sha256(f"{root}\n{index}".encode(errors="surrogateescape")).hexdigest()[:16]
         self.cache, self.cache_bytes = Path(cache).expanduser() / name, int(cache_gb * 1e9)
 
     def __len__(self) -> int:

@@ -10,7 +10,7 @@ import os
 import random
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -45,6 +45,21 @@ def network_size(height: int, width: int, size: int) -> tuple[int, int]:
     sides = (PATCH * round(scale * side / PATCH) for side in (height, width))
     h, w = (side if side >= size else side + PATCH for side in sides)
     return h, w
+
+
+def crop_of(size: int, crop: Sequence[int] | Literal["square"] | None) -> tuple[int, int] | None:
+    """The crop (h, w) that is meant: "square" is the largest square that fits into every image at network size.
+
+    Raises:
+        SettingError: `crop` is neither a size in multiples of 14, nor "square" or None.
+    """
+    if crop is None:
+        return None
+    if isinstance(crop, str) and crop == "square":
+        return network_size(1, 1, size)
+    what = f"[height, width] in multiples of {PATCH}, square for the size's own, or null for the whole image"
+    height, width = several("crop", crop, 2, what, partial(whole_number, least=PATCH, multiple_of=PATCH))
+    return height, width
 
 
 def check_cost(height: int, width: int, size: int) -> None:
@@ -100,7 +115,8 @@ class TrainTransform:
 
     Args:
         size: what the shorter side is resized to, see `network_size`.
-        crop: (h, w) of the crop in network pixels, multiples of 14; None for the whole image.
+        crop: (h, w) of the crop in network pixels, multiples of 14; "square" for the size's own square, see `crop_of`;
+            None for the whole image.
         flip_probability: share of the samples that are mirrored.
         transforms: albumentations transforms or compatible ones, applied after the flip. Geometric ones move image and
             depth together; areas that they uncover should be filled with 0, which is a hole. `ColourNoise` changes the
@@ -114,15 +130,12 @@ class TrainTransform:
     def __init__(
         self,
         size: int = 518,
-        crop: Sequence[int] | None = (518, 518),
+        crop: Sequence[int] | Literal["square"] | None = "square",
         flip_probability: float = 0.5,
         transforms: Sequence[A.BasicTransform] = (),
     ) -> None:
         self.size = check_size("size", size)
-        if crop is not None:
-            what = f"[height, width] in multiples of {PATCH}, or null for the whole image"
-            crop = several("crop", crop, 2, what, partial(whole_number, least=PATCH, multiple_of=PATCH))
-        self.crop = crop
+        self.crop = crop_of(self.size, crop)
         self.flip_probability = check_share("flip_probability", flip_probability)
         self.transforms = transforms
         self.augment = _compose(transforms) if transforms else None

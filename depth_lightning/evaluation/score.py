@@ -3,13 +3,53 @@
 from collections.abc import Sequence
 
 import lightning
+import numpy as np
+import torch
 
 from depth_lightning.data import DepthDataModule
+from depth_lightning.data.bad_samples import peers_of
+from depth_lightning.data.sampling import evenly_spread
 from depth_lightning.evaluation.breakdowns import ScoreParts
 from depth_lightning.metrics import Breakdowns, Intervals, PerImageMetrics, directions, group_rows
 from depth_lightning.metrics.per_image import ValidationTables
 from depth_lightning.reporting.result import EvaluationResult
+from depth_lightning.sample import DepthKind, DepthSample
 from depth_lightning.training import DepthModule
+
+LOOKED_AT = 8
+"""Samples of each part of a split that `check_scorable` reads."""
+
+
+def check_scorable(module: DepthModule, data: DepthDataModule) -> None:
+    """Refuse a protocol that can score nothing, before a run ends with nothing but NaN; reads a few samples.
+
+    Raises:
+        ValueError: the ground truth is depth up to scale, and the protocol does not fit the scale; no sample has a
+            valid pixel in its range and crop; or the crop is not defined for their size.
+        OSError, ValueError: a sample cannot be read.
+    """
+    samples, protocol = data.val_data.dataset, module.metrics.protocol
+    looked_at, first = list[DepthSample](), 0
+    while first < len(samples):
+        part = peers_of(samples.source, first)
+        looked_at += [samples[index] for index in evenly_spread(part, LOOKED_AT)]
+        first = part.stop
+    depth = [sample for sample in looked_at if sample.kind != DepthKind.DISPARITY]  # disparity has metrics of its own
+    if len(depth) < len(looked_at):
+        return
+    if protocol.alignment == "none" and all(sample.kind == DepthKind.UP_TO_SCALE for sample in depth):
+        raise ValueError(
+            "protocol.alignment=none cannot score depth up to scale (data.kind=up_to_scale), whose scale must be "
+            "fitted to each image. Use protocol=median_scaled."
+        )
+    if not any(protocol.valid(*map(torch.from_numpy, sample[1:3])).any() for sample in depth):
+        values = np.concatenate([sample.target[sample.mask] for sample in depth])
+        found = f"depths from {values.min():.4g} to {values.max():.4g}" if values.size else "nothing but holes"
+        raise ValueError(
+            f"No pixel of {len(depth)} validation images, such as {depth[0].id}, is valid under this protocol "
+            f"({protocol}): found {found}. Set protocol.min_depth=… and protocol.max_depth=…, or correct "
+            "data.depth_scale."
+        )
 
 
 def score(

@@ -33,7 +33,7 @@ def summarise(
         subject: plain values that identify the scored network and the data.
         result: its numbers.
         metrics: with the protocol.
-        data: its validation split was scored.
+        data: its `eval_split` was scored.
         baseline: whether to add the errors of the best constant prediction.
 
     Raises:
@@ -47,12 +47,16 @@ def summarise(
         )
     columns: dict[str, Mapping[str, float]] = {"model": result.metrics}
     notes = [*_image_notes(counts, protocol), *_interval_notes(result)]
+    if data.eval_split != "val":
+        seen = "" if data.eval_split == "test" else ", which may hold images that the network was trained on"
+        notes.append(f"Split: {data.eval_split}{seen}.")
     content = _content(subject, result, protocol)
     if broken := data.val_data.dataset.broken():
         notes.append(f"{broken} of the images left out could not be read: {data.bad_samples}")
         content["images_unreadable"] = broken
-    if baseline and counts.depth.scored:
-        constant, errors = constant_baseline(metrics, data)
+    constant_one = constant_baseline(metrics, data) if baseline and counts.depth.scored else None
+    if constant_one is not None:
+        constant, errors = constant_one
         columns[f"always {constant:.2f} m"] = errors
         content["baseline"] = {"constant_depth_m": constant, "metrics": errors}
         change = result.metrics["abs_rel"] / errors["abs_rel"] - 1
@@ -80,10 +84,12 @@ def _content(subject: Mapping[str, Any], result: EvaluationResult, protocol: Pro
     }
 
 
-def constant_baseline(metrics: DepthMetrics, data: DepthDataModule) -> tuple[float, dict[str, float]]:
-    """The best constant depth over the validation images in metres, and its errors."""
+def constant_baseline(metrics: DepthMetrics, data: DepthDataModule) -> tuple[float, dict[str, float]] | None:
+    """The best constant depth over the validation images in metres, and its errors; None without truth in metres."""
     samples = (data.val_data.dataset[index] for index in range(len(data.val_data)))
     truths = [(torch.from_numpy(s.target), torch.from_numpy(s.mask)) for s in samples if s.kind == DepthKind.METRES]
+    if not truths:
+        return None
     depth = best_constant(truths, metrics.protocol)
     constant = DepthMetrics(metrics.protocol, metrics.errors, sync_on_compute=False)
     for target, mask in truths:

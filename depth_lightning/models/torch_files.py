@@ -53,6 +53,8 @@ def read_torch(path: Path, every_byte: bool = False) -> Any:
     except Exception as error:  # torch and pickle may raise nearly anything on damaged bytes
         if _is_of_machine(error):
             raise
+        if isinstance(error, UnicodeEncodeError):
+            raise CheckpointError(f"{path} cannot be opened by torch: its name is not UTF-8. Rename it.") from error
         if zipped:
             _check_bytes(path)
         if isinstance(error, pickle.UnpicklingError):

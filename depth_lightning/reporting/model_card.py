@@ -91,9 +91,11 @@ class ModelCard:
         settings = quoted(", ".join(f"{key} {value}" for key, value in protocol.items() if key != "hash"))
         higher = recorded_directions(self.numbers)
         metrics = self.numbers["metrics"].items()
+        split = self.numbers.get("split", "val")
+        of = quoted(self.numbers["data"] if split == "val" else f"{self.numbers['data']}, split {split}")
         rows = {with_arrow(name, higher[name]): f"{value:.4f}" for name, value in metrics if value is not None}
         return (
-            f"{_table('metric', 'value', rows)}\n\n{self.numbers['images']} images of {quoted(self.numbers['data'])}. "
+            f"{_table('metric', 'value', rows)}\n\n{self.numbers['images']} images of {of}. "
             f"Protocol {quoted(protocol['hash'])}: {settings}. Numbers under another protocol are not comparable."
         )
 

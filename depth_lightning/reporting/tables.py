@@ -114,7 +114,7 @@ def write_csv(path: Path, columns: Mapping[str, Mapping[str, float]]) -> None:
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows as CSV; the columns are all names in them, in order of first appearance."""
-    with atomically(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
+    with atomically(path) as aside, aside.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)), restval="")
         writer.writeheader()
         writer.writerows(rows)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from depth_lightning.data.augmentation import augmentation_options
+from depth_lightning.data.transforms import network_size
 
 MOVED = {
     "depth_lightning.training.callbacks.LearningRates": "depth_lightning.training.display.learning_rates.LearningRates",
@@ -43,8 +44,8 @@ def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     """A run's resolved configuration in a canonical form, so that configurations of the same meaning are equal.
 
     The augmentation, which may be chosen by `augmentation`, `data.augmentation` or both, becomes `data.augmentation`
-    with all its options. Arguments of a data set's node that repeat a key of `data` are dropped, and so is what is set
-    to what earlier versions did.
+    with all its options, and a square crop its size. Arguments of a data set's node that repeat a key of `data` are
+    dropped, and so is what is set to what earlier versions did.
     """
     values: dict[str, Any] = current(config)
     chosen = values.pop("augmentation", None)
@@ -57,6 +58,8 @@ def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _without_repetition(data: Mapping[str, Any]) -> dict[str, Any]:
     values = {key: value for key, value in data.items() if key not in UNSET or value != UNSET[key]}
+    if data.get("crop") == "square":
+        values["crop"] = list(network_size(1, 1, data["size"]))
     if "dataset" in data:
         values["dataset"] = _own_arguments(data["dataset"], data)
     if "parts" in data:

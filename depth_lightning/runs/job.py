@@ -22,6 +22,7 @@ from depth_lightning.atomic import write_text
 from depth_lightning.runs.host_memory import keep_freed_memory
 from depth_lightning.runs.outcome import FAILED
 from depth_lightning.runs.overrides import typed
+from depth_lightning.sample import printable
 from depth_lightning.settings import SettingError, text
 from depth_lightning.training.saving.signals import EXIT_SAVED
 
@@ -127,13 +128,17 @@ def _check_folder() -> None:
     """Check that the run's folder was set by its own key and is not empty.
 
     Raises:
-        SettingError: run_dir was typed, or the path is empty, which would be the current folder.
+        SettingError: run_dir was typed, or the path is empty, which would be the current folder, or not UTF-8, which
+            torch and pyarrow cannot write to.
     """
     hydra = HydraConfig.get()
     if "run_dir" in typed(hydra.overrides.task):
         raise SettingError("run_dir", "follows hydra.run.dir. Type hydra.run.dir=… instead.")
     key = "run" if hydra.mode == RunMode.RUN else "sweep"
     text(f"hydra.{key}.dir", getattr(hydra, key).dir, "a path")
+    folder = hydra.runtime.output_dir
+    if printable(folder) != folder:
+        raise SettingError(f"hydra.{key}.dir", f"is a path in UTF-8, found {folder!r}. Choose another, or rename it.")
 
 
 def _must_share_folder() -> None:

@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
-from depth_lightning.data import DepthDataModule, Mixture
+from depth_lightning.data import DepthDataModule, DepthPairs, Mixture
 from depth_lightning.data.augmentation import augmentation_options
 from depth_lightning.data.da2k import DA2K
 from depth_lightning.data.photometric import ColourNoise
@@ -85,8 +85,8 @@ def start_weights(network: DepthAnythingV2, model: DictConfig) -> LoadReport | N
     return report
 
 
-def build_data(cfg: DictConfig) -> DepthDataModule:
-    """The data module of `data`."""
+def build_data(cfg: DictConfig, eval_split: str = "val") -> DepthDataModule:
+    """The data module of `data`, which evaluates on `eval_split`."""
     data = cfg.data
     geometry, colour = _augmentation(cfg)
     skip = data.get("on_error") == "skip"  # a checkpoint may be older than the option
@@ -101,11 +101,12 @@ def build_data(cfg: DictConfig) -> DepthDataModule:
             seed=cfg.seed,
             colour=colour,
             bad_samples=Path(cfg.run_dir) / "bad_samples.csv" if skip else None,
+            eval_split=eval_split,
         )
 
 
 def dataset_of(data: DictConfig, path: str = "data") -> Callable[..., Any]:
-    """A function that opens a split of a data set, called with `split`.
+    """A function that opens a split of a data set, called with `split`; "all" is every sample of it.
 
     Args:
         data: the configuration of a single data set, not a mixture.
@@ -115,10 +116,14 @@ def dataset_of(data: DictConfig, path: str = "data") -> Callable[..., Any]:
 
 
 def _open_split(data: DictConfig, path: str, **arguments: Any) -> Any:
+    if arguments.get("split") == "all" and not issubclass(get_object(data.dataset._target_), DepthPairs):
+        return Mixture({split: _open_split(data, path, split=split) for split in ("train", "val")})
     try:
         return build("", dataset_node(data), **arguments)
     except SettingError as error:
         name = error.name.lstrip(".")
+        if name == "split":
+            raise SettingError(name, error.problem) from None
         if (own := name.rpartition(".")[2]) in data:
             raise SettingError(f"{path}.{own}", error.problem) from None
         raw = OmegaConf.to_container(data.dataset, resolve=False)

@@ -98,6 +98,7 @@ COMMANDS: Mapping[str, Options] = {
         **dict.fromkeys(("protocol", "trainer"), OBJECT),
         **dict.fromkeys(("compile", "baseline", "explain", "breakdowns", "report"), boolean),
         "panels": FROM_0,
+        "split": partial(one_of, choices=("train", "val", "test", "all")),
     },
     "predict": {
         **NETWORK,
@@ -111,7 +112,7 @@ COMMANDS: Mapping[str, Options] = {
     "export": {
         **NETWORK,
         "protocol": OBJECT,
-        **dict.fromkeys(("layout", "size", "precision")),
+        **dict.fromkeys(("layout", "size", "batch_size", "opset", "precision")),
         "output": PATH,
         "metrics_file": PATH_OR_NONE,
         "score_images": whole_number,

@@ -1,6 +1,7 @@
 """Runs a command as a Hydra program. Nothing here imports torch, so that --help and --cfg answer at once."""
 
 import copyreg
+import io
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -9,6 +10,9 @@ from typing import Any
 import hydra
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
+
+from depth_lightning.runs.overrides import as_typed
+from depth_lightning.settings import SettingError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -25,11 +29,16 @@ def program(command: str, typed: str | None = None) -> None:
         typed: the first word on the command line, if it is the command's name.
     """
     words = list(sys.argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # escape what the terminal, or a file's name, cannot encode
+            stream.reconfigure(errors="backslashreplace")
 
     def work(cfg: DictConfig) -> Any:
         sys.argv = list(words)  # Lightning starts the other DDP processes with it
         return import_module(f"depth_lightning.commands.{command}").run(cfg)
 
-    if typed is not None:
-        sys.argv = [words[0], *words[2:]]
+    try:
+        sys.argv = [words[0], *as_typed(words[1:] if typed is None else words[2:])]
+    except SettingError as error:
+        sys.exit(str(error))
     hydra.main(version_base="1.3", config_path=str(CONF), config_name=command)(work)()

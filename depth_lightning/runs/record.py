@@ -130,6 +130,7 @@ def subject(cfg: DictConfig) -> dict[str, Any]:
     """Which network is scored on which data, as recorded in metrics.json."""
     return {
         "data": data_in_words(cfg.data),
+        "split": cfg.get("split", "val"),
         "model": {key: cfg.model[key] for key in ("encoder", "output", "max_depth")},
         "size": cfg.data.size,
         "checkpoint": cfg.checkpoint,

@@ -130,6 +130,14 @@ def test_every_way_of_choosing_an_augmentation(overrides, expected, composed):
     assert augmentation(composed(*overrides)) == expected
 
 
+@pytest.mark.parametrize(("overrides", "crop"), [("data.size=126", (126, 126)), ("data.size=126 data.crop=null", None)])
+def test_the_crop_follows_the_size_unless_typed(overrides, crop, composed):
+    cfg = composed("data=nyu", *overrides.split())
+    assert objects.build_data(cfg).train_transform.crop == crop
+    earlier = composed("data=nyu", "data.size=126", f"data.crop={[*crop] if crop else 'null'}".replace(" ", ""))
+    assert comparable(objects.plain(cfg)) == comparable(objects.plain(earlier))
+
+
 def test_a_yaml_of_ones_own_may_hold_a_list_a_name_or_some_options(composed, tmp_path):
     (tmp_path / "data").mkdir()
     held = {"listed": OWN, "named": "authors", "some": "{hue: 0}"}

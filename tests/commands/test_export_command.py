@@ -52,13 +52,14 @@ def test_a_graph_is_checked_and_scored_again_where_data_is_given(layout, call, s
         pytest.importorskip("onnxruntime")
         pytest.importorskip("onnxscript")
     root = next(override for override in small if override.startswith("data.root="))
-    report = call(f"layout={layout}", "size=[42,56]", root, "score_images=3")
+    report = call(f"layout={layout}", "size=[42,56]", "batch_size=2", root, "score_images=3")
     assert [difference.size for difference in report.differences] == [(42, 56)]
     assert report.differences[0].largest <= 1e-3
     assert report.scores.images == 3
     assert report.scores.export["abs_rel"] == pytest.approx(report.scores.network["abs_rel"], rel=1e-3)
     assert set(report.latency_ms) == {layout, "torch"}
     card = (report.folder / "README.md").read_text()
+    assert "image: float32 (2, 3, height, width)" in card and "# (2, 3, h, w) float32 RGB" in card
     assert "At 42×56, by at most" in card and "42×56 alone" in card and "On 3 validation images" in card
     assert json.loads((report.folder / f"model.{layout}.json").read_text())["graph_size"] == [42, 56]
 
@@ -105,8 +106,16 @@ def test_nothing_is_overwritten_and_nothing_is_left_half_written(call, tmp_path)
     "overrides, message",
     [
         (["layout=tensorrt"], r"^layout is one of official, safetensors, transformers, onnx, pt2, found 'tensorrt'\.$"),
-        (["size=[42,56]"], "size is for layout=onnx and layout=pt2; layout=official holds the weights"),
+        (
+            ["size=[42,56]"],
+            r"^size is for layout=onnx and layout=pt2, not for layout=official; found \[42, 56\]\.$",
+        ),
         (["precision=float16"], "precision is for layout=onnx and layout=pt2"),
+        (["batch_size=1"], r"^batch_size is for layout=onnx and layout=pt2, not for layout=official; found 1\.$"),
+        (["layout=pt2", "opset=17"], r"^opset is for layout=onnx, not for layout=pt2; found 17\.$"),
+        (["layout=onnx", "opset=17"], r"^opset is 17, which needs a fixed size: set size=\[height,width\] as well\.$"),
+        (["layout=onnx", "opset=11"], r"^opset is a whole number, 17 or above, found 11\.$"),
+        (["layout=pt2", "batch_size=0"], r"^batch_size is a whole number, 1 or above, found 0\. null: any\.$"),
         (["layout=pt2", "size=518"], r"^size is \[height,width\] in multiples of 14, .* found 518\.$"),
         (["layout=pt2", "size=[42,50]"], r"^size is .*multiples of 14.* found \[42, 50\]"),
         (["layout=pt2", "precision=bfloat16"], r"^precision is float32 or float16, found 'bfloat16'\.$"),

@@ -67,6 +67,33 @@ def test_what_is_typed_wins_over_the_checkpoint(trained, compose_config, tmp_pat
     assert content["size"] == 42
 
 
+@pytest.mark.parametrize(("split", "images", "first"), [("all", 17, "train/"), ("train", 12, ""), ("val", 5, "")])
+def test_a_split_to_score(split, images, first, trained, compose_config, tmp_path):
+    """The rooms know two splits, which together are all."""
+    typed = [f"split={split}", "panels=0", "breakdowns=false", f"checkpoint={trained[0]}/checkpoints/best.ckpt"]
+    result = evaluate(compose_config("evaluate", typed, tmp_path), typed)
+    content = json.loads((tmp_path / "metrics.json").read_text())
+    assert (content["images"], content["split"]) == (images, split)
+    assert result.per_image()["id"][0].startswith(first)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["split=test"], r"^split is train or val, found 'test'\.$"),
+        (["split=validation"], r"^split is one of train, val, test, all, found 'validation'\.$"),
+        (
+            ["data=da2k", "split=all"],
+            r"^split is for depth maps; DA-2K is one set of point pairs\. Leave out split=all\.$",
+        ),
+    ],
+)
+def test_a_split_that_is_not_there(overrides, message, trained, compose_config, tmp_path):
+    typed = [*overrides, f"checkpoint={trained[0]}/checkpoints/best.ckpt"]
+    with pytest.raises(ValueError, match=message):
+        evaluate(compose_config("evaluate", typed, tmp_path), typed)
+
+
 def test_checkpoints_hold_plain_values_and_describe_themselves(trained):
     folder, _ = trained
     content = torch.load(folder / "checkpoints/best.ckpt", weights_only=True)

@@ -91,6 +91,7 @@ def test_h5_release(h5_root):
     assert (sample.kind, sample.scene) == (DepthKind.METRES, "kitchen")
     assert (sample.image.dtype, sample.target.dtype, sample.mask.dtype) == (np.uint8, np.float32, bool)
     assert NYUDepthV2(h5_root, "val")[0].scene == ""  # the folder of all test images is no scene
+    assert NYUDepthV2(h5_root, "test")[0].id == NYUDepthV2(h5_root, "val")[0].id
 
 
 @pytest.mark.parametrize("given", ["file", "folder"])
@@ -145,8 +146,8 @@ def test_missing_root_says_what_to_set(tmp_path):
 
 
 def test_wrong_split(h5_root):
-    with pytest.raises(ValueError, match=r"^split is train or val, found 'test'"):
-        NYUDepthV2(h5_root, "test")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^split is one of train, val, test, found 'all'"):
+        NYUDepthV2(h5_root, "all")  # type: ignore[arg-type]
 
 
 def test_no_layout_and_several(h5_root, labelled, tmp_path):

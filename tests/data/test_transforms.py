@@ -188,6 +188,18 @@ def test_crop_in_patches(crop):
         TrainTransform(518, crop)
 
 
+@pytest.mark.parametrize(("size", "side"), [(518, 518), (126, 126), (100, 112), (600, 602)])
+def test_the_square_of_a_size_fits_into_every_image(size, side):
+    for height, width in ((60, 100), (100, 60), (90, 90)):
+        assert TrainTransform(size)(sample(height, width), 0).image.shape == (side, side, 3)
+
+
+def test_what_a_crop_may_be():
+    message = "crop is [height, width] in multiples of 14, square for the size's own, or null for the whole image, "
+    with pytest.raises(ValueError, match=rf"^{re.escape(message)}found 'whole'\.$"):
+        TrainTransform(518, "whole")
+
+
 @pytest.mark.parametrize("crop", [None, (84, 98)])
 def test_smaller_depth_shows_the_same_region(crop):
     """Image and depth are one ramp, 120×160 and 30×40: wherever the crop lies, they agree to a depth pixel."""

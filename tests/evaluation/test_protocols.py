@@ -21,7 +21,7 @@ NONE = ImageCounts(0, 0, 0)
 
 def _report(folder, protocol, depth, affine=NONE):
     result = EvaluationResult({"abs_rel": 0.1}, {"abs_rel": False}, ValidationCounts(depth, affine))
-    data = SimpleNamespace(val_data=SimpleNamespace(dataset=Samples([])))
+    data = SimpleNamespace(val_data=SimpleNamespace(dataset=Samples([])), eval_split="val")
     report(folder, "x", summarise({}, result, DepthMetrics(protocol), data, baseline=False), result)
 
 

@@ -3,9 +3,10 @@ import pytest
 import torch
 
 from depth_lightning.inference.export.comparison import compare, example_images, network_runner
-from depth_lightning.inference.export.graph import export_program
+from depth_lightning.inference.export.graph import export_program, in_batches
 from depth_lightning.inference.export.onnx import onnx_runner, save_onnx
 from depth_lightning.models import DepthAnythingV2, normalize, official_state_dict
+from depth_lightning.settings import SettingError
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -44,6 +45,40 @@ def test_a_fixed_size_in_half_precision(path, narrow, tmp_path):
     assert half.stat().st_size < 0.8 * path.stat().st_size
     (difference,) = compare(onnx_runner(half), network_runner(narrow), [(84, 112)])
     assert 0 < difference.mean <= 0.002 and difference.largest <= 0.05
+
+
+@pytest.mark.parametrize("opset", [17, 19, 21])
+def test_a_fixed_shape_and_a_chosen_opset(opset, narrow, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    path = tmp_path / "fixed.onnx"
+    save_onnx(export_program(narrow, (84, 112), batch_size=1), path, "depth", {}, opset)
+    model = onnx.load(path)
+    assert [each.version for each in model.opset_import if each.domain == ""] == [opset]
+    for given in (*model.graph.input, *model.graph.output):
+        shape = [side.dim_value for side in given.type.tensor_type.shape.dim]  # 0 where it is free
+        assert shape == ([1, 3, 84, 112] if given.name == "image" else [1, 84, 112])
+    image = example_images(84, 112, count=1)
+    (depth,) = onnxruntime.InferenceSession(path).run(None, {"image": image.numpy()})
+    with torch.no_grad():
+        np.testing.assert_allclose(depth, narrow(normalize(image)).numpy(), rtol=1e-4, atol=1e-4)
+    onnx.checker.check_model(model, full_check=True)
+
+
+def test_any_number_of_images_goes_through_a_fixed_batch(narrow, tmp_path):
+    path = tmp_path / "two.onnx"
+    save_onnx(export_program(narrow, (84, 84), batch_size=2), path, "depth", {})
+    images = example_images(84, 84, count=5)
+    with torch.no_grad():
+        expected = narrow(normalize(images)).numpy()
+    np.testing.assert_allclose(in_batches(onnx_runner(path), 2)(images).numpy(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_an_opset_that_the_exporter_cannot_write(program, tmp_path):
+    with pytest.raises(
+        SettingError, match=r"^opset is one that the installed exporter can write; for 99 it wrote 18\.$"
+    ):
+        save_onnx(program, tmp_path / "new.onnx", "depth", {}, opset=99)
+    assert not (tmp_path / "new.onnx").exists()
 
 
 @pytest.mark.slow

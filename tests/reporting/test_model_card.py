@@ -22,6 +22,8 @@ def test_numbers_stand_with_their_protocol_and_nothing_else_is_a_number():
     text = str(ModelCard("vits", "metric", 10.0, 518, "", numbers=NUMBERS))
     assert "| abs_rel ↓ | 0.0731 |" in text and "| delta1 ↑ | 0.9600 |" in text and "silog" not in text
     assert "654 images of NYUDepthV2 nyu. Protocol 0a1b2c3d: min_depth 0.001, crop nyu_eigen" in text
+    other = str(ModelCard("vits", "metric", 10.0, 518, "", numbers={**NUMBERS, "split": "all"}))
+    assert "654 images of NYUDepthV2 nyu, split all. Protocol" in other
     without = str(ModelCard("vits", "metric", 10.0, 518, ""))
     assert "Not evaluated" in without and "abs_rel" not in without
 

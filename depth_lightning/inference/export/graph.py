@@ -27,12 +27,11 @@ from depth_lightning.models import DepthAnythingV2, normalize
 from depth_lightning.models.checkpoints import to_json, with_kind
 from depth_lightning.models.encoder import PATCH
 from depth_lightning.models.provenance import metadata_path
-from depth_lightning.settings import one_of, several, whole_number
+from depth_lightning.settings import one_of, optional, several, whole_number
 
 GraphPrecision = Literal["float32", "float16"]
 LIMIT = 1e-3
 """Largest allowed difference in float32, relative to the prediction's range."""
-_INPUT = "image: float32 (batch, 3, height, width), RGB in [0, 1]; the ImageNet normalisation is inside"
 
 
 class Graph(Layout):
@@ -40,19 +39,26 @@ class Graph(Layout):
 
     Args:
         size: fixed (h, w) of all images; None for any multiples of 14 that are 42 or more.
+        batch_size: fixed number of images per call; None for any.
         precision: of weights and arithmetic. The logits and their sigmoid or ReLU are always float32.
 
     Raises:
         ModuleNotFoundError: a package is not installed.
-        SettingError: an unknown precision, or the size is not in multiples of 14.
+        SettingError: an unknown precision, the size is not in multiples of 14, or the batch is empty.
     """
 
     file: ClassVar[str]
     example: ClassVar[str]
-    """Python code that calls it, with the placeholders {quantity} for its output and {size} for the input size."""
+    """Python code that calls it, with the placeholders {quantity}, its output, {batch} and {size}, of its input."""
 
-    def __init__(self, size: Sequence[int] | None = None, precision: GraphPrecision = "float32") -> None:
+    def __init__(
+        self,
+        size: Sequence[int] | None = None,
+        precision: GraphPrecision = "float32",
+        batch_size: int | None = None,
+    ) -> None:
         super().__init__()
+        self.batch_size: int | None = optional("batch_size", batch_size, partial(whole_number, otherwise=" null: any."))
         self.precision: GraphPrecision = one_of("precision", precision, get_args(GraphPrecision))
         self.size: tuple[int, int] | None = None
         if size is not None:
@@ -65,16 +71,20 @@ class Graph(Layout):
         """Write the file, and its metadata as JSON beside it. In float32 it must agree with the network."""
         folder.mkdir()
         path = folder / self.file
-        own = {"input": _INPUT, "precision": self.precision, "graph_size": self.size and list(self.size)}
+        own = {"input": self._input, "precision": self.precision, "graph_size": self.size and list(self.size)}
         description = with_kind(network, {**metadata, **own})
-        run = self.save(export_program(network, self.size, self.precision), path, description)
-        metadata_path(path).write_text(to_json(description), encoding="utf-8")
+        run = self.save(export_program(network, self.size, self.precision, self.batch_size), path, description)
+        if self.batch_size is not None:
+            run = in_batches(run, self.batch_size)
+        metadata_path(path).write_text(to_json(description), encoding="utf-8", errors="backslashreplace")
         sizes = check_sizes(network, side) if self.size is None else [self.size]
         differences = list(compare(run, network_runner(network), sizes))
         if self.precision == "float32":
             check_differences(differences, LIMIT)
-        image = example_images(*sizes[0], count=1)
-        latency = {self.name: latency_ms(run, image), "torch": latency_ms(network_runner(network), image)}
+        count = self.batch_size or 1
+        image = example_images(*sizes[0], count=count)
+        runners = {self.name: run, "torch": network_runner(network)}
+        latency = {name: latency_ms(runner, image) / count for name, runner in runners.items()}
         return Export([], run, differences, latency)
 
     @abstractmethod
@@ -83,35 +93,55 @@ class Graph(Layout):
 
     def usage(self, quantity: str) -> str:
         """Python code for the library that runs it."""
+        batch = "b" if self.batch_size is None else self.batch_size
         size = "h and w multiples of 14" if self.size is None else f"h×w {dimensions(self.size)}"
-        return self.example.format(quantity=quantity, size=size)
+        return self.example.format(quantity=quantity, batch=batch, size=size)
+
+    @property
+    def _input(self) -> str:
+        batch = "batch" if self.batch_size is None else self.batch_size
+        return f"image: float32 ({batch}, 3, height, width), RGB in [0, 1]; the ImageNet normalisation is inside"
 
     @property
     def limits(self) -> Sequence[str]:
         """The accepted input."""
         sides = "multiples of 14, 42 or more" if self.size is None else f"{dimensions(self.size)} alone"
-        return [f"Input: {_INPUT}; the sides are {sides}."]
+        return [f"Input: {self._input}; the sides are {sides}."]
 
 
 def export_program(
-    network: DepthAnythingV2, size: tuple[int, int] | None = None, precision: GraphPrecision = "float32"
+    network: DepthAnythingV2,
+    size: tuple[int, int] | None = None,
+    precision: GraphPrecision = "float32",
+    batch_size: int | None = None,
 ) -> ExportedProgram:
-    """Trace the network from RGB in [0, 1] to (b, h, w) float32 metres or disparity, for any number of images.
+    """Trace the network from RGB in [0, 1] to (b, h, w) float32 metres or disparity.
 
     Args:
         network: on the CPU; it is not modified.
         size: see `Graph`.
         precision: see `Graph`.
+        batch_size: see `Graph`.
     """
     height, width = size or (5 * PATCH, 7 * PATCH)  # example input; dynamic dimensions do not keep its size
-    dynamic = {0: Dim("batch")}
+    dynamic = {0: Dim("batch")} if batch_size is None else {}
     if size is None:
         dynamic |= {2: PATCH * Dim("rows", min=3), 3: PATCH * Dim("columns", min=3)}
     graph = _FromPixels(network, torch.float16 if precision == "float16" else torch.float32).eval()
     with torch.no_grad():
         return torch.export.export(
-            graph, (torch.zeros(2, 3, height, width),), dynamic_shapes={"image": dynamic}, strict=False
+            graph, (torch.zeros(batch_size or 2, 3, height, width),), dynamic_shapes={"image": dynamic}, strict=False
         )
+
+
+def in_batches(run: Runner, batch_size: int) -> Runner:
+    """A runner that takes any number of images, of one that takes `batch_size`: the last batch is filled with zeros."""
+
+    def run_all(images: Tensor) -> Tensor:
+        filled = torch.cat([images, images.new_zeros(-len(images) % batch_size, *images.shape[1:])])
+        return torch.cat([run(batch) for batch in torch.split(filled, batch_size)])[: len(images)]
+
+    return run_all
 
 
 class _FromPixels(nn.Module):

@@ -3,7 +3,8 @@
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,14 +13,26 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from depth_lightning.inference.export.comparison import Runner
-from depth_lightning.inference.export.graph import Graph
+from depth_lightning.inference.export.graph import Graph, GraphPrecision
+from depth_lightning.settings import SettingError, optional, whole_number
 
 _LARGEST_FILE: Final = 1.9e9
 """Bytes; protobuf is limited to 2 GiB, so larger weights go into a file beside it."""
 
 
+_LOWEST_OPSET: Final = 17
+"""The first with LayerNormalization. The exporter writes 18 or above, and converts graphs of a fixed size to 17."""
+
+
 class Onnx(Graph):
-    """`model.onnx`, with the metadata in its metadata_props."""
+    """`model.onnx`, with the metadata in its metadata_props.
+
+    Args:
+        size: see `Graph`.
+        precision: see `Graph`.
+        batch_size: see `Graph`.
+        opset: version of the operators, which a runtime for embedded devices may limit; None for the exporter's own.
+    """
 
     name = "onnx"
     packages = ("onnx", "onnxscript", "onnxruntime")
@@ -30,18 +43,32 @@ class Onnx(Graph):
 import onnxruntime
 
 session = onnxruntime.InferenceSession("model.onnx")
-({quantity},) = session.run(None, {{"image": image}})  # (b, 3, h, w) float32 RGB in [0, 1]; {size}
+({quantity},) = session.run(None, {{"image": image}})  # ({batch}, 3, h, w) float32 RGB in [0, 1]; {size}
 """
+
+    def __init__(
+        self,
+        size: Sequence[int] | None = None,
+        precision: GraphPrecision = "float32",
+        batch_size: int | None = None,
+        opset: int | None = None,
+    ) -> None:
+        super().__init__(size, precision, batch_size)
+        self.opset: int | None = optional("opset", opset, partial(whole_number, least=_LOWEST_OPSET))
+        if opset == _LOWEST_OPSET and size is None:
+            raise SettingError("opset", f"is {opset}, which needs a fixed size: set size=[height,width] as well.")
 
     def save(self, program: ExportedProgram, path: Path, description: Mapping[str, Any]) -> Runner:
         """Write the file, and return a runner of it."""
         output = "depth" if description["output"] == "metric" else "disparity"
         texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in description.items()}
-        save_onnx(program, path, output, texts)
+        save_onnx(program, path, output, texts, self.opset)
         return onnx_runner(path)
 
 
-def save_onnx(program: ExportedProgram, path: Path, output: str, metadata: Mapping[str, str]) -> None:
+def save_onnx(
+    program: ExportedProgram, path: Path, output: str, metadata: Mapping[str, str], opset: int | None = None
+) -> None:
     """Write a program from `export_program` as ONNX, with the input `image`.
 
     Args:
@@ -49,13 +76,26 @@ def save_onnx(program: ExportedProgram, path: Path, output: str, metadata: Mappi
         path: to write to; weights that exceed the limit of one file go into `<name>.data` beside it.
         output: name of the output.
         metadata: for the file's metadata_props.
+        opset: version of the operators; None for the exporter's own.
+
+    Raises:
+        SettingError: the exporter cannot write this version.
     """
     for name in ("onnxscript", "onnx_ir"):  # they log every step
         logging.getLogger(name).setLevel(logging.WARNING)
     converted = torch.onnx.export(
-        program, dynamo=True, verbose=False, input_names=["image"], output_names=[output], external_data=False
+        program,
+        dynamo=True,
+        verbose=False,
+        input_names=["image"],
+        output_names=[output],
+        external_data=False,
+        opset_version=opset,
     )
     assert converted is not None
+    written = converted.model.opset_imports[""]
+    if opset not in (None, written):
+        raise SettingError("opset", f"is one that the installed exporter can write; for {opset} it wrote {written}.")
     converted.model.metadata_props.update(metadata)
     size = sum(tensor.numel() * tensor.element_size() for tensor in program.state_dict.values())
     converted.save(path, external_data=size > _LARGEST_FILE)

@@ -23,7 +23,7 @@ class Pt2(Graph):
 import torch
 
 model = torch.export.load("model.pt2").module()
-{quantity} = model(image)  # (b, 3, h, w) float32 RGB in [0, 1]; {size}
+{quantity} = model(image)  # ({batch}, 3, h, w) float32 RGB in [0, 1]; {size}
 """
 
     def save(self, program: ExportedProgram, path: Path, description: Mapping[str, Any]) -> Runner:

@@ -72,7 +72,7 @@ def write_page(path: Path, content: PageContent, images: Sequence[PageImage]) ->
     }
     # One pass: braces in the inserted text stay unchanged.
     page = re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _asset("page.html"))
-    with atomically(path) as aside, aside.open("w", encoding="utf-8") as file:
+    with atomically(path) as aside, aside.open("w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(page)
         file.writelines(_data(images))
         file.write("</body></html>\n")

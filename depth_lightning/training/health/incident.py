@@ -121,7 +121,7 @@ def write_incident(
             "config": dict(config),
         }
         text = json.dumps(_written(content), indent=2, ensure_ascii=False, allow_nan=False)
-        (aside / "incident.json").write_text(text + "\n", encoding="utf-8")
+        (aside / "incident.json").write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def read_incident(folder: Path) -> Incident:
