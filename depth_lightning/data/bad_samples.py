@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
+from filelock import FileLock
 
 from depth_lightning.atomic import explained
 from depth_lightning.data.object_store import StorageError
@@ -48,14 +49,12 @@ class BadSampleList:
         Returns:
             The indices of this split's broken samples so far.
         """
-        import fcntl  # imported here: not available on Windows, which trains without
-
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with (
             explained(self.file),
+            FileLock(self.file.with_name(f".{self.file.name}.lock")),
             self.file.open("a+", newline="", encoding="utf-8", errors="surrogateescape") as file,
         ):
-            fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed, at the latest when the process ends
             file.seek(0)
             known = self._indices(list(csv.DictReader(file)))
             if index not in known:

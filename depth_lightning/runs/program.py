@@ -4,17 +4,15 @@ import copyreg
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
-import hydra
-from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig
+from depth_lightning.interrupts import EXIT_INTERRUPTED, leave_at_once
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-
-# Hydra copies the store, with everything that plugins keep there, to compose a configuration, and three times for every
-# group that --help lists. There is only one store, and it does not change after the imports: its copy is itself.
-copyreg.pickle(ConfigStore, lambda store: (ConfigStore.instance, ()))
+UNSTARTED: Final = "Interrupted before the work began. To do it, repeat the command."
 
 
 def program(command: str, typed: str | None = None) -> None:
@@ -24,12 +22,24 @@ def program(command: str, typed: str | None = None) -> None:
         command: a module's name.
         typed: the first word on the command line, if it is the command's name.
     """
+    leave_at_once(UNSTARTED)
+    import hydra
+    from hydra.core.config_store import ConfigStore
+
+    # Hydra copies the store, with everything that plugins keep there, to compose a configuration, and three times for
+    # every group that --help lists. There is only one store, which does not change after the imports.
+    copyreg.pickle(ConfigStore, lambda store: (ConfigStore.instance, ()))
     words = list(sys.argv)
 
-    def work(cfg: DictConfig) -> Any:
+    def work(cfg: "DictConfig") -> Any:
+        leave_at_once(UNSTARTED)
         sys.argv = list(words)  # Lightning starts the other DDP processes with it
         return import_module(f"depth_lightning.commands.{command}").run(cfg)
 
     if typed is not None:
         sys.argv = [words[0], *words[2:]]
-    hydra.main(version_base="1.3", config_path=str(CONF), config_name=command)(work)()
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=command)(work)()
+    except KeyboardInterrupt:
+        print("Interrupted between the jobs of the sweep.", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)

@@ -9,6 +9,8 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from depth_lightning.interrupts import raise_interrupts
+
 log = logging.getLogger(__name__)
 
 
@@ -17,6 +19,7 @@ class Comparison(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Remember the time, since a reused sweep folder holds older results."""
+        raise_interrupts()
         self.started = time.time()
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
