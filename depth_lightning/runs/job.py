@@ -25,7 +25,7 @@ from depth_lightning.interrupts import EXIT_INTERRUPTED, is_interrupt, leave_at_
 from depth_lightning.runs.host_memory import keep_freed_memory
 from depth_lightning.runs.outcome import FAILED
 from depth_lightning.runs.overrides import typed
-from depth_lightning.settings import SettingError, text
+from depth_lightning.settings import SettingError
 from depth_lightning.training.saving.signals import EXIT_SAVED
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def _run(work: Callable[[DictConfig], Result], cfg: DictConfig, kept: Callable[[
     _listen()
     raise_interrupts()
     try:
-        _check_folder()
+        _check_run_dir()
         _must_share_folder()
         return work(cfg)
     except SIGTERMException:  # Lightning's, whose own exit status would be 0
@@ -160,17 +160,14 @@ def _single_job_arguments(run_dir: str) -> None:
         hydra.run.dir = run_dir
 
 
-def _check_folder() -> None:
-    """Check that the run's folder was set by its own key and is not empty.
+def _check_run_dir() -> None:
+    """Check that the run's folder was set by its own key.
 
     Raises:
-        SettingError: run_dir was typed, or the path is empty, which would be the current folder.
+        SettingError: run_dir was typed.
     """
-    hydra = HydraConfig.get()
-    if "run_dir" in typed(hydra.overrides.task):
+    if "run_dir" in typed(HydraConfig.get().overrides.task):
         raise SettingError("run_dir", "follows hydra.run.dir. Type hydra.run.dir=… instead.")
-    key = "run" if hydra.mode == RunMode.RUN else "sweep"
-    text(f"hydra.{key}.dir", getattr(hydra, key).dir, "a path")
 
 
 def _must_share_folder() -> None:
