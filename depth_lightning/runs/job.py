@@ -69,10 +69,10 @@ def run_job(
 def _run(work: Callable[[DictConfig], Result], cfg: DictConfig, kept: Callable[[DictConfig], str] | None) -> Result:
     started = time.time()
     cfg.run_dir = str(Path(HydraConfig.get().runtime.output_dir).absolute())
+    environment = dict(os.environ)
     _single_job_arguments(cfg.run_dir)
     quiet()
     keep_freed_memory()
-    environment = dict(os.environ)
     _listen()
     raise_interrupts()
     try:
@@ -144,11 +144,12 @@ def _single_job_arguments(run_dir: str) -> None:
     """Under --multirun, make this process look like a single run of this job.
 
     Lightning starts the other DDP processes by running sys.argv again, in hydra.run.dir: they must join this job and
-    not start the sweep again.
+    not start the sweep again. To W&B, the sweep is the group of the runs.
     """
     hydra = HydraConfig.get()
     if hydra.mode != RunMode.MULTIRUN:
         return
+    os.environ.setdefault("WANDB_RUN_GROUP", Path(hydra.sweep.dir).resolve().name)
     command = [word for word in sys.argv[1:2] if word.replace("-", "_") == hydra.job.config_name]
     sys.argv = [
         sys.argv[0],
