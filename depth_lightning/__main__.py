@@ -4,7 +4,7 @@ import difflib
 import sys
 from importlib import import_module
 
-from depth_lightning.runs.program import program
+from depth_lightning.runs.program import print_anywhere, program
 
 CONFIGURED = {
     "train": "fine-tune a network",
@@ -35,6 +35,7 @@ def main() -> None:
     elif name in CONFIGURED:
         program(name.replace("-", "_"), typed=name)
     elif name in PLAIN:
+        print_anywhere()
         sys.exit(import_module(f"depth_lightning.commands.{name}").main(sys.argv[2:]))
     else:
         nearest = difflib.get_close_matches(name, commands, n=1)

@@ -70,7 +70,7 @@ def pack(cfg: DictConfig) -> None:
     else:
         with tempfile.TemporaryDirectory() as scratch:
             path = Path(scratch) / INDEX
-            path.write_text(index)
+            path.write_text(index, encoding="utf-8")
             store.upload(path, INDEX)
     size = sum(shard.bytes for shards in splits.values() for shard in shards)
     counts = ", ".join(f"{split} {sum(shard.samples for shard in shards)}" for split, shards in splits.items())

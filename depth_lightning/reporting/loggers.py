@@ -48,7 +48,7 @@ class MetricsFile(CSVLogger):
         """Continue after the first `rows` rows of an existing file; the resumed run writes the later ones again."""
         path = Path(self.experiment.metrics_file_path)
         if path.is_file():
-            with path.open(newline="") as file:
+            with path.open(newline="", encoding="utf-8") as file:
                 self.experiment.rows = list(csv.DictReader(file))[:rows]
 
 
@@ -72,11 +72,11 @@ class _Rows(ExperimentWriter):
         self.rows += new
         path = Path(self.metrics_file_path)
         if self._columns and set(self._columns).issuperset(set().union(*new)):
-            with explained(path), path.open("a", newline="") as file:
+            with explained(path), path.open("a", newline="", encoding="utf-8") as file:
                 csv.DictWriter(file, self._columns).writerows(new)
             return
         self._columns = sorted(set().union(*self.rows))
-        with atomically(path) as aside, aside.open("w", newline="") as file:
+        with atomically(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self._columns)
             writer.writeheader()
             writer.writerows(self.rows)

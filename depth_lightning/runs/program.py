@@ -1,6 +1,7 @@
 """Runs a command as a Hydra program. Nothing here imports torch, so that --help and --cfg answer at once."""
 
 import copyreg
+import io
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -15,6 +16,13 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 UNSTARTED: Final = "Interrupted before the work began. To do it, repeat the command."
 
 
+def print_anywhere() -> None:
+    """Print ? for signs that the terminal lacks, such as arrows on Windows, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
 def program(command: str, typed: str | None = None) -> None:
     """Run `depth_lightning.commands.<command>` with conf/<command>.yaml and the overrides typed.
 
@@ -23,6 +31,7 @@ def program(command: str, typed: str | None = None) -> None:
         typed: the first word on the command line, if it is the command's name.
     """
     leave_at_once(UNSTARTED)
+    print_anywhere()
     import hydra
     from hydra.core.config_store import ConfigStore
 
