@@ -9,6 +9,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities.memory import is_oom_error
 from omegaconf import DictConfig
 
 from depth_lightning.commands.evaluate import report_evaluation
@@ -81,7 +82,9 @@ def train(cfg: DictConfig) -> float:
 
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not (isinstance(error, torch.OutOfMemoryError) or is_oom_error(error)):
+            raise
         raise ValueError(
             f"{str(error).splitlines()[0]} To use less memory, set data.batch_size below {cfg.data.batch_size} "
             "(with trainer.accumulate_grad_batches for the same step size), trainer=bf16 or fp16, or "

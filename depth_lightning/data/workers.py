@@ -16,7 +16,7 @@ T = TypeVar("T", covariant=True)
 SHARED_MEMORY: Final = Path("/dev/shm")
 _DIED: Final = re.compile(
     r"DataLoader worker \(pid\D*[\d, ]+\) (is killed by signal: \w+( \w+)*|exited unexpectedly)"
-    r"|Caught MemoryError in DataLoader worker|DefaultCPUAllocator: \w+ allocate memory"
+    r"|Caught MemoryError in DataLoader worker"
     r"|unable to [^\n]*(shared memory|/torch_)[^\n]*"
 )
 _TOO_MANY: Final = re.compile(r"Too many open files|received \d+ items of ancdata")
