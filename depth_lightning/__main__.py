@@ -5,7 +5,7 @@ import re
 import sys
 from importlib import import_module
 
-from depth_lightning.runs.program import program
+from depth_lightning.runs.program import print_anywhere, program
 
 CONFIGURED = {
     "train": "fine-tune a network",
@@ -39,6 +39,7 @@ def main() -> None:
             sys.argv[2] = f"download={sys.argv[2]}"  # a set's name, typed as a word
         program(name.replace("-", "_"), typed=name)
     elif name in PLAIN:
+        print_anywhere()
         sys.exit(import_module(f"depth_lightning.commands.{name}").main(sys.argv[2:]))
     else:
         nearest = difflib.get_close_matches(name, commands, n=1)

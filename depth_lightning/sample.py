@@ -63,11 +63,6 @@ class DepthDataset(Protocol):
         ...
 
 
-def printable(name: str) -> str:
-    """A file's name that every report can hold: bytes that are not UTF-8 are escaped."""
-    return name.encode(errors="backslashreplace").decode()
-
-
 def collate(samples: Sequence[DepthSample]) -> DepthBatch:
     """Stack samples into a batch; no samples give an empty batch.
 

@@ -127,3 +127,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     parent, dot, own = name.rpartition(".")
     matches = difflib.get_close_matches(own, list(known), n=1)
     return f" Did you mean {parent}{dot}{matches[0]}?" if matches else ""
+
+
+def printable(name: str) -> str:
+    """A file's name that every report can hold: bytes that are not UTF-8 are escaped."""
+    return name.encode(errors="backslashreplace").decode()

@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "depth_lightning"
 LAYERS = [
-    {"sample", "settings", "atomic", "affine"},
+    {"sample", "settings", "atomic", "affine", "interrupts"},
     {"data", "models", "losses", "metrics"},
     {"reporting"},
     {"training", "inference"},

@@ -5,12 +5,11 @@ python -m depth_lightning batch-size model=… trainer=… data=…
 
 import logging
 import multiprocessing
-import resource
-import signal
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -22,6 +21,7 @@ from lightning.pytorch.utilities.memory import is_oom_error
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import DataLoader, IterableDataset
 
+from depth_lightning.interrupts import interrupts_held
 from depth_lightning.runs import objects
 from depth_lightning.runs.host_memory import keep_freed_memory
 from depth_lightning.runs.job import EXPECTED_ERRORS, quiet, run_job
@@ -45,7 +45,7 @@ class Fit(NamedTuple):
 
 def run(cfg: DictConfig) -> None:
     """The entry point."""
-    run_job(search, cfg)
+    run_job(search, cfg, lambda cfg: "The sizes that were tried are above. To try the others, repeat the command.")
 
 
 def search(cfg: DictConfig) -> int:
@@ -99,7 +99,9 @@ def in_own_process(settings: dict[str, Any], sample: DepthSample, batch_size: in
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_send, args=(sender, settings, sample, batch_size), daemon=True)
-    process.start()
+    resource_tracker.ensure_running()  # not within, where its start would let interrupts through
+    with interrupts_held():  # this process handles Ctrl-C
+        process.start()
     sender.close()
     try:
         answer = receiver.recv()
@@ -115,7 +117,6 @@ def in_own_process(settings: dict[str, Any], sample: DepthSample, batch_size: in
 
 
 def _send(sender: Connection, settings: dict[str, Any], sample: DepthSample, batch_size: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the waiting process handles Ctrl-C
     quiet()
     warnings.filterwarnings("ignore", message=".*have no `val_dataloader`.*")
     keep_freed_memory()
@@ -210,6 +211,8 @@ def _limit_memory(device: torch.device, gib: float | None) -> None:
             raise ValueError(f"memory_gib={gib}: this GPU has {total_gib:.1f} GiB.")
         torch.cuda.set_per_process_memory_fraction(gib / total_gib, device)
     else:
+        import resource  # not on Windows, where `search` requires a GPU
+
         resource.setrlimit(resource.RLIMIT_DATA, (_status_kib("VmData") * 2**10 + int(gib * 2**30), -1))
 
 

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from depth_lightning.interrupts import leave_at_once
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compare the given folders: two in all their metrics, more in a ranking."""
@@ -19,6 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--output", type=Path, help="folder for the files (default: the sweep's; else none are written)"
     )
     options = parser.parse_args(arguments)
+    leave_at_once("Interrupted. To do it again, repeat the command.")
     try:
         compare(options.folders, options.metric, options.output)
     except (ValueError, OSError) as error:

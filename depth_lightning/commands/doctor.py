@@ -11,10 +11,11 @@ from typing import Any
 import cv2
 from omegaconf import DictConfig
 from rich.progress import Progress
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from depth_lightning.data.diagnosis import Facts, Unreadable, Verdict, examine, judge, judge_splits, summarise
 from depth_lightning.data.sampling import evenly_spread
+from depth_lightning.data.workers import Loader
 from depth_lightning.reporting.doctor_page import SIGNS, SplitPage, draw_sample, summary_rows, write_page
 from depth_lightning.reporting.tables import print_rows, write_json
 from depth_lightning.runs import objects
@@ -86,7 +87,9 @@ def _measure(source: DepthDataset, name: str, cfg: DictConfig) -> list[Facts | U
     workers = min(8, os.cpu_count() or 1) if cfg.data.num_workers is None else cfg.data.num_workers
     if workers:
         cv2.setNumThreads(1)  # otherwise each worker would start one thread per core
-    loader = DataLoader(examination, batch_size=None, num_workers=workers, collate_fn=_unchanged)
+    loader: Loader[Facts | Unreadable] = Loader(
+        examination, batch_size=None, num_workers=workers, collate_fn=_unchanged
+    )
     log.info(f"Reading {name}: {len(indices):,} of {len(source):,} samples")
     with Progress(transient=True, disable=not sys.stdout.isatty()) as progress:
         return list(progress.track(loader, len(indices), description=f"Reading {name}"))

@@ -146,7 +146,7 @@ def report_evaluation(
     summary = summarise(subject(cfg), result, module.metrics, data, cfg.baseline)
     report(run_dir, title, summary, result, variants)
     if images is not None:
-        trained_in = Path(cfg.checkpoint).absolute().parents[1] if cfg.checkpoint else run_dir
+        trained_in = Path(cfg.checkpoint).absolute().parent.parent if cfg.checkpoint else run_dir
         config = OmegaConf.to_yaml(OmegaConf.create(objects.plain(cfg)))
         protocol = module.metrics.protocol
         report_page(run_dir / "report.html", title, summary, result, protocol, images, trained_in, config, command)

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 from omegaconf import DictConfig
 from rich.progress import track
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from depth_lightning.atomic import PARTIAL, atomically, write_text
 from depth_lightning.data.bad_samples import BadSampleList, Samples, TooManyBadSamplesError, path_of
 from depth_lightning.data.object_store import ObjectStore
 from depth_lightning.data.shard_format import INDEX, Shard, Split, digest, encode, write_index
+from depth_lightning.data.workers import Loader
 from depth_lightning.runs import objects
 from depth_lightning.runs.job import run_job
 from depth_lightning.runs.options import check
@@ -28,7 +29,11 @@ log = logging.getLogger(__name__)
 
 def run(cfg: DictConfig) -> None:
     """The entry point."""
-    run_job(pack, cfg)
+    run_job(pack, cfg, _kept)
+
+
+def _kept(cfg: DictConfig) -> str:
+    return f"{cfg.output} is incomplete, and no other command reads it. To start again, repeat the command."
 
 
 def pack(cfg: DictConfig) -> None:
@@ -65,7 +70,7 @@ def pack(cfg: DictConfig) -> None:
     else:
         with tempfile.TemporaryDirectory() as scratch:
             path = Path(scratch) / INDEX
-            path.write_text(index)
+            path.write_text(index, encoding="utf-8")
             store.upload(path, INDEX)
     size = sum(shard.bytes for shards in splits.values() for shard in shards)
     counts = ", ".join(f"{split} {sum(shard.samples for shard in shards)}" for split, shards in splits.items())
@@ -104,7 +109,7 @@ def _read(
         TooManyBadSamplesError: more samples cannot be read than a run would skip.
     """
     data = _Encoded(source, order, compress, skip=bad is not None)
-    for item in DataLoader(data, batch_size=None, num_workers=num_workers):
+    for item in Loader(data, batch_size=None, num_workers=num_workers):
         if isinstance(item, dict):
             yield item
             continue

@@ -38,14 +38,14 @@ class Summary(NamedTuple):
 
 
 def run(cfg: DictConfig) -> None:
-    """The entry point; exit status 1 if an image could not be read or saved, 130 after an interrupt."""
-    try:
-        summary = run_job(lambda cfg: predict(cfg, list(HydraConfig.get().overrides.task)), cfg)
-    except KeyboardInterrupt:
-        log.error(f"Interrupted. The files in {cfg.output} are complete; repeat the command to make the rest.")
-        sys.exit(130)
+    """The entry point; exit status 1 if an image could not be read or saved."""
+    summary = run_job(lambda cfg: predict(cfg, list(HydraConfig.get().overrides.task)), cfg, _kept)
     if summary is not None and summary.failures:
         sys.exit(1)
+
+
+def _kept(cfg: DictConfig) -> str:
+    return f"The files in {cfg.output} are complete; repeat the command to make the rest."
 
 
 def predict(cfg: DictConfig, overrides: Sequence[str]) -> Summary:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from depth_lightning.interrupts import leave_at_once
+
 if TYPE_CHECKING:  # torch is imported when the work starts, not for --help
     from depth_lightning.training.health.incident import Incident
     from depth_lightning.training.health.inspection import Findings
@@ -27,6 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", default=None, help="cuda, cuda:1 or cpu; by default the kind it was recorded on")
     parser.add_argument("--trust", nargs="*", default=[], help="packages whose code the configuration may name")
     options = parser.parse_args(arguments)
+    leave_at_once("Interrupted. To do it again, repeat the command.")
     try:
         replay(options.folder, options.device, options.trust)
     except (OSError, ValueError) as error:

@@ -7,8 +7,9 @@ from pathlib import Path
 import lightning
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.memory import is_oom_error
 from omegaconf import DictConfig
 
 from depth_lightning.commands.evaluate import report_evaluation
@@ -21,8 +22,8 @@ from depth_lightning.runs.job import run_job
 from depth_lightning.runs.options import check
 from depth_lightning.runs.resume import checkpoint_to_resume, claim_folder
 from depth_lightning.training.health.self_check import SelfCheck
+from depth_lightning.training.saving.checkpoint_files import LAST, whole_step
 from depth_lightning.training.saving.checkpointing import Checkpoints
-from depth_lightning.training.saving.signals import Stopped
 from depth_lightning.training.sharding import shard_like
 
 log = logging.getLogger(__name__)
@@ -33,8 +34,18 @@ def run(cfg: DictConfig) -> float | None:
 
     None if a job of a sweep failed, or if the value is NaN, at which Optuna's sweeper would end with an error.
     """
-    value = run_job(train, cfg)
+    value = run_job(train, cfg, kept)
     return None if value is None or math.isnan(value) else value
+
+
+def kept(cfg: DictConfig) -> str:
+    """What an interrupted training has saved, and how to resume it."""
+    last = Path(cfg.run_dir) / "checkpoints" / LAST
+    if not last.is_file():
+        return "Nothing was saved yet. To start again, repeat the command."
+    hydra = HydraConfig.get()
+    folder = f"hydra.run.dir={cfg.run_dir}" if hydra.mode == RunMode.RUN else f"hydra.sweep.dir={hydra.sweep.dir}"
+    return f"Step {whole_step(last)} is saved. To resume, repeat the command with checkpoint=auto {folder}"
 
 
 def train(cfg: DictConfig) -> float:
@@ -76,20 +87,15 @@ def train(cfg: DictConfig) -> float:
 
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not (isinstance(error, torch.OutOfMemoryError) or is_oom_error(error)):
+            raise
         raise ValueError(
             f"{str(error).splitlines()[0]} To use less memory, set data.batch_size below {cfg.data.batch_size} "
             "(with trainer.accumulate_grad_batches for the same step size), trainer=bf16 or fp16, or "
             "model.recompute_blocks=true. python -m depth_lightning batch-size, with the same overrides, finds the "
             "largest batch size."
         ) from error
-    except Stopped:
-        raise
-    except SystemExit:  # Lightning's answer to Ctrl-C
-        saved = (run_dir / "checkpoints" / "last.ckpt").is_file()
-        resume = f"To resume, repeat the command with checkpoint=auto hydra.run.dir={run_dir}"
-        rank_zero_only(log.info)(f"Interrupted. {resume}" if saved else "Interrupted before anything was saved.")
-        raise
 
     best = best_checkpoint(trainer)
     if best is not None:

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from filelock import FileLock
 
 from depth_lightning.atomic import explained
 from depth_lightning.data.object_store import StorageError
-from depth_lightning.sample import DepthDataset, DepthKind, DepthSample, printable
+from depth_lightning.sample import DepthDataset, DepthKind, DepthSample
+from depth_lightning.settings import printable
 
 log = logging.getLogger(__name__)
 
@@ -48,14 +50,12 @@ class BadSampleList:
         Returns:
             The indices of this split's broken samples so far.
         """
-        import fcntl  # imported here: not available on Windows, which trains without
-
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with (
             explained(self.file),
+            FileLock(self.file.with_name(f".{self.file.name}.lock")),
             self.file.open("a+", newline="", encoding="utf-8", errors="surrogateescape") as file,
         ):
-            fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed, at the latest when the process ends
             file.seek(0)
             known = self._indices(list(csv.DictReader(file)))
             if index not in known:

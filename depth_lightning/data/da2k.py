@@ -11,12 +11,13 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from depth_lightning.data.files import read_image
 from depth_lightning.data.reading import naming, read_text
 from depth_lightning.data.sampling import EvaluationSampler
 from depth_lightning.data.transforms import check_size, network_image
+from depth_lightning.data.workers import Loader
 from depth_lightning.settings import text
 
 Point = list[int]
@@ -110,9 +111,7 @@ class DA2K(Dataset[PointPairSample]):
         )
 
 
-def point_pair_loader(
-    data: DA2K, num_workers: int = 0, rank: int = 0, world_size: int = 1
-) -> DataLoader[PointPairSample]:
+def point_pair_loader(data: DA2K, num_workers: int = 0, rank: int = 0, world_size: int = 1) -> Loader[PointPairSample]:
     """This process's share of the samples, one at a time: the images differ in size.
 
     Raises:
@@ -125,7 +124,7 @@ def point_pair_loader(
     if num_workers:
         cv2.setNumThreads(1)  # otherwise each worker would start a thread per core
     sampler = EvaluationSampler(len(data), rank, world_size)
-    return DataLoader(data, batch_size=None, sampler=sampler, num_workers=num_workers)
+    return Loader(data, batch_size=None, sampler=sampler, num_workers=num_workers)
 
 
 def _scene(image: str) -> str:

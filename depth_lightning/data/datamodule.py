@@ -1,8 +1,5 @@
 """Batches for training and validation, identical for the same seed on any number of workers."""
 
-import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
@@ -19,6 +16,7 @@ from depth_lightning.data.bad_samples import BadSampleList, Samples, peers_of
 from depth_lightning.data.mixture import Mixture
 from depth_lightning.data.sampling import Draw, EvaluationSampler, TrainSampler, draw
 from depth_lightning.data.shards import DepthShards
+from depth_lightning.data.workers import Loader
 from depth_lightning.sample import DepthBatch, DepthDataset, DepthSample, collate
 from depth_lightning.settings import whole_number
 
@@ -146,12 +144,11 @@ class DepthDataModule(LightningDataModule):
             collate_fn=collate,
             pin_memory=self.pin_memory and torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
-            worker_init_fn=_outlive_warnings,
         )
 
 
-class _Loader(DataLoader[DepthSample]):
-    """A DataLoader that reads nothing before its first batch is requested, and measures how long training waited.
+class _Loader(Loader[DepthSample]):
+    """A loader that reads nothing before its first batch is requested, and measures how long training waited.
 
     Lightning creates the iterator before it knows the epoch and, in a resumed run, the position within it.
     """
@@ -165,23 +162,6 @@ class _Loader(DataLoader[DepthSample]):
             self.waited_s += time.monotonic() - asked
             yield batch
             asked = time.monotonic()
-
-
-def _outlive_warnings(worker: int) -> None:
-    """Keep a worker alive when a cluster signals all processes of a job to end: training needs it to save and exit.
-
-    Only the process that started it may end it.
-    """
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):  # not on macOS
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
-        pass
-    os._exit(0)
 
 
 class _TrainData(Dataset[DepthSample]):

@@ -67,7 +67,8 @@ class TrainSampler(DistributedSampler[Draw]):
         if length < global_batch_size:
             raise ValueError(
                 f"Training needs at least one global batch (devices × data.batch_size × accumulated batches) of "
-                f"{global_batch_size} images, found {length}. Choose a smaller data.batch_size."
+                f"{global_batch_size} images, found {length}. Choose a smaller data.batch_size "
+                "or trainer.accumulate_grad_batches."
             )
         self.length, self.seed, self.global_batch_size = length, seed, global_batch_size
         self.rank, self.world_size = rank, world_size

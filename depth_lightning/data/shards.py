@@ -6,17 +6,15 @@ its shard.
 """
 
 import errno
-import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from depth_lightning.data.object_store import ObjectStore, StorageError
 from depth_lightning.data.reading import BrokenError, reading
@@ -87,7 +85,7 @@ class DepthShards:
                 path = self._local(shard)
                 places = _members(path, shard, self._mark(shard))[number]
                 with path.open("rb") as file:
-                    files = {key: os.pread(file.fileno(), size, offset) for key, (offset, size) in places.items()}
+                    files = {key: _part(file, *place) for key, place in places.items()}
             except FileNotFoundError:
                 if self.store.remote:  # another process has just made room
                     continue
@@ -145,7 +143,7 @@ class DepthShards:
     def _fetch(self, shard: Shard, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
-        with _locked(path.with_suffix(".lock")):  # one process fetches it while the others wait
+        with FileLock(path.with_suffix(".lock")):  # one process fetches it while the others wait
             if path.is_file():
                 return
             for _ in range(2):  # retry once if it was damaged in transfer
@@ -153,7 +151,7 @@ class DepthShards:
                     self._reserve(target, shard.bytes)
                     self.store.download(shard.file, target, shard.bytes)
                 if digest(partial) == shard.sha256:
-                    with _locked(self.cache / ".lock"):
+                    with FileLock(self.cache / ".lock"):
                         partial.replace(path)
                     return
             partial.unlink()
@@ -164,7 +162,7 @@ class DepthShards:
 
     def _reserve(self, target: BinaryIO, size: int) -> None:
         """Extend `target` to its final size, deleting the least recently used shards until it fits."""
-        with _locked(self.cache / ".lock"):
+        with FileLock(self.cache / ".lock"):
             stored = [(path.stat(), path) for ending in ("tar", "partial") for path in self.cache.rglob(f"*.{ending}")]
             stored.sort(key=lambda item: item[0].st_mtime)
             total = sum(stat.st_size for stat, _ in stored) + size
@@ -179,21 +177,18 @@ class DepthShards:
             target.truncate(size)
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+def _part(file: BinaryIO, offset: int, size: int) -> bytes:
+    file.seek(offset)
+    return file.read(size)
 
 
 def _abandoned(partial: Path) -> bool:
     """Whether the process that was fetching it was killed."""
-    with partial.with_suffix(".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+    try:
+        with FileLock(partial.with_suffix(".lock"), timeout=0):
+            return True
+    except Timeout:
+        return False
 
 
 @lru_cache(maxsize=64)
@@ -226,7 +221,7 @@ def _check_content(path: Path, sha256: str, mark: Path, changed_ns: int) -> None
         return
     try:
         mark.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(mark.with_suffix(".lock")):  # one process computes it while the others wait
+        with FileLock(mark.with_suffix(".lock")):  # one process computes it while the others wait
             if not marked():
                 _compare(path, sha256)
                 mark.touch()

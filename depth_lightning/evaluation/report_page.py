@@ -42,7 +42,7 @@ def report_page(
         result: the numbers.
         protocol: the protocol of the numbers.
         images: of all processes.
-        run_dir: of the training run; its metrics.csv, if it exists, provides the curves.
+        run_dir: of the training run, whose metrics.csv provides the curves; any other folder provides none.
         config: resolved, as YAML.
         command: the command line, split into words.
     """
@@ -62,11 +62,18 @@ def report_page(
 
 
 def _curves(run: Path) -> list[dict[str, str]]:
-    """The rows of a run's metrics.csv, if there is one."""
-    if not (run / "metrics.csv").is_file():
+    """The rows of a run's metrics.csv; none if there is no such file, or if another program wrote it."""
+    path = run / "metrics.csv"
+    if not (path.is_file() and (run / "config.yaml").is_file()):
         return []
-    with (run / "metrics.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
+    try:
+        rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+        for row in rows:
+            _ = [float(value) for value in (row["step"], *row.values()) if value]
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        log.warning(f"The report has no curves: {path} is not a metrics.csv of train.py ({error!r}).")
+        return []
+    return rows
 
 
 def _versions() -> dict[str, str]:

@@ -2,10 +2,10 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -23,28 +23,34 @@ SCALE_FRAMES = 16
 """Number of frames, spread over the clip, from which its colour scale is computed."""
 
 
+class _Writer(Protocol):
+    """Writes (h, w, 3) uint8 RGB pictures with even sides."""
+
+    def add(self, picture: np.ndarray) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class VideoSink:
-    """Writes pictures of one size, (h, w, 3) uint8 RGB, as a video."""
+    """Writes pictures of one size, (h, w, 3) uint8 RGB, as a video: H.264 with PyAV, or else MPEG-4 part 2."""
 
     def __init__(self, path: Path, fps: float) -> None:
         self.path, self.fps = path, fps
-        self.writer: cv2.VideoWriter | None = None
+        self.writer: _Writer | None = None
         self.frames = 0
 
     def add(self, picture: np.ndarray) -> None:
         """Append a frame.
 
         Raises:
-            OSError: OpenCV cannot write the video.
+            OSError: the video cannot be written.
         """
         height, width = picture.shape[:2]
-        if self.writer is None:
-            size = (width + width % 2, height + height % 2)  # the codec halves the chroma resolution
-            self.writer = cv2.VideoWriter(str(self.path), cv2.VideoWriter.fourcc(*"mp4v"), self.fps, size)
-            if not self.writer.isOpened():
-                raise OSError(f"{self.path}: OpenCV cannot write this video; check the folder's permissions.")
+        # The codecs halve the chroma resolution.
         even = cv2.copyMakeBorder(picture, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
-        self.writer.write(cv2.cvtColor(even, cv2.COLOR_RGB2BGR))
+        if self.writer is None:
+            self.writer = _open(self.path, self.fps, even.shape[1], even.shape[0])
+        self.writer.add(even)
         self.frames += 1
 
     def close(self) -> None:
@@ -55,13 +61,41 @@ class VideoSink:
         """
         if self.writer is None:
             return
-        self.writer.release()
+        self.writer.close()
         self.writer = None
         written = cv2.VideoCapture(str(self.path))
         complete = int(written.get(cv2.CAP_PROP_FRAME_COUNT)) == self.frames
         written.release()
         if not complete:
-            raise OSError(f"{self.path}: OpenCV could not write the complete video; check the free disk space.")
+            raise OSError(f"{self.path}: the video could not be written completely; check the free disk space.")
+
+
+def _open(path: Path, fps: float, width: int, height: int) -> _Writer:
+    with suppress(ModuleNotFoundError):
+        from depth_lightning.inference.h264 import AVAILABLE, Writer
+
+        if AVAILABLE:
+            return Writer(path, fps, width, height)
+    log.info(
+        "The depth video is MPEG-4 part 2, which browsers and QuickTime do not play. To get H.264: "
+        "pip install 'depth-lightning[video]'"
+    )
+    return _MPEG4(path, fps, width, height)
+
+
+class _MPEG4:
+    """MPEG-4 part 2, the best that OpenCV writes everywhere."""
+
+    def __init__(self, path: Path, fps: float, width: int, height: int) -> None:
+        self.writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, (width, height))
+        if not self.writer.isOpened():
+            raise OSError(f"{path}: OpenCV cannot write this video; check the folder's permissions.")
+
+    def add(self, picture: np.ndarray) -> None:
+        self.writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+
+    def close(self) -> None:
+        self.writer.release()
 
 
 @contextmanager

@@ -4,25 +4,26 @@ import csv
 import logging
 import netrc
 import os
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Final
 
 import numpy as np
 from lightning.fabric.loggers.logger import rank_zero_experiment
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
 
-from depth_lightning.atomic import atomically, explained
+from depth_lightning.atomic import atomically, explained, write_text
 from depth_lightning.reporting.panels import stack_panels
 from depth_lightning.reporting.tables import number
 from depth_lightning.settings import boolean, optional
 
-if TYPE_CHECKING:
-    from lightning.pytorch.loggers import WandbLogger
-
 log = logging.getLogger(__name__)
+
+WANDB_ID: Final = "wandb_id.txt"
+"""File in a run's folder with the id of its W&B run."""
 
 
 class MetricsFile(CSVLogger):
@@ -47,7 +48,7 @@ class MetricsFile(CSVLogger):
         """Continue after the first `rows` rows of an existing file; the resumed run writes the later ones again."""
         path = Path(self.experiment.metrics_file_path)
         if path.is_file():
-            with path.open(newline="") as file:
+            with path.open(newline="", encoding="utf-8") as file:
                 self.experiment.rows = list(csv.DictReader(file))[:rows]
 
 
@@ -71,17 +72,44 @@ class _Rows(ExperimentWriter):
         self.rows += new
         path = Path(self.metrics_file_path)
         if self._columns and set(self._columns).issuperset(set().union(*new)):
-            with explained(path), path.open("a", newline="") as file:
+            with explained(path), path.open("a", newline="", encoding="utf-8") as file:
                 csv.DictWriter(file, self._columns).writerows(new)
             return
         self._columns = sorted(set().union(*self.rows))
-        with atomically(path) as aside, aside.open("w", newline="") as file:
+        with atomically(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self._columns)
             writer.writeheader()
             writer.writerows(self.rows)
 
 
-def wandb_logger(save_dir: str | Path, offline: bool | None = None, **arguments: Any) -> "WandbLogger":
+class WandbRun(WandbLogger):
+    """A W&B run of its own, which a resumed training in the same folder continues: its id is kept there."""
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The run, started or continued on first use."""
+        if self._experiment is None and self._wandb_init["id"] is None:
+            self._wandb_init["id"] = self._id = _kept_id(Path(str(self.save_dir)) / WANDB_ID)
+        return super().experiment
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Finish the run, so that the next training in this process begins another."""
+        super().finalize(status)
+        if self._experiment is not None:
+            self._experiment.finish(exit_code=0 if status == "success" else 1)
+
+
+def _kept_id(path: Path) -> str:
+    if path.is_file() and (kept := path.read_text(encoding="utf-8").strip()):
+        return kept
+    chosen = secrets.token_hex(4)
+    write_text(path, f"{chosen}\n")
+    return chosen
+
+
+def wandb_logger(save_dir: str | Path, offline: bool | None = None, **arguments: Any) -> WandbRun:
     """Weights & Biases; offline without an account, unless `offline` says otherwise.
 
     Args:
@@ -93,8 +121,6 @@ def wandb_logger(save_dir: str | Path, offline: bool | None = None, **arguments:
         SettingError: `offline` is neither true, false nor None.
         ModuleNotFoundError: wandb is not installed.
     """
-    from lightning.pytorch.loggers import WandbLogger
-
     optional("offline", offline, boolean)
     if offline is None:
         offline = "WANDB_MODE" not in os.environ and not _has_wandb_account()
@@ -103,7 +129,28 @@ def wandb_logger(save_dir: str | Path, offline: bool | None = None, **arguments:
                 "logger=wandb: no account found (`wandb login` or WANDB_API_KEY), so this run is recorded offline. "
                 "`wandb sync` uploads it later."
             )
-    return WandbLogger(save_dir=str(save_dir), offline=offline, **arguments)
+    return WandbRun(save_dir=str(save_dir), offline=offline, **arguments)
+
+
+def resume_logs(loggers: Sequence[Logger], rows: int, step: int) -> None:
+    """Make the loggers continue where a run resumes, and forget what was logged later: the run logs it again.
+
+    W&B cannot forget; its chart shows what was logged twice.
+
+    Args:
+        loggers: of the first process.
+        rows: number of rows of metrics.csv that were written before.
+        step: of the run.
+    """
+    for logger in loggers:
+        if isinstance(logger, MetricsFile):
+            logger.keep(rows)
+        elif isinstance(logger, TensorBoardLogger):
+            from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+
+            # Later than this step, which may have pictures of its validation.
+            start = Event(session_log=SessionLog(status=SessionLog.START))
+            logger.experiment.file_writer.add_event(start, step + 1)
 
 
 def log_image(logger: Logger, name: str, image: np.ndarray, step: int) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,11 +20,12 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from depth_lightning.atomic import write_text
+from depth_lightning.data.workers import why_died
+from depth_lightning.interrupts import EXIT_INTERRUPTED, is_interrupt, leave_at_once, raise_interrupts
 from depth_lightning.runs.host_memory import keep_freed_memory
 from depth_lightning.runs.outcome import FAILED
 from depth_lightning.runs.overrides import typed
-from depth_lightning.sample import printable
-from depth_lightning.settings import SettingError, text
+from depth_lightning.settings import SettingError
 from depth_lightning.training.saving.signals import EXIT_SAVED
 
 log = logging.getLogger(__name__)
@@ -33,19 +35,26 @@ Result = TypeVar("Result")
 EXPECTED_ERRORS = (ValueError, OSError, ModuleNotFoundError, ConfigAttributeError, ConfigKeyError)
 
 
-def run_job(work: Callable[[DictConfig], Result], cfg: DictConfig) -> Result | None:
+def run_job(
+    work: Callable[[DictConfig], Result], cfg: DictConfig, kept: Callable[[DictConfig], str] | None = None
+) -> Result | None:
     """Do the work of one job in its folder.
+
+    Args:
+        work: of the command.
+        cfg: of the command.
+        kept: after Ctrl-C, what the work has left behind and how to go on; None for the files in the run's folder.
 
     For an error that the user can fix, only its message is shown, and the exit status is 1. The traceback is in the log
     file of the run, or on the terminal with HYDRA_FULL_ERROR=1. In a sweep, an error ends only its own job, which
-    returns None, and `Comparison` reports it when all jobs are done.
+    returns None, and `Comparison` reports it when all jobs are done. Ctrl-C ends the whole sweep, with status 130.
     """
     if HydraConfig.get().mode != RunMode.MULTIRUN:
-        return _run(work, cfg)
+        return _run(work, cfg, kept)
     mark = Path(HydraConfig.get().runtime.output_dir) / FAILED
     mark.unlink(missing_ok=True)
     try:
-        return _run(work, cfg)
+        return _run(work, cfg, kept)
     except Exception as error:
         log.exception("This job of the sweep failed:")
         reason = _in_words(error)
@@ -57,29 +66,56 @@ def run_job(work: Callable[[DictConfig], Result], cfg: DictConfig) -> Result | N
     return None
 
 
-def _run(work: Callable[[DictConfig], Result], cfg: DictConfig) -> Result:
+def _run(work: Callable[[DictConfig], Result], cfg: DictConfig, kept: Callable[[DictConfig], str] | None) -> Result:
+    started = time.time()
     cfg.run_dir = str(Path(HydraConfig.get().runtime.output_dir).absolute())
+    environment = dict(os.environ)
     _single_job_arguments(cfg.run_dir)
     quiet()
     keep_freed_memory()
-    environment = dict(os.environ)
     _listen()
+    raise_interrupts()
     try:
-        _check_folder()
+        _check_run_dir()
         _must_share_folder()
         return work(cfg)
-    except EXPECTED_ERRORS as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+    except SIGTERMException:  # Lightning's, whose own exit status would be 0
+        rank_zero_only(log.error)("Stopped by SIGTERM before completion. To do it again, repeat the command.")
+        sys.exit(0 if _is_started_by_another() else EXIT_SAVED)
+    except BaseException as error:
+        if is_interrupt(error):
+            leave_at_once()  # at another Ctrl-C
+            rank_zero_only(log.error)(f"Interrupted{_rest()}. {kept(cfg) if kept else _files(cfg.run_dir, started)}")
+            sys.exit(0 if _is_started_by_another() else EXIT_INTERRUPTED)
+        expected = isinstance(error, EXPECTED_ERRORS) or why_died(error) is not None
+        if not expected or os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         log.debug("traceback", exc_info=True)
         log.error(_in_words(error))
         log.info(f"The traceback is in {cfg.run_dir}/{HydraConfig.get().job.name}.log")
         raise SystemExit(1) from error
-    except SIGTERMException:  # Lightning's, whose own exit status would be 0
-        rank_zero_only(log.error)("Stopped by SIGTERM before completion. To do it again, repeat the command.")
-        sys.exit(0 if getattr(rank_zero_only, "rank", 0) else EXIT_SAVED)
     finally:
         _leave_processes(environment)
+
+
+def _is_started_by_another() -> bool:
+    """Whether another process started this one for DDP, and would take any status but 0 for a failure."""
+    return bool(getattr(rank_zero_only, "rank", 0))
+
+
+def _files(run_dir: str, since: float) -> str:
+    """The files that an interrupted command has written into its folder; `since` is the time when it started."""
+    written = [path for path in Path(run_dir).glob("[!.]*") if path.suffix != ".log" and path.stat().st_mtime >= since]
+    if not written:
+        return "Nothing was written. To do it again, repeat the command."
+    names = ", ".join(sorted(path.name for path in written))
+    return f"Complete in {run_dir}: {names}. For the rest, repeat the command."
+
+
+def _rest() -> str:
+    """What a sweep leaves behind."""
+    hydra = HydraConfig.get()
+    return f", and with it the sweep in {hydra.sweep.dir}" if hydra.mode == RunMode.MULTIRUN else ""
 
 
 def _listen() -> None:
@@ -87,7 +123,7 @@ def _listen() -> None:
 
     The handler also keeps Lightning from installing its own, which saves a checkpoint at an arbitrary moment.
     """
-    if threading.current_thread() is threading.main_thread():
+    if hasattr(signal, "SIGUSR1") and threading.current_thread() is threading.main_thread():  # Windows has none
         signal.signal(signal.SIGUSR1, _leave)
 
 
@@ -108,11 +144,12 @@ def _single_job_arguments(run_dir: str) -> None:
     """Under --multirun, make this process look like a single run of this job.
 
     Lightning starts the other DDP processes by running sys.argv again, in hydra.run.dir: they must join this job and
-    not start the sweep again.
+    not start the sweep again. To W&B, the sweep is the group of the runs.
     """
     hydra = HydraConfig.get()
     if hydra.mode != RunMode.MULTIRUN:
         return
+    os.environ.setdefault("WANDB_RUN_GROUP", Path(hydra.sweep.dir).resolve().name)
     command = [word for word in sys.argv[1:2] if word.replace("-", "_") == hydra.job.config_name]
     sys.argv = [
         sys.argv[0],
@@ -124,21 +161,14 @@ def _single_job_arguments(run_dir: str) -> None:
         hydra.run.dir = run_dir
 
 
-def _check_folder() -> None:
-    """Check that the run's folder was set by its own key and is not empty.
+def _check_run_dir() -> None:
+    """Check that the run's folder was set by its own key.
 
     Raises:
-        SettingError: run_dir was typed, or the path is empty, which would be the current folder, or not UTF-8, which
-            torch and pyarrow cannot write to.
+        SettingError: run_dir was typed.
     """
-    hydra = HydraConfig.get()
-    if "run_dir" in typed(hydra.overrides.task):
+    if "run_dir" in typed(HydraConfig.get().overrides.task):
         raise SettingError("run_dir", "follows hydra.run.dir. Type hydra.run.dir=… instead.")
-    key = "run" if hydra.mode == RunMode.RUN else "sweep"
-    text(f"hydra.{key}.dir", getattr(hydra, key).dir, "a path")
-    folder = hydra.runtime.output_dir
-    if printable(folder) != folder:
-        raise SettingError(f"hydra.{key}.dir", f"is a path in UTF-8, found {folder!r}. Choose another, or rename it.")
 
 
 def _must_share_folder() -> None:
@@ -183,6 +213,8 @@ def _in_words(error: BaseException | None) -> str:
     """The error in words, without the traceback that a data loader's worker prepends."""
     if isinstance(error, ConfigAttributeError | ConfigKeyError):
         return f"{error.full_key} is missing: it cannot be left out."
+    if error is not None and (reason := why_died(error)) is not None:
+        return reason
     text = str(error)
     if "Traceback (most recent call last)" in text:
         text = text.strip().splitlines()[-1].rpartition(f"{type(error).__name__}: ")[2]  # its module stands before it

@@ -28,6 +28,7 @@ from depth_lightning.runs.checkpoint import describe
 from depth_lightning.runs.earlier import current
 from depth_lightning.runs.options import argument_names
 from depth_lightning.runs.overrides import typed_key
+from depth_lightning.runs.processes import check_processes
 from depth_lightning.settings import SettingError, one_of, several, within
 from depth_lightning.training import DepthModule, Objective
 
@@ -252,13 +253,14 @@ def build_trainer(cfg: DictConfig, callbacks: list[Callback], loggers: list[Logg
     """Lightning's trainer; only the data module distributes samples over processes, without padding.
 
     Raises:
-        SettingError: the run has no end.
+        SettingError: the run has no end, or its devices or nodes do not exist.
         ValueError: Lightning rejects an option.
     """
     if cfg.trainer.get("max_epochs", -1) == -1 and cfg.trainer.get("max_steps", -1) == -1:
         raise SettingError(
             "trainer.max_epochs", "is -1, no limit. Then set trainer.max_steps, since a schedule needs an end."
         )
+    check_processes(plain(cfg.trainer))
     try:
         return cast(
             lightning.Trainer,

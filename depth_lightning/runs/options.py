@@ -5,6 +5,7 @@ a user may type is declared here: the commands' own options, and the arguments o
 """
 
 import inspect
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -52,6 +53,11 @@ ANYTHING: Options = {"*": None}
 HYDRAS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
 """Keys of a node that tell Hydra how to build it."""
 
+CORES = os.cpu_count() or 1
+MOST_WORKERS = max(32, 8 * CORES)
+"""Workers may wait for storage, but more of them only take memory."""
+NUM_WORKERS = f" This machine has {CORES} cores; null: one for each, at most 8."
+
 MODEL: Options = {
     "weights": partial(optional, check=partial(text, what="a path or a hub id")),
     "init": partial(one_of, choices=get_args(Init)),
@@ -59,7 +65,7 @@ MODEL: Options = {
 }
 DATA: dict[str, Any] = {
     **dict.fromkeys(("size", "crop", "augmentation", "batch_size", "eval_batch_size")),
-    "num_workers": partial(optional, check=partial(FROM_0, otherwise=" null: one per core, at most 8.")),
+    "num_workers": partial(optional, check=partial(FROM_0, most=MOST_WORKERS, otherwise=NUM_WORKERS)),
     "on_error": partial(one_of, choices=("raise", "skip")),
     "dataset": OBJECT,
     **dict.fromkeys(("weights", "samples_per_epoch", "validate_on")),

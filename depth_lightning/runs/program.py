@@ -5,20 +5,23 @@ import io
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
-import hydra
-from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig
-
-from depth_lightning.runs.overrides import as_typed
+from depth_lightning.interrupts import EXIT_INTERRUPTED, leave_at_once
 from depth_lightning.settings import SettingError
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
-# Hydra copies the store, with everything that plugins keep there, to compose a configuration, and three times for every
-# group that --help lists. There is only one store, and it does not change after the imports: its copy is itself.
-copyreg.pickle(ConfigStore, lambda store: (ConfigStore.instance, ()))
+CONF = Path(__file__).resolve().parents[2] / "conf"
+UNSTARTED: Final = "Interrupted before the work began. To do it, repeat the command."
+
+
+def print_anywhere() -> None:
+    """Escape what the terminal cannot show, such as arrows on Windows or names that are not UTF-8."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def program(command: str, typed: str | None = None) -> None:
@@ -28,12 +31,20 @@ def program(command: str, typed: str | None = None) -> None:
         command: a module's name.
         typed: the first word on the command line, if it is the command's name.
     """
-    words = list(sys.argv)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # escape what the terminal, or a file's name, cannot encode
-            stream.reconfigure(errors="backslashreplace")
+    leave_at_once(UNSTARTED)
+    print_anywhere()
+    import hydra
+    from hydra.core.config_store import ConfigStore
 
-    def work(cfg: DictConfig) -> Any:
+    from depth_lightning.runs.overrides import as_typed
+
+    # Hydra copies the store, with everything that plugins keep there, to compose a configuration, and three times for
+    # every group that --help lists. There is only one store, which does not change after the imports.
+    copyreg.pickle(ConfigStore, lambda store: (ConfigStore.instance, ()))
+    words = list(sys.argv)
+
+    def work(cfg: "DictConfig") -> Any:
+        leave_at_once(UNSTARTED)
         sys.argv = list(words)  # Lightning starts the other DDP processes with it
         return import_module(f"depth_lightning.commands.{command}").run(cfg)
 
@@ -41,4 +52,8 @@ def program(command: str, typed: str | None = None) -> None:
         sys.argv = [words[0], *as_typed(words[1:] if typed is None else words[2:])]
     except SettingError as error:
         sys.exit(str(error))
-    hydra.main(version_base="1.3", config_path=str(CONF), config_name=command)(work)()
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=command)(work)()
+    except KeyboardInterrupt:
+        print("Interrupted between the jobs of the sweep.", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)

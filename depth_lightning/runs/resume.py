@@ -1,11 +1,11 @@
 """Resuming a run: from which checkpoint, in which folder, with which configuration."""
 
-import fcntl
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any, cast
 
+from filelock import BaseFileLock, FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import get_object
@@ -77,7 +77,7 @@ def _newest(run_dir: Path) -> Path | None:
     return checkpoint
 
 
-def claim_folder(run_dir: Path, config: Mapping[str, Any], checkpoint: Path | None, auto: bool) -> TextIO:
+def claim_folder(run_dir: Path, config: Mapping[str, Any], checkpoint: Path | None, auto: bool) -> BaseFileLock:
     """Claim `run_dir` for this run: a new folder, or the folder of a run that resumes with the same configuration.
 
     Args:
@@ -86,16 +86,16 @@ def claim_folder(run_dir: Path, config: Mapping[str, Any], checkpoint: Path | No
         auto: the folder's run may resume, even if it has saved nothing yet.
 
     Returns:
-        A lock that keeps other processes out of the folder, until it is closed or this process ends.
+        A lock that keeps other processes out of the folder, until it is released or this process ends.
 
     Raises:
         ValueError: the folder holds another run, another process uses it, or the configuration differs.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
-    lock = (run_dir / ".lock").open("a")
+    lock = FileLock(run_dir / ".lock")
     try:
-        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        lock.acquire(timeout=0)
+    except Timeout:
         raise ValueError(f"{run_dir}: another process is training in this folder.") from None
     known = run_dir / "config.yaml"
     if known.exists():

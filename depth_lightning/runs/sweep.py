@@ -1,7 +1,8 @@
-"""The table of all jobs at the end of a sweep of train.py or evaluate.py."""
+"""What happens around the jobs that Hydra starts: a check of their folder, and the table at the end of a sweep."""
 
 import logging
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,46 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from depth_lightning.atomic import explained
+from depth_lightning.interrupts import raise_interrupts
+from depth_lightning.settings import SettingError, printable, text
+
 log = logging.getLogger(__name__)
+
+
+class NamedFolder(Callback):
+    """Checks the folder of a run or a sweep before Hydra writes into it. Exit status 1 if it cannot be written."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Check hydra.run.dir."""
+        _check_folder("hydra.run.dir", config.hydra.run.dir)
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Check hydra.sweep.dir, and that the jobs do not share it."""
+        subdir = OmegaConf.to_container(config.hydra.sweep, resolve=False)["subdir"]  # type: ignore[index,call-overload]
+        _check_text("hydra.sweep.subdir", subdir)
+        _check_folder("hydra.sweep.dir", config.hydra.sweep.dir)
+
+
+def _check_text(key: str, value: Any) -> None:
+    try:
+        text(key, value, "a path")
+    except SettingError as error:
+        sys.exit(f"SettingError: {error}")  # Hydra would only warn of an exception
+
+
+def _check_folder(key: str, value: Any) -> None:
+    _check_text(key, value)
+    if printable(value) != value:
+        sys.exit(f"SettingError: {key} is a path in UTF-8, found '{printable(value)}'. Choose another, or rename it.")
+    folder = Path(value)
+    try:
+        with explained(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder) as probe:
+                probe.write(b"a")
+    except OSError as error:
+        sys.exit(f"OSError: {key}={error.strerror or error}")
 
 
 class Comparison(Callback):
@@ -17,6 +57,7 @@ class Comparison(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Remember the time, since a reused sweep folder holds older results."""
+        raise_interrupts()
         self.started = time.time()
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:

@@ -85,12 +85,19 @@ def test_what_cannot_be_searched_is_refused(tiny, overrides, message):
         search(tiny(*overrides))
 
 
-def test_a_run_without_enough_memory_says_what_takes_less(compose_config, small, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nOf the allocated memory …"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory: 2.00 GiB.\n…"),
+    ],
+)
+def test_a_run_without_enough_memory_says_what_takes_less(error, compose_config, small, tmp_path, monkeypatch):
     from depth_lightning.commands.train import train
     from depth_lightning.training import DepthModule
 
     def full(*_):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nOf the allocated memory …")
+        raise error
 
     monkeypatch.setattr(DepthModule, "training_step", full)
     with pytest.raises(ValueError, match=r"2.00 GiB\. To use less memory, .*data.batch_size below 4") as caught:

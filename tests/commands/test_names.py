@@ -14,7 +14,8 @@ import pytest
 
 from depth_lightning.data.bad_samples import Samples
 from depth_lightning.models.torch_files import CheckpointError, read_torch
-from depth_lightning.sample import DepthKind, DepthSample, printable
+from depth_lightning.sample import DepthKind, DepthSample
+from depth_lightning.settings import printable
 
 ROOT = Path(__file__).resolve().parents[2]
 KITCHEN = os.fsdecode(b"K\xfcche")

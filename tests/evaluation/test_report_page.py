@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from depth_lightning.commands.evaluate import evaluate
+from depth_lightning.evaluation.report_page import _curves
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -48,6 +49,40 @@ def test_evaluation_writes_one_when_asked(trained, compose_config, tmp_path):
         "The prediction is aligned to the truth of its image: multiplied by the ratio of the medians."
     ]
     assert "scale" in [column["name"] for column in content["columns"]]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"id,name\n1,a\n",
+        b"step,train/loss\nfirst,0.5\n",
+        b"\xff\xfe\x00",
+        b"step\n1,2,3\n",
+        b"step,a\n" + b"x" * 200_000,
+    ],
+)
+def test_another_programs_metrics_are_no_curves(content, trained, compose_config, tmp_path, caplog):
+    run, _ = trained
+    above, checkpoint = tmp_path / "above", tmp_path / "above" / "mine" / "best.ckpt"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_bytes((run / "checkpoints/best.ckpt").read_bytes())
+    (above / "metrics.csv").write_bytes(content)
+    assert _curves(above) == []
+    (above / "config.yaml").write_text("a: 1\n")
+    assert _curves(above) == []
+    assert f"The report has no curves: {above}/metrics.csv is not a metrics.csv of train.py" in caplog.text
+    if content.startswith(b"id"):
+        typed = [f"checkpoint={checkpoint}", "panels=0", "breakdowns=false", "report=true"]
+        evaluate(compose_config("evaluate", typed, tmp_path / "out"), typed)
+        assert "Training loss" not in (tmp_path / "out/report.html").read_text()
+
+
+def test_a_checkpoint_at_the_top_has_no_run(trained, compose_config, tmp_path, monkeypatch):
+    run, _ = trained
+    typed = [f"checkpoint={run}/checkpoints/best.ckpt", "panels=0", "breakdowns=false", "report=true"]
+    monkeypatch.setattr(Path, "absolute", lambda path: Path("/best.ckpt") if path.suffix == ".ckpt" else path)
+    evaluate(compose_config("evaluate", typed, tmp_path), typed)
+    assert "Training loss" not in (tmp_path / "report.html").read_text()
 
 
 @pytest.mark.slow

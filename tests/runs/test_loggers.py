@@ -1,11 +1,19 @@
 """What a run logs is read back from the loggers' own files."""
 
 import json
+import os
 import struct
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from depth_lightning.commands.train import train
+from depth_lightning.reporting.loggers import wandb_logger
+from depth_lightning.training import DepthModule
+
+ROOT = Path(__file__).resolve().parents[2]
 
 SCALARS = {
     *("train/loss", "train/gradient_norm", "val/abs_rel", "lr/encoder", "lr/head"),
@@ -20,10 +28,13 @@ def one_epoch(small):
 
 def _wandb_records(folder):
     """The records of an offline run: protobuf messages in a log framed like LevelDB's, in blocks of 32 KiB."""
+    for path in sorted(folder.glob("wandb/offline-run-*/run-*.wandb")):
+        yield from _records_of(path.read_bytes())
+
+
+def _records_of(data):
     from wandb.proto import wandb_internal_pb2
 
-    (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
-    data = path.read_bytes()
     assert data[:4] == b":W&B"
     position, message = 7, b""
     while position + 7 <= len(data):
@@ -66,6 +77,102 @@ def test_wandb_offline_holds_config_metrics_and_panels(one_epoch, compose_config
     assert [content["columns"][at] for at in (0, 2, -1)] == ["id", "abs_rel", "panel"]
     assert [row[2] for row in content["data"]] == sorted((row[2] for row in content["data"]), reverse=True)
     assert sum(path.endswith(".png") for path in artifacts) == len(content["data"]) == 5
+
+
+@pytest.fixture
+def wandb_offline(monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+
+
+def _stopped_in_epoch(number, monkeypatch):
+    step = DepthModule.training_step
+
+    def stopped(module, *arguments):
+        if module.current_epoch == number:
+            raise ValueError("stopped")
+        return step(module, *arguments)
+
+    monkeypatch.setattr(DepthModule, "training_step", stopped)
+
+
+def _runs(folder):
+    return [record.run for record in _wandb_records(folder) if record.WhichOneof("record_type") == "run"]
+
+
+def test_every_training_of_a_process_is_a_wandb_run(one_epoch, compose_config, tmp_path, wandb_offline, monkeypatch):
+    for name in "ab":
+        train(compose_config("train", [*one_epoch, "self_check=false", "logger=wandb"], tmp_path / name))
+    import wandb
+
+    assert wandb.run is None
+    ids = [{run.run_id for run in _runs(tmp_path / name)} for name in "ab"]
+    assert ids[0] != ids[1] and all(len(each) == 1 for each in ids)
+    for name in "ab":
+        steps = [record.history for record in _wandb_records(tmp_path / name) if record.history.item]
+        assert len(steps) > 3
+
+
+def test_a_resumed_training_continues_its_wandb_run(small, compose_config, tmp_path, wandb_offline, monkeypatch):
+    typed = [*small, "self_check=false", "logger=wandb", "checkpoint=auto"]
+    with monkeypatch.context() as patched, pytest.raises(ValueError, match="stopped"):
+        _stopped_in_epoch(1, patched)
+        train(compose_config("train", typed, tmp_path))
+    train(compose_config("train", typed, tmp_path))
+    runs = _runs(tmp_path)
+    assert len(runs) >= 2
+    assert {run.run_id for run in runs} == {(tmp_path / "wandb_id.txt").read_text().strip()}
+    epochs = [json.loads(item.value_json) for record in _wandb_records(tmp_path) for item in record.history.item
+              if item.key == "val/abs_rel" or "val/abs_rel" in item.nested_key]  # fmt: skip
+    assert len(epochs) == 2
+
+
+def test_a_typed_id_is_taken(tmp_path):
+    logger = wandb_logger(tmp_path, offline=True, id="mine", mode="disabled")
+    assert logger.experiment is not None and logger.version is not None
+    assert not (tmp_path / "wandb_id.txt").exists()
+
+
+def test_a_resumed_training_logs_no_step_twice_into_tensorboard(small, compose_config, tmp_path, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    typed = [*small, "self_check=false", "logger=tensorboard", "checkpoint=auto", "callbacks.panels.every_n_epochs=1"]
+    with monkeypatch.context() as patched, pytest.raises(ValueError, match="stopped"):
+        step = DepthModule.training_step
+
+        def stopped(module, *arguments):
+            if module.global_step == 5:
+                raise ValueError("stopped")
+            return step(module, *arguments)
+
+        patched.setattr(DepthModule, "training_step", stopped)
+        train(compose_config("train", typed, tmp_path))  # step 3 is saved, and step 4 logged
+    train(compose_config("train", typed, tmp_path))
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert sorted({event.step for event in events.Scalars("train/loss")}) == list(range(6))
+    assert [event.step for event in events.Scalars("train/loss")].count(4) == 1
+    assert [event.step for event in events.Images("val/panels")] == [3, 6]
+
+
+@pytest.mark.slow
+def test_a_sweep_is_a_group_of_wandb_runs(small, tmp_path):
+    typed = [*small, "self_check=false", "report=false", "trainer.max_epochs=1", "trainer=cpu", "logger=wandb"]
+    result = subprocess.run(
+        [sys.executable, "train.py", "-m", *typed, "optimizer.lr=1e-4,1e-5", f"hydra.sweep.dir={tmp_path}/of_mine"],
+        cwd=ROOT, env={**os.environ, "WANDB_MODE": "offline", "WANDB_SILENT": "true", "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout + result.stderr
+    runs = [_runs(tmp_path / "of_mine" / job)[0] for job in "01"]
+    assert [run.run_group for run in runs] == ["of_mine", "of_mine"]
+    assert runs[0].run_id != runs[1].run_id
+    rates = []
+    for job in "01":
+        (config,) = [record.config for record in _wandb_records(tmp_path / "of_mine" / job) if record.config.update]
+        values = {item.key: json.loads(item.value_json) for item in config.update}
+        rates.append(values["optimizer"]["lr"])
+    assert rates == [1e-4, 1e-5]
 
 
 def test_tensorboard_holds_metrics_and_panels(one_epoch, compose_config, tmp_path):

@@ -1,6 +1,7 @@
 """Every option that conf/ has refuses what cannot be right, under its own key; so does every key that nothing reads."""
 
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -303,6 +304,17 @@ def test_a_run_has_an_end(typed, compose_config, tmp_path):
 
 
 def test_what_lightning_refuses_is_said_of_the_trainer(compose_config, tmp_path):
-    cfg = compose_config("train", ["trainer=cpu", "trainer.devices=-1"], tmp_path)
-    with pytest.raises(ValueError, match=r"^trainer: `devices` selected with `CPUAccelerator` should be an int > 0\.$"):
+    cfg = compose_config("train", ["trainer=cpu", "+trainer.max_time=soon"], tmp_path)
+    with pytest.raises(ValueError, match=r"^trainer: "):
         objects.build_trainer(cfg, [], [])
+
+
+def test_workers_are_not_without_number(compose_config, tmp_path):
+    cfg = compose_config("train", ["trainer=cpu", "data.num_workers=1000"], tmp_path)
+    most, cores = max(32, 8 * os.cpu_count()), os.cpu_count()
+    with pytest.raises(SettingError) as error:
+        check(cfg, "train")
+    assert str(error.value) == (
+        f"data.num_workers is a whole number, 0 to {most}, found 1000. This machine has {cores} cores; null: one for "
+        "each, at most 8."
+    )

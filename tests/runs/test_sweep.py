@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from depth_lightning.metrics import Protocol
 from depth_lightning.runs.jobs import compare_sweep, read_jobs
+from depth_lightning.runs.sweep import NamedFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -46,6 +48,36 @@ def test_failed_and_pruned_jobs_are_marked(tmp_path, capsys):
     assert "0.3704" in printed and "0.37037" not in printed
     assert "not comparable" not in printed
     assert [row["ended"] for row in rows(tmp_path)] == ["", "", "failed: ValueError: too large", "pruned at step 6"]
+
+
+@pytest.mark.parametrize(
+    ("hydra", "message"),
+    [
+        ({"run": {"dir": ""}}, "SettingError: hydra.run.dir is a path, found ''."),
+        ({"run": {"dir": "  "}}, "SettingError: hydra.run.dir is a path, found '  '."),
+        ({"run": {"dir": "FILE/run"}}, "OSError: hydra.run.dir=FILE/run could not be written. Not a directory."),
+        ({"sweep": {"dir": "", "subdir": "0"}}, "SettingError: hydra.sweep.dir is a path, found ''."),
+        ({"sweep": {"dir": "FILE/..", "subdir": ""}}, "SettingError: hydra.sweep.subdir is a path, found ''."),
+    ],
+)
+def test_a_folder_is_named_before_anything_is_written(hydra, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "FILE").touch()
+    config = OmegaConf.create({"hydra": hydra})
+    with pytest.raises(SystemExit) as end:
+        NamedFolder().on_run_start(config) if "run" in hydra else NamedFolder().on_multirun_start(config)
+    assert end.value.code == message
+    assert [path.name for path in tmp_path.iterdir()] == ["FILE"]
+
+
+@pytest.mark.slow
+def test_an_empty_folder_leaves_the_current_one_as_it_was(tmp_path):
+    for typed in (["hydra.run.dir="], ["-m", "seed=1,2", "hydra.sweep.dir="]):
+        result = subprocess.run(
+            [sys.executable, ROOT / "train.py", *typed], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert result.returncode == 1 and "is a path, found ''." in result.stderr
+        assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

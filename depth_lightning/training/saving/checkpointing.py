@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
-from depth_lightning.reporting.loggers import MetricsFile
+from depth_lightning.reporting.loggers import MetricsFile, resume_logs
 from depth_lightning.settings import one_of, text
 from depth_lightning.training.saving.best import BestValidation
 from depth_lightning.training.saving.checkpoint_files import BEST, LAST, WholeFiles
@@ -145,7 +145,8 @@ class Checkpoints(Checkpoint):
     def on_save_checkpoint(self, trainer: lightning.Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
         """Record the run's position and the length of its logs."""
         write_position(trainer, checkpoint)
-        files = _metrics_files(trainer) if trainer.is_global_zero else []
+        loggers = trainer.loggers if trainer.is_global_zero else []
+        files = [logger for logger in loggers if isinstance(logger, MetricsFile)]
         checkpoint["log_rows"] = max((file.rows for file in files), default=0)
 
     def on_load_checkpoint(self, trainer: lightning.Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
@@ -157,8 +158,7 @@ class Checkpoints(Checkpoint):
         self._resumed = read_position(trainer, checkpoint)
         self.folder.saved_step = checkpoint["global_step"]
         if trainer.is_global_zero and self.folder.holds(Path(str(trainer.ckpt_path))):
-            for file in _metrics_files(trainer):
-                file.keep(checkpoint["log_rows"])
+            resume_logs(trainer.loggers, checkpoint["log_rows"], checkpoint["global_step"])
 
     def _between_steps(self, trainer: lightning.Trainer, ended: bool = False) -> None:
         stop, due = self._agreed(trainer)
@@ -199,7 +199,3 @@ class Checkpoints(Checkpoint):
 def _of_training(trainer: lightning.Trainer) -> bool:
     """Whether this is a validation during training, and not the sanity check."""
     return trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
-
-
-def _metrics_files(trainer: lightning.Trainer) -> list[MetricsFile]:
-    return [logger for logger in trainer.loggers if isinstance(logger, MetricsFile)]

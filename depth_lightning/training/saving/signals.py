@@ -8,6 +8,10 @@ EXIT_SAVED = 75
 """The exit status after a signal, when the same command continues the work: EX_TEMPFAIL of sysexits.h."""
 
 
+STOPPING = (signal.SIGTERM, *((signal.SIGUSR1,) if hasattr(signal, "SIGUSR1") else ()))
+"""Windows has no SIGUSR1."""
+
+
 class Stopped(SystemExit):
     """The run was asked to stop, and has been saved."""
 
@@ -20,7 +24,7 @@ class StopSignals:
     def listen(self) -> None:
         """Replace the current signal handlers; only possible in the main thread."""
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGUSR1):
+            for number in STOPPING:
                 signal.signal(number, self._note)
 
     def _note(self, number: int, frame: Any) -> None:
