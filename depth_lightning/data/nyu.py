@@ -195,28 +195,41 @@ def _list_files(root: Path, split: str) -> list[Path]:
 
 
 def _png_frames(root: Path, split: str) -> _Frames:
-    lists = _list_files(root, split)
-    if len(lists) != 1:
+    lists = {name: _list_files(root, name) for name in ("train", "val")}
+    if len(lists[split]) != 1:
         raise ValueError(
-            f"{root}: expected one list file for the {split} split, found {[path.name for path in lists]}. "
+            f"{root}: expected one list file for the {split} split, found {[path.name for path in lists[split]]}. "
             "Each line names an image, its depth, and optionally a focal length."
         )
+    images, depths, skipped = _listed(lists[split][0])
+    if skipped:
+        count = skipped + len(images)
+        log.warning("%s: skipped %d of %d images, which have no depth.", lists[split][0], skipped, count)
+    other = lists["val" if split == "train" else "train"]
+    if len(other) == 1 and (both := sorted({*images}.intersection(_listed(other[0])[0]))):
+        raise ValueError(
+            f"{lists[split][0]}: expected no image of {other[0].name}, found {len(both)} ({', '.join(both[:3])}"
+            f"{', …' if len(both) > 3 else ''}). Take them out of one of them."
+        )
+    ids, scenes = Texts(images), Texts([posixpath.basename(posixpath.dirname(image)) for image in images])
+    return _Frames(ids, scenes, partial(_read_png_frame, root, ids, Texts(depths)))
+
+
+def _listed(path: Path) -> tuple[list[str], list[str], int]:
+    """The images and depth maps in a list file, and the number of images that have none, which are left out."""
     images, depths, skipped = list[str](), list[str](), 0
-    for number, line in enumerate(read_lines(lists[0]), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         fields = line.split()
         if not fields:
             continue
         if len(fields) not in (2, 3):
-            raise ValueError(f"{lists[0]}, line {number}: expected 'image depth [focal]', found {line!r}.")
+            raise ValueError(f"{path}, line {number}: expected 'image depth [focal]', found {line!r}.")
         if fields[1] == "None":
             skipped += 1
             continue
         images.append(posixpath.normpath(fields[0].lstrip("/")))
         depths.append(fields[1].lstrip("/"))
-    if skipped:
-        log.warning("%s: skipped %d of %d images, which have no depth.", lists[0], skipped, skipped + len(images))
-    ids, scenes = Texts(images), Texts([posixpath.basename(posixpath.dirname(image)) for image in images])
-    return _Frames(ids, scenes, partial(_read_png_frame, root, ids, Texts(depths)))
+    return images, depths, skipped
 
 
 def _read_png_frame(root: Path, images: Texts, depths: Texts, index: int) -> RGBD:

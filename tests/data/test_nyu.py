@@ -1,5 +1,6 @@
 import logging
 import pickle
+import shutil
 from pathlib import Path
 
 import cv2
@@ -71,7 +72,8 @@ def png_root(tmp_path):
         "study_0003/rgb_2.png None 518.8579\n\n"
         "study_0003/rgb_1.png study_0003/sync_depth_1.png\n"
     )
-    (tmp_path / "nyudepthv2_test_files_with_gt.txt").write_text("study_0003/rgb_1.png study_0003/sync_depth_1.png 5\n")
+    shutil.copytree(tmp_path / "study_0003", tmp_path / "study")
+    (tmp_path / "nyudepthv2_test_files_with_gt.txt").write_text("study/rgb_1.png study/sync_depth_1.png 5\n")
     return tmp_path
 
 
@@ -116,7 +118,7 @@ def test_png_release(png_root, caplog):
     assert (sample.image == image).all()
     np.testing.assert_allclose(sample.target, depth, rtol=1e-6)
     assert (sample.id, sample.scene) == ("bathroom_0001/rgb_1.png", "bathroom_0001")
-    assert [NYUDepthV2(png_root, "val")[0].id] == ["study_0003/rgb_1.png"]
+    assert [NYUDepthV2(png_root, "val")[0].id] == ["study/rgb_1.png"]
 
 
 def test_real_frames(realdata):
@@ -274,6 +276,19 @@ def test_bad_png(png_root):
     depth.unlink()
     with pytest.raises(FileNotFoundError, match=r"No file at .*sync_depth_1\.png.*data\.root"):
         data[0]
+
+
+def test_an_image_in_both_lists(png_root):
+    (png_root / "nyudepthv2_test_files_with_gt.txt").write_text("/study_0003/rgb_1.png study_0003/sync_depth_1.png\n")
+    message = (
+        r"train_files_with_gt\.txt: expected no image of nyudepthv2_test_files_with_gt\.txt, found 1 \(study_0003/"
+    )
+    with pytest.raises(ValueError, match=message):
+        NYUDepthV2(png_root, "train")
+    with pytest.raises(
+        ValueError, match=r"test_files_with_gt\.txt: expected no image of nyudepthv2_train_files_with_gt"
+    ):
+        NYUDepthV2(png_root, "val")
 
 
 def test_bad_list_file(png_root):
