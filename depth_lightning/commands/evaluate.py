@@ -18,6 +18,7 @@ from depth_lightning.evaluation.report import report
 from depth_lightning.evaluation.report_page import report_page
 from depth_lightning.evaluation.score import check_scorable, score
 from depth_lightning.evaluation.summary import summarise
+from depth_lightning.invocation import command_line
 from depth_lightning.models import DepthAnythingV2
 from depth_lightning.models.checkpoints import load_run_state
 from depth_lightning.reporting.page import PageImage
@@ -97,7 +98,7 @@ def _evaluate(
     variants = explain.variants() if explain else None
     images = pictures.gathered() if pictures else None
     if trainer.is_global_zero:
-        command = ["python", "evaluate.py", *overrides]
+        command = [*command_line("evaluate").split(), *overrides]
         report_evaluation(cfg, title, module, data, result, images, command, variants)
         if cfg.panels:
             picture = run_dir / "panels.png"

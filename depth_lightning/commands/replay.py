@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from depth_lightning.interrupts import leave_at_once
+from depth_lightning.invocation import command_line
 
 if TYPE_CHECKING:  # torch is imported when the work starts, not for --help
     from depth_lightning.training.health.incident import Incident
@@ -22,7 +23,7 @@ SHOWN = 8
 def main(arguments: list[str] | None = None) -> int:
     """The command; exit status 1 if the folder cannot be read or the network cannot be built."""
     parser = argparse.ArgumentParser(
-        prog="python -m depth_lightning replay",
+        prog=command_line("replay"),
         description="Run a recorded step again, and show its inputs, losses and gradients, and where values break.",
     )
     parser.add_argument("folder", type=Path, help="of the incident, such as outputs/train/…/incidents/step_000123")

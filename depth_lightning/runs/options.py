@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from depth_lightning.data.images import check_exif, check_range
 from depth_lightning.data.transforms import check_size
+from depth_lightning.invocation import command_line
 from depth_lightning.models.checkpoints import Init
 from depth_lightning.reporting.loggers import MetricsFile
 from depth_lightning.runs.earlier import current
@@ -235,7 +236,9 @@ LIGHTNING: Mapping[Any, Mapping[str, Check]] = {
         "check_val_every_n_epoch": partial(optional, check=whole_number),
         "gradient_clip_val": partial(optional, check=partial(number, least=0, otherwise=" null: no clipping.")),
         "gradient_clip_algorithm": partial(optional, check=partial(one_of, choices=("norm", "value"))),
-        "limit_train_batches": partial(_batches, otherwise=" evaluate.py scores a network without training it."),
+        "limit_train_batches": partial(
+            _batches, otherwise=f" {command_line('evaluate')} scores a network without training it."
+        ),
         "limit_val_batches": partial(_batches, otherwise=" Without validation there is no best checkpoint."),
         "val_check_interval": _interval,
         "overfit_batches": _overfit,

@@ -12,6 +12,7 @@ from depth_lightning.data.augmentation import augmentation_in_words, augmentatio
 from depth_lightning.models import find_release
 from depth_lightning.models.provenance import metadata_path, read_json
 from depth_lightning.models.weight_files import read_weights
+from depth_lightning.version import version
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def recipe(run: DictConfig) -> dict[str, str]:
 
 
 def subject(cfg: DictConfig) -> dict[str, Any]:
-    """Which network is scored on which data, as recorded in metrics.json."""
+    """Which network is scored on which data, by which version, as recorded in metrics.json."""
     return {
         "data": data_in_words(cfg.data),
         "split": cfg.get("split", "val"),
@@ -135,6 +136,7 @@ def subject(cfg: DictConfig) -> dict[str, Any]:
         "size": cfg.data.size,
         "checkpoint": cfg.checkpoint,
         "weights": None if cfg.checkpoint else cfg.model.weights,
+        "version": version(),
     }
 
 
