@@ -53,6 +53,8 @@ def evaluate(cfg: DictConfig, overrides: Sequence[str]) -> EvaluationResult | Pa
     """
     cfg, state = chosen_network(cfg, overrides, "evaluate")
     lightning.seed_everything(cfg.seed, verbose=False)
+    if cfg.trainer.get("precision") == "auto":
+        cfg.trainer.precision = "32-true"  # the same numbers on every device
     data = _open_data(cfg)  # before downloading weights, so that problems with the data show early
     network = objects.build_network(cfg.model)
     if state is not None:

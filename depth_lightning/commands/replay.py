@@ -57,6 +57,7 @@ def replay(folder: Path, device: str | None = None, trust: Sequence[str] = ()) -
 
     from depth_lightning.models.checkpoints import load_run_state
     from depth_lightning.runs import objects
+    from depth_lightning.runs.precision import exact_float32
     from depth_lightning.runs.trust import refuse_resolvers, refuse_strangers
     from depth_lightning.training.health.incident import read_incident
     from depth_lightning.training.health.inspection import inspect_step
@@ -82,6 +83,7 @@ def replay(folder: Path, device: str | None = None, trust: Sequence[str] = ()) -
         ]
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device={device} is not available: {str(error).splitlines()[0]}") from error
+    exact_float32()
     now, _ = inspect_step(
         network, objective, batches, incident.circumstances.precision, incident.circumstances.loss_scale
     )

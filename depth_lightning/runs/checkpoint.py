@@ -137,7 +137,8 @@ def keep_settled(cfg: DictConfig, checkpoint: Path) -> None:
     """
     paths = ("data", *(f"data.parts.{name}" for name in cfg.data.get("parts") or ()))
     keys = [f"{path}.{key}" for path in paths for key in UNSET if key in OmegaConf.select(cfg, path)]
-    open_keys = [key for key in ("trainer.precision", *keys) if OmegaConf.select(cfg, key) in (None, "auto")]
+    open_keys = [key for key in keys if OmegaConf.select(cfg, key) in (None, "auto")]
+    open_keys += ["trainer.precision"] if cfg.trainer.get("precision") == "auto" else []
     if not open_keys:
         return
     saved = run_config(checkpoint)

@@ -216,7 +216,7 @@ def _strategy(name: str, value: Any) -> None:
 def _precision(name: str, value: Any) -> None:
     if str(value) not in ("32", "bf16", "16"):
         others = " With others, Lightning converts the ground truth as well: bf16-true would round it to 8 bits."
-        one_of(name, value, ("32-true", "bf16-mixed", "16-mixed"), others)
+        one_of(name, value, ("auto", "32-true", "bf16-mixed", "16-mixed"), others)
 
 
 def _set_by_the_command(name: str, value: Any) -> None:
