@@ -104,6 +104,8 @@ COMMANDS: Mapping[str, Options] = {
         **dict.fromkeys(("protocol", "trainer"), OBJECT),
         **dict.fromkeys(("compile", "baseline", "explain", "breakdowns", "report"), boolean),
         "panels": FROM_0,
+        "predictions": PATH_OR_NONE,
+        **dict.fromkeys(("predictions_kind", "predictions_scale")),
         "split": partial(one_of, choices=("train", "val", "test", "all")),
     },
     "predict": {

@@ -72,7 +72,7 @@ def find_numbers(checkpoint: str | None, weights: str | None, metrics: str | Non
         raise FileNotFoundError(f"metrics_file={path}: there is no such file; expected a metrics.json of evaluate.py.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        scored = content["checkpoint"] or content["weights"]
+        scored = str(Path(content["checkpoint"] or content["weights"]))
         content["metrics"], content["images"], content["protocol"]["hash"]
         content["data"] = without_paths(content["data"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -127,10 +127,12 @@ def recipe(run: DictConfig) -> dict[str, str]:
 
 
 def subject(cfg: DictConfig) -> dict[str, Any]:
-    """Which network is scored on which data, as recorded in metrics.json."""
+    """Which network, or whose predictions, are scored on which data, as recorded in metrics.json."""
+    scored_data = {"data": data_in_words(cfg.data), "split": cfg.get("split", "val")}
+    if cfg.get("predictions") is not None:
+        return {**scored_data, "model": None, "checkpoint": None, "weights": None, "predictions": cfg.predictions}
     return {
-        "data": data_in_words(cfg.data),
-        "split": cfg.get("split", "val"),
+        **scored_data,
         "model": {key: cfg.model[key] for key in ("encoder", "output", "max_depth")},
         "size": cfg.data.size,
         "checkpoint": cfg.checkpoint,

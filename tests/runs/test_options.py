@@ -117,7 +117,7 @@ def build(cfg, command, key, tiny):
         objects.dataset_of(cfg.data)()
     elif part in ("data", "augmentation"):
         objects.build_data(cfg).dataset(split="train")
-    elif part in ("protocol", "loss", "optimizer", "scheduler"):
+    elif part in ("protocol", "metrics", "loss", "optimizer", "scheduler"):
         objects.build_module(cfg, tiny)
     elif part == "trainer":
         objects.build_trainer(cfg, [], [])
@@ -133,7 +133,8 @@ def assert_refused(cfg, command, key, value, tiny):
             build(typed, command, key, tiny)
         except SettingError as error:
             assert str(error).startswith(f"{key} is "), f"{key}={wrong!r}: {error}"
-            assert isinstance(wrong, dict | list) or f"found {wrong!r}" in str(error), error
+            found = f"found {wrong!r}" in str(error) or f"but {wrong} failed" in str(error)
+            assert isinstance(wrong, dict | list) or found, error
         else:
             pytest.fail(f"{key}={wrong!r} was taken")
 
