@@ -5,7 +5,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path, PurePath
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from depth_lightning.data.bad_samples import path_of, same_aspect
 from depth_lightning.data.files import RASTERS, read_map
 from depth_lightning.metrics import DepthMetrics
 from depth_lightning.sample import DepthBatch, DepthDataset
-from depth_lightning.settings import number, one_of, optional, printable
+from depth_lightning.settings import printable
 from depth_lightning.training import DepthModule
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,6 @@ class SavedPredictions(DepthModule):
 
     Raises:
         FileNotFoundError: there is no such folder.
-        SettingError: an argument is out of range.
         ValueError: the protocol scores metres, and the predictions are none.
     """
 
@@ -51,8 +50,6 @@ class SavedPredictions(DepthModule):
             raise FileNotFoundError(f"predictions={folder}: there is no such folder.")
         recorded = _recorded(folder)
         relative = recorded.get("network", {}).get("output") == "relative"
-        optional("predictions_kind", kind, lambda name, value: one_of(name, value, get_args(PredictionKind)))
-        optional("predictions_scale", scale, lambda name, value: number(name, value, above=0))
         self.kind: PredictionKind = kind or ("disparity" if relative else "metres")
         if self.kind != "metres" and metrics.protocol.alignment == "none":
             protocol = "affine_disparity" if self.kind == "disparity" else "median_scaled"

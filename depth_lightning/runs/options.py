@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from depth_lightning.data.images import check_exif, check_range
 from depth_lightning.data.transforms import check_size
+from depth_lightning.evaluation.saved_predictions import PredictionKind
 from depth_lightning.models.checkpoints import Init
 from depth_lightning.reporting.loggers import MetricsFile
 from depth_lightning.runs.earlier import current
@@ -105,7 +106,8 @@ COMMANDS: Mapping[str, Options] = {
         **dict.fromkeys(("compile", "baseline", "explain", "breakdowns", "report"), boolean),
         "panels": FROM_0,
         "predictions": PATH_OR_NONE,
-        **dict.fromkeys(("predictions_kind", "predictions_scale")),
+        "predictions_kind": partial(optional, check=partial(one_of, choices=get_args(PredictionKind))),
+        "predictions_scale": partial(optional, check=partial(number, above=0)),
         "split": partial(one_of, choices=("train", "val", "test", "all")),
     },
     "predict": {
