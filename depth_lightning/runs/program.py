@@ -47,6 +47,10 @@ def program(command: str, typed: str | None = None) -> None:
 
     if typed is not None:
         sys.argv = [words[0], *words[2:]]
+    for word in words[1:]:
+        group, _, option = word.partition("=")
+        if option == "null" and (CONF / group).is_dir():
+            sys.exit(f"{group}=null: a group has no empty option. Leave it out, or delete it with ~{group}")
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=command)(work)()
     except KeyboardInterrupt:
