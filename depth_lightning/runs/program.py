@@ -53,6 +53,6 @@ def program(command: str, typed: str | None = None) -> None:
             sys.exit(f"{group}=null: a group has no empty option. Leave it out, or delete it with ~{group}")
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=command)(work)()
-    except KeyboardInterrupt:
-        print("Interrupted between the jobs of the sweep.", file=sys.stderr)
+    except KeyboardInterrupt:  # such as between the jobs of a sweep
+        print("Interrupted. To go on, repeat the command.", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)

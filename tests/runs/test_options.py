@@ -305,9 +305,7 @@ def test_what_lightning_refuses_is_said_of_the_trainer(compose_config, tmp_path)
         objects.build_trainer(cfg, [], [])
 
 
-@pytest.mark.parametrize(
-    "strategy", ["ddp_spawn", "ddp_fork", "ddp_notebook", "ddp_notebook_find_unused_parameters_true"]
-)
+@pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_fork", "ddp_notebook", "ddp_spawn_find_unused_parameters_true"])
 def test_strategies_whose_processes_keep_their_results_are_refused(strategy, compose_config, tmp_path):
     cfg = compose_config("train", ["trainer=cpu", f"trainer.strategy={strategy}"], tmp_path)
     with pytest.raises(SettingError, match=rf"^trainer\.strategy is one of auto, ddp, .* found '{strategy}'\.$"):
