@@ -95,3 +95,9 @@ def test_a_library_s_answer_to_an_interrupt_is_one():
             return end
 
     assert is_interrupt(answered(KeyboardInterrupt())) and not is_interrupt(answered(ValueError()))
+
+
+def test_errors_that_cause_one_another_are_none():
+    one, other = ValueError(), OSError()
+    one.__cause__, other.__cause__ = other, one
+    assert not is_interrupt(one)

@@ -205,7 +205,7 @@ def require_depth_maps(data: DictConfig) -> None:
 def build_metrics(cfg: DictConfig) -> DepthMetrics:
     """The standard metrics and those of `metrics`, under `protocol`."""
     protocol: Protocol = build("protocol", cfg.protocol)
-    own = {name: _own_metric(f"metrics.{name}", path) for name, path in cfg.metrics.items()}
+    own = {name: _own_metric(f"metrics.{name}", path) for name, path in (cfg.metrics or {}).items()}
     if known := ERRORS.keys() & own:
         raise SettingError(f"metrics.{min(known)}", "is the name of a standard metric. Give yours another name.")
     return DepthMetrics(protocol, {**ERRORS, **own})

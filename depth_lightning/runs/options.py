@@ -51,6 +51,8 @@ NAMES = partial(several, count=None, check=partial(text, what="a name"))
 OBJECT: Options = {}
 """A node with a `_target_`, whose arguments are its options."""
 ANYTHING: Options = {"*": None}
+OWN_PROCESSES = re.compile("_(spawn|fork|notebook)")
+"""Strategies of Lightning for interactive use."""
 HYDRAS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
 """Keys of a node that tell Hydra how to build it."""
 
@@ -213,7 +215,9 @@ def _devices(name: str, value: Any) -> None:
 
 def _strategy(name: str, value: Any) -> None:
     if not (isinstance(value, Mapping) and "_target_" in value):
-        one_of(name, value, ("auto", *StrategyRegistry.available_strategies()))
+        # Others fork or spawn, and what they have measured is lost with their processes.
+        known = [each for each in StrategyRegistry.available_strategies() if not OWN_PROCESSES.search(each)]
+        one_of(name, value, ("auto", *known))
 
 
 def _precision(name: str, value: Any) -> None:
