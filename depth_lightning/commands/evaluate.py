@@ -19,6 +19,7 @@ from depth_lightning.evaluation.report_page import report_page
 from depth_lightning.evaluation.saved_predictions import SavedPredictions
 from depth_lightning.evaluation.score import check_scorable, score
 from depth_lightning.evaluation.summary import summarise
+from depth_lightning.invocation import command_line
 from depth_lightning.models import DepthAnythingV2
 from depth_lightning.models.checkpoints import load_run_state
 from depth_lightning.reporting.page import PageImage
@@ -59,6 +60,8 @@ def evaluate(cfg: DictConfig, overrides: Sequence[str]) -> EvaluationResult | Pa
         return _evaluate_predictions(cfg, overrides)
     cfg, state = chosen_network(cfg, overrides, "evaluate")
     lightning.seed_everything(cfg.seed, verbose=False)
+    if cfg.trainer.get("precision") == "auto":
+        cfg.trainer.precision = "32-true"  # the same numbers on every device
     data = _open_data(cfg)  # before downloading weights, so that problems with the data show early
     network = objects.build_network(cfg.model)
     if state is not None:
@@ -124,7 +127,7 @@ def _score(
     variants = explain.variants() if explain else None
     images = pictures.gathered() if pictures else None
     if trainer.is_global_zero:
-        command = ["python", "evaluate.py", *overrides]
+        command = [*command_line("evaluate").split(), *overrides]
         report_evaluation(cfg, title, module, data, result, images, command, variants)
         if cfg.panels:
             picture = run_dir / "panels.png"

@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from depth_lightning.data.images import check_exif, check_range
 from depth_lightning.data.transforms import check_size
 from depth_lightning.evaluation.saved_predictions import PredictionKind
+from depth_lightning.invocation import command_line
 from depth_lightning.models.checkpoints import Init
 from depth_lightning.reporting.loggers import MetricsFile
 from depth_lightning.runs.earlier import current
@@ -223,7 +224,7 @@ def _strategy(name: str, value: Any) -> None:
 def _precision(name: str, value: Any) -> None:
     if str(value) not in ("32", "bf16", "16"):
         others = " With others, Lightning converts the ground truth as well: bf16-true would round it to 8 bits."
-        one_of(name, value, ("32-true", "bf16-mixed", "16-mixed"), others)
+        one_of(name, value, ("auto", "32-true", "bf16-mixed", "16-mixed"), others)
 
 
 def _set_by_the_command(name: str, value: Any) -> None:
@@ -243,7 +244,9 @@ LIGHTNING: Mapping[Any, Mapping[str, Check]] = {
         "check_val_every_n_epoch": partial(optional, check=whole_number),
         "gradient_clip_val": partial(optional, check=partial(number, least=0, otherwise=" null: no clipping.")),
         "gradient_clip_algorithm": partial(optional, check=partial(one_of, choices=("norm", "value"))),
-        "limit_train_batches": partial(_batches, otherwise=" evaluate.py scores a network without training it."),
+        "limit_train_batches": partial(
+            _batches, otherwise=f" {command_line('evaluate')} scores a network without training it."
+        ),
         "limit_val_batches": partial(_batches, otherwise=" Without validation there is no best checkpoint."),
         "val_check_interval": _interval,
         "overfit_batches": _overfit,

@@ -13,7 +13,9 @@ from depth_lightning.settings import SettingError
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+_PACKAGE = Path(__file__).resolve().parents[1]
+CONF = next(folder for folder in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if folder.is_dir())
+"""The configuration: in the package as installed from a wheel, and beside it in a clone."""
 UNSTARTED: Final = "Interrupted before the work began. To do it, repeat the command."
 
 

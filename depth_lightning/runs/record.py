@@ -12,6 +12,7 @@ from depth_lightning.data.augmentation import augmentation_in_words, augmentatio
 from depth_lightning.models import find_release
 from depth_lightning.models.provenance import metadata_path, read_json
 from depth_lightning.models.weight_files import read_weights
+from depth_lightning.version import version
 
 
 @dataclass(frozen=True)
@@ -127,12 +128,12 @@ def recipe(run: DictConfig) -> dict[str, str]:
 
 
 def subject(cfg: DictConfig) -> dict[str, Any]:
-    """Which network, or whose predictions, are scored on which data, as recorded in metrics.json."""
-    scored_data = {"data": data_in_words(cfg.data), "split": cfg.get("split", "val")}
+    """Which network, or whose predictions, are scored on which data, by which version, as recorded in metrics.json."""
+    scored_by = {"data": data_in_words(cfg.data), "split": cfg.get("split", "val"), "version": version()}
     if cfg.get("predictions") is not None:
-        return {**scored_data, "model": None, "checkpoint": None, "weights": None, "predictions": cfg.predictions}
+        return {**scored_by, "model": None, "checkpoint": None, "weights": None, "predictions": cfg.predictions}
     return {
-        **scored_data,
+        **scored_by,
         "model": {key: cfg.model[key] for key in ("encoder", "output", "max_depth")},
         "size": cfg.data.size,
         "checkpoint": cfg.checkpoint,
