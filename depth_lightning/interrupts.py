@@ -59,9 +59,11 @@ def raise_interrupts() -> None:
 
 def is_interrupt(error: BaseException | None) -> bool:
     """Whether an error is a KeyboardInterrupt, or a library's answer to one."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
+    seen: list[BaseException] = []  # an error that is raised again out of its wrapper comes before itself
+    while error is not None and not isinstance(error, KeyboardInterrupt) and error not in seen:
+        seen.append(error)
         error = error.__cause__ or error.__context__
-    return error is not None
+    return isinstance(error, KeyboardInterrupt)
 
 
 def _handle(handler: Any) -> None:
