@@ -44,7 +44,7 @@ lint: setup  ## run ruff and mypy
 
 .PHONY: docs
 docs: setup  ## build the documentation into build/site; a dead link or a missing reference is an error
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 .PHONY: constraints
 constraints: setup  ## pin the installed versions in constraints.txt

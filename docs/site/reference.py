@@ -88,7 +88,7 @@ def _section(path: Path, title: str, level: int) -> str:
         if isinstance(each, Key):
             table.append(f"| `{each.path}` | {_code(each.value)} | {_prose(each.comment)} |")
             continue
-        parts += _table(table) + [each]
+        parts += [*_table(table), each]
         table = []
     return "\n\n".join(parts + _table(table))
 
@@ -100,7 +100,7 @@ def _table(rows: list[str]) -> list[str]:
 def _entries(text: str) -> Iterator[Key | str]:
     """The keys of a yaml in order, and as text the comments that stand on lines of their own."""
     lines = text.splitlines()
-    at = {line: key for line, key in _keys(text, lines)}
+    at = dict(_keys(text, lines))
     block: list[str] = []
     for number, line in enumerate([*lines, ""]):
         if line.lstrip().startswith("#") and "@package" not in line:
