@@ -7,11 +7,13 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import yaml
-from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.structure.files import File, Files
+
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("sample", "data", "models", "losses", "metrics", "training", "inference")
@@ -21,8 +23,10 @@ GROUPS = (
 )  # fmt: skip
 
 
-def on_files(files: Files, config: MkDocsConfig) -> Files:
+def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
     """Add the generated pages; called by MkDocs."""
+    from mkdocs.structure.files import File
+
     pages = {"configuration": configuration(ROOT / "conf"), **{name: api(ROOT, name) for name in PACKAGES}}
     for name, text in pages.items():
         files.append(File.generated(config, f"reference/{name}.md", content=text))
@@ -67,7 +71,7 @@ def configuration(conf: Path) -> str:
     for group in GROUPS:
         files = sorted((conf / group).glob("*.yaml"), key=lambda path: (path.stem != "default", path.stem))
         parts.append(f"## {group} {{ #{group.replace('/', '-')} }}")
-        parts += [_section(path, f"{group}={path.stem}", 3) for path in files]
+        parts += [_section(path, f"{group}={path.stem}", 3, group.replace("/", ".")) for path in files]
     return "\n\n".join(parts) + "\n"
 
 
@@ -79,12 +83,15 @@ class Key(NamedTuple):
     comment: str
 
 
-def _section(path: Path, title: str, level: int) -> str:
+def _section(path: Path, title: str, level: int, prefix: str = "") -> str:
+    """A yaml as a heading, its comments, and a table of its keys as they are typed: below `prefix` or its package."""
     text = path.read_text(encoding="utf-8")
+    if package := re.match(r"# @package (\w+)", text):
+        prefix = package[1].replace("_global_", "")
     anchor = re.sub(r"\W+", "-", title.lower()).strip("-")
     parts = [f"{'#' * level} `{title}` {{ #{anchor} }}"]
     table: list[str] = []
-    for each in _entries(text):
+    for each in _entries(text, prefix):
         if isinstance(each, Key):
             table.append(f"| `{each.path}` | {_code(each.value)} | {_prose(each.comment)} |")
             continue
@@ -97,10 +104,10 @@ def _table(rows: list[str]) -> list[str]:
     return ["\n".join(["| key | default | meaning |", "|---|---|---|", *rows])] if rows else []
 
 
-def _entries(text: str) -> Iterator[Key | str]:
-    """The keys of a yaml in order, and as text the comments that stand on lines of their own."""
+def _entries(text: str, prefix: str = "") -> Iterator[Key | str]:
+    """The keys of a yaml in order, below `prefix`, and as text the comments that stand on lines of their own."""
     lines = text.splitlines()
-    at = dict(_keys(text, lines))
+    at = dict(_keys(text, lines, prefix))
     block: list[str] = []
     for number, line in enumerate([*lines, ""]):
         if line.lstrip().startswith("#") and "@package" not in line:
@@ -113,13 +120,13 @@ def _entries(text: str) -> Iterator[Key | str]:
             yield at[number]
 
 
-def _keys(text: str, lines: list[str]) -> Iterator[tuple[int, Key]]:
-    """Line number → its key, of values only: not of `defaults`, nor of Hydra's own keys."""
+def _keys(text: str, lines: list[str], prefix: str) -> Iterator[tuple[int, Key]]:
+    """Line number → its key, of values only: not of `defaults`, nor of the keys that tell Hydra how to build."""
 
     def walk(node: yaml.MappingNode, above: str) -> Iterator[tuple[int, Key]]:
         for name, value in node.value:
             path = f"{above}.{name.value}" if above else str(name.value)
-            if path == "defaults":
+            if name.value in ("defaults", "_partial_", "_convert_"):
                 continue
             line = name.start_mark.line
             nested = isinstance(value, yaml.MappingNode) and not value.flow_style
@@ -137,7 +144,7 @@ def _keys(text: str, lines: list[str]) -> Iterator[tuple[int, Key]]:
 
     root = yaml.compose(text)
     if isinstance(root, yaml.MappingNode):
-        yield from walk(root, "")
+        yield from walk(root, prefix)
 
 
 def _paragraph(lines: list[str]) -> str:
