@@ -48,9 +48,9 @@ def api(root: Path, name: str) -> str:
         for node in tree.body
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_")
     ]
-    opening = ast.get_docstring(tree) or ""
+    opening = f": {doc[0].lower()}{doc[1:]}" if (doc := ast.get_docstring(tree)) else "."
     directives = "\n\n".join(f"::: depth_lightning.{name}.{each}" for each in public)
-    return f"# {name.capitalize()}\n\n`depth_lightning.{name}`. {opening}\n\n{directives}\n"
+    return f"# {name.capitalize()}\n\n`depth_lightning.{name}`{opening}\n\n{directives}\n"
 
 
 def configuration(conf: Path) -> str:
@@ -126,7 +126,7 @@ def _keys(text: str, lines: list[str], prefix: str) -> Iterator[tuple[int, Key]]
     def walk(node: yaml.MappingNode, above: str) -> Iterator[tuple[int, Key]]:
         for name, value in node.value:
             path = f"{above}.{name.value}" if above else str(name.value)
-            if name.value in ("defaults", "_partial_", "_convert_"):
+            if path in ("defaults", "hydra.help") or name.value in ("_partial_", "_convert_"):
                 continue
             line = name.start_mark.line
             nested = isinstance(value, yaml.MappingNode) and not value.flow_style
