@@ -53,7 +53,7 @@ def evaluate(cfg: DictConfig, overrides: Sequence[str]) -> EvaluationResult | Pa
     cfg, state = chosen_network(cfg, overrides, "evaluate")
     lightning.seed_everything(cfg.seed, verbose=False)
     data = _open_data(cfg)  # before downloading weights, so that problems with the data show early
-    network = objects.build_network(cfg.model)
+    network = objects.build_network(cfg.model, cfg.get("adapter"))
     if state is not None:
         load_run_state(network, state, cfg.checkpoint)
     else:
