@@ -42,6 +42,10 @@ lint: setup  ## run ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+.PHONY: docs
+docs: setup  ## build the documentation into build/site; a dead link or a missing reference is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 .PHONY: constraints
 constraints: setup  ## pin the installed versions in constraints.txt
 	$(BIN)/python -m pip freeze --exclude-editable > constraints.txt

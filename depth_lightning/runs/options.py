@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from depth_lightning.data.images import check_exif, check_range
 from depth_lightning.data.transforms import check_size
+from depth_lightning.evaluation.saved_predictions import PredictionKind
 from depth_lightning.invocation import command_line
 from depth_lightning.models.checkpoints import Init
 from depth_lightning.reporting.loggers import MetricsFile
@@ -51,6 +52,8 @@ NAMES = partial(several, count=None, check=partial(text, what="a name"))
 OBJECT: Options = {}
 """A node with a `_target_`, whose arguments are its options."""
 ANYTHING: Options = {"*": None}
+OWN_PROCESSES = re.compile("_(spawn|fork|notebook)")
+"""Strategies of Lightning for interactive use."""
 HYDRAS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
 """Keys of a node that tell Hydra how to build it."""
 
@@ -84,7 +87,7 @@ TRAIN: Options = {
     **dict.fromkeys(("protocol", "optimizer", "scheduler", "trainer"), OBJECT),
     "loss": {**dict.fromkeys(("metres", "up_to_scale", "disparity"), OBJECT), "across_devices": None},
     **{group: {"*": OBJECT} for group in ("callbacks", "logger")},
-    "augmentation": None,
+    **dict.fromkeys(("augmentation", "adapter")),
     **dict.fromkeys(("compile", "self_check", "baseline", "report"), boolean),
 }
 REMOTE: Options = {
@@ -105,6 +108,9 @@ COMMANDS: Mapping[str, Options] = {
         **dict.fromkeys(("protocol", "trainer"), OBJECT),
         **dict.fromkeys(("compile", "baseline", "explain", "breakdowns", "report"), boolean),
         "panels": FROM_0,
+        "predictions": PATH_OR_NONE,
+        "predictions_kind": partial(optional, check=partial(one_of, choices=get_args(PredictionKind))),
+        "predictions_scale": partial(optional, check=partial(number, above=0)),
         "split": partial(one_of, choices=("train", "val", "test", "all")),
     },
     "predict": {
@@ -210,7 +216,9 @@ def _devices(name: str, value: Any) -> None:
 
 def _strategy(name: str, value: Any) -> None:
     if not (isinstance(value, Mapping) and "_target_" in value):
-        one_of(name, value, ("auto", *StrategyRegistry.available_strategies()))
+        # Others fork or spawn, and what they have measured is lost with their processes.
+        known = [each for each in StrategyRegistry.available_strategies() if not OWN_PROCESSES.search(each)]
+        one_of(name, value, ("auto", *known))
 
 
 def _precision(name: str, value: Any) -> None:

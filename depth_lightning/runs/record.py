@@ -73,7 +73,7 @@ def find_numbers(checkpoint: str | None, weights: str | None, metrics: str | Non
         raise FileNotFoundError(f"metrics_file={path}: there is no such file; expected a metrics.json of evaluate.py.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        scored = content["checkpoint"] or content["weights"]
+        scored = str(Path(content["checkpoint"] or content["weights"]))
         content["metrics"], content["images"], content["protocol"]["hash"]
         content["data"] = without_paths(content["data"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -107,7 +107,8 @@ def recipe(run: DictConfig) -> dict[str, str]:
     answers = {
         "training data": ", ".join(data["parts"]) if "parts" in data else without_paths(data_in_words(data)),
         "started from": start,
-        "encoder": "frozen" if model.get("freeze_encoder") else "trained",
+        "encoder": "frozen" if model.get("freeze_encoder") or run.get("adapter") else "trained",
+        "adapter": _call(_values(run, "adapter")),
         "image size": f"shorter side {data.get('size')}, crop {data.get('crop') or 'none'}",
         "augmentation": augmentation_in_words(
             augmentation_options(data["augmentation"], _values(run, "augmentation") or None)
@@ -128,15 +129,16 @@ def recipe(run: DictConfig) -> dict[str, str]:
 
 
 def subject(cfg: DictConfig) -> dict[str, Any]:
-    """Which network is scored on which data, by which version, as recorded in metrics.json."""
+    """Which network, or whose predictions, are scored on which data, by which version, as recorded in metrics.json."""
+    scored_by = {"data": data_in_words(cfg.data), "split": cfg.get("split", "val"), "version": version()}
+    if cfg.get("predictions") is not None:
+        return {**scored_by, "model": None, "checkpoint": None, "weights": None, "predictions": cfg.predictions}
     return {
-        "data": data_in_words(cfg.data),
-        "split": cfg.get("split", "val"),
+        **scored_by,
         "model": {key: cfg.model[key] for key in ("encoder", "output", "max_depth")},
         "size": cfg.data.size,
         "checkpoint": cfg.checkpoint,
         "weights": None if cfg.checkpoint else cfg.model.weights,
-        "version": version(),
     }
 
 

@@ -26,6 +26,7 @@ DATASETS = (
 LOSSES = ("AffineInvariantLoss", "L1Loss", "L2Loss", "LogL1Loss", "OfInverse", "SiLogLoss")
 BELONGS: Mapping[str, tuple[str, ...]] = {
     r"model": ("depth_lightning.models.DepthAnythingV2",),
+    r"adapter": ("depth_lightning.models.LoRA",),
     r"data(\.parts\.\w+)?\.dataset": tuple(f"depth_lightning.data.{name}" for name in DATASETS),
     r"data(\.parts\.\w+)?\.dataset\.encoding": ("depth_lightning.data.DepthEncoding",),
     r"protocol": ("depth_lightning.metrics.Protocol",),
@@ -38,7 +39,7 @@ AUGMENTATION = re.compile(r"data\.augmentation(\.\d+|\.transforms)+")
 """Where albumentations transforms are allowed."""
 HUB_ID = re.compile(r"data(\.parts\.\w+)?(\.dataset)?\.path")
 """Where a text that is no folder names a data set of the Hugging Face hub."""
-ERRORS = "depth_lightning.metrics.errors."
+ERRORS = ("depth_lightning.metrics.errors.", "depth_lightning.metrics.boundary.")
 BESIDE = {"model": {"weights", "init", "force"}}
 """Keys allowed beside a target's arguments."""
 _OWN_KEY = re.compile(r"\$\{[\w.\[\]-]*\}")
