@@ -1,4 +1,4 @@
-"""Score a checkpoint or released weights: `python evaluate.py`."""
+"""Score a checkpoint or released weights: `depth-lightning evaluate`."""
 
 import logging
 from collections.abc import Sequence

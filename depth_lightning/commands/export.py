@@ -1,4 +1,4 @@
-"""Export a network to files that other programs read, and check the export against it: `python export.py`."""
+"""Export a network to files that other programs read, and check the export against it: `depth-lightning export`."""
 
 import logging
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Predict depth maps, pictures and point clouds for a user's images or video: `python predict.py`."""
+"""Predict depth maps, pictures and point clouds for a user's images or video: `depth-lightning predict`."""
 
 import logging
 import sys

@@ -51,7 +51,9 @@ def program(command: str, typed: str | None = None) -> None:
         return import_module(f"depth_lightning.commands.{command}").run(cfg)
 
     try:
-        sys.argv = [words[0], *as_typed(words[1:] if typed is None else words[2:])]
+        options = as_typed(words[1:] if typed is None else words[2:])
+        options.sort(key=lambda word: word not in ("-m", "--multirun"))  # Hydra takes no overrides on both sides of it
+        sys.argv = [words[0], *options]
     except SettingError as error:
         sys.exit(str(error))
     for word in words[1:]:
