@@ -4,6 +4,7 @@ import copyreg
 import io
 import sys
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +17,14 @@ if TYPE_CHECKING:
 _PACKAGE = Path(__file__).resolve().parents[1]
 CONF = next(folder for folder in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if folder.is_dir())
 """The configuration: in the package as installed from a wheel, and beside it in a clone."""
+EXTRAS: Final = {
+    "logger=wandb": ("wandb", "wandb"),
+    "logger=tensorboard": ("tensorboard", "tensorboard"),
+    "hparams_search=optuna": ("sweep", "hydra_plugins.hydra_optuna_sweeper"),
+    "hydra/launcher=joblib": ("sweep", "hydra_plugins.hydra_joblib_launcher"),
+    "hydra/launcher=slurm": ("sweep", "hydra_plugins.hydra_submitit_launcher"),
+}
+"""An option of other packages → the extra that installs it, and its module."""
 UNSTARTED: Final = "Interrupted before the work began. To do it, repeat the command."
 
 
@@ -57,6 +66,9 @@ def program(command: str, typed: str | None = None) -> None:
     except SettingError as error:
         sys.exit(str(error))
     for word in words[1:]:
+        extra, module = EXTRAS.get(word, ("", "sys"))
+        if find_spec(module) is None:
+            sys.exit(f"{word} needs an extra that is not installed: pip install 'depth-lightning[{extra}]'")
         group, _, option = word.partition("=")
         if option == "null" and (CONF / group).is_dir():
             sys.exit(f"{group}=null: a group has no empty option. Leave it out, or delete it with ~{group}")
