@@ -59,9 +59,13 @@ def raise_interrupts() -> None:
 
 def is_interrupt(error: BaseException | None) -> bool:
     """Whether an error is a KeyboardInterrupt, or a library's answer to one."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
+    passed: set[int] = set()  # two errors may each be the other's cause
+    while error is not None and id(error) not in passed:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        passed.add(id(error))
         error = error.__cause__ or error.__context__
-    return error is not None
+    return False
 
 
 def _handle(handler: Any) -> None:

@@ -26,6 +26,7 @@ from depth_lightning.runs import objects
 from depth_lightning.runs.host_memory import keep_freed_memory
 from depth_lightning.runs.job import EXPECTED_ERRORS, quiet, run_job
 from depth_lightning.runs.options import check
+from depth_lightning.runs.precision import exact_float32, settle_precision
 from depth_lightning.runs.program import program
 from depth_lightning.sample import DepthBatch, DepthSample, collate
 from depth_lightning.training.averaging import AveragedWeights
@@ -63,6 +64,7 @@ def search(cfg: DictConfig) -> int:
         )
     if not isinstance(cfg.trainer.strategy, str):
         raise ValueError("trainer.strategy: the memory of a sharded network cannot be measured. Use trainer=ddp.")
+    settle_precision(cfg)
     settings, sample = objects.plain(cfg), objects.build_data(cfg).train_data[0]
 
     def attempt(batch_size: int) -> bool:
@@ -120,6 +122,7 @@ def _send(sender: Connection, settings: dict[str, Any], sample: DepthSample, bat
     quiet()
     warnings.filterwarnings("ignore", message=".*have no `val_dataloader`.*")
     keep_freed_memory()
+    exact_float32()
     try:
         sender.send(train_steps(OmegaConf.create(settings), sample, batch_size))
     except EXPECTED_ERRORS as error:

@@ -1,4 +1,4 @@
-"""Tell which of several evaluations is better, and how certain that is: python -m depth_lightning compare a/ b/.
+"""Tell which of several evaluations is better, and how certain that is.
 
 Runs are compared image by image, so that the difficulty of an image cancels.
 """
@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from depth_lightning.interrupts import leave_at_once
+from depth_lightning.invocation import command_line
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compare the given folders: two in all their metrics, more in a ranking."""
     # Torch is imported only when the work starts, so that --help answers at once.
-    parser = argparse.ArgumentParser("python -m depth_lightning compare", description=__doc__)
+    parser = argparse.ArgumentParser(command_line("compare"), description=__doc__)
     parser.add_argument("folders", nargs="+", type=Path, help="folders of evaluate.py or train.py, or one of a sweep")
     parser.add_argument("--metric", help="metric of a ranking (default: abs_rel, or affine_error without abs_rel)")
     parser.add_argument(

@@ -15,6 +15,7 @@ from depth_lightning.atomic import explained, write_text
 from depth_lightning.data.archives import is_archive, unpack
 from depth_lightning.data.fetching import RemoteFile, ask_length, check_space, fetch, free_bytes, in_words, received
 from depth_lightning.data.reading import naming, read_text
+from depth_lightning.invocation import command_line
 from depth_lightning.runs import objects
 from depth_lightning.runs.job import run_job
 from depth_lightning.runs.options import check
@@ -78,7 +79,7 @@ def download(cfg: DictConfig) -> None:
         record.add(file)
     if prepare:
         prepare(output)
-    log.info(f"{output} is complete. Next: {about['next'].replace('{output}', str(output))}")
+    log.info(f"{output} is complete. Next: {command_line(about['next'].replace('{output}', str(output)))}")
 
 
 def _files(part: str, entry: Mapping[str, Any]) -> list[_Wanted]:

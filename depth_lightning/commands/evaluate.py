@@ -16,8 +16,10 @@ from depth_lightning.evaluation.page_images import PageImages
 from depth_lightning.evaluation.point_pairs import PairScore, report_point_pairs, score_point_pairs
 from depth_lightning.evaluation.report import report
 from depth_lightning.evaluation.report_page import report_page
+from depth_lightning.evaluation.saved_predictions import SavedPredictions
 from depth_lightning.evaluation.score import check_scorable, score
 from depth_lightning.evaluation.summary import summarise
+from depth_lightning.invocation import command_line
 from depth_lightning.models import DepthAnythingV2
 from depth_lightning.models.checkpoints import load_run_state
 from depth_lightning.reporting.page import PageImage
@@ -26,6 +28,8 @@ from depth_lightning.reporting.result import EvaluationResult
 from depth_lightning.runs import objects
 from depth_lightning.runs.checkpoint import chosen_network
 from depth_lightning.runs.job import run_job
+from depth_lightning.runs.options import check
+from depth_lightning.runs.overrides import typed
 from depth_lightning.runs.record import subject
 from depth_lightning.settings import SettingError
 from depth_lightning.training import DepthModule
@@ -41,7 +45,9 @@ def run(cfg: DictConfig) -> None:
 
 
 def evaluate(cfg: DictConfig, overrides: Sequence[str]) -> EvaluationResult | PairScore:
-    """Score `cfg.checkpoint`, or `cfg.model` with the weights that were typed, and report it in `cfg.run_dir`.
+    """Score `cfg.checkpoint`, or `cfg.model` with the weights that were typed, or `cfg.predictions`.
+
+    The report is in `cfg.run_dir`.
 
     Args:
         cfg: composed from conf/evaluate.yaml.
@@ -50,8 +56,12 @@ def evaluate(cfg: DictConfig, overrides: Sequence[str]) -> EvaluationResult | Pa
     Raises:
         ValueError: neither a checkpoint nor weights were given, or the protocol does not suit the network.
     """
+    if cfg.predictions is not None:
+        return _evaluate_predictions(cfg, overrides)
     cfg, state = chosen_network(cfg, overrides, "evaluate")
     lightning.seed_everything(cfg.seed, verbose=False)
+    if cfg.trainer.get("precision") == "auto":
+        cfg.trainer.precision = "32-true"  # the same numbers on every device
     data = _open_data(cfg)  # before downloading weights, so that problems with the data show early
     network = objects.build_network(cfg.model)
     if state is not None:
@@ -85,19 +95,39 @@ def _evaluate(
     cfg: DictConfig, network: DepthAnythingV2, data: DepthDataModule | DA2K, overrides: Sequence[str]
 ) -> EvaluationResult | PairScore:
     title = f"checkpoint {cfg.checkpoint}" if cfg.checkpoint else f"{cfg.model.weights}"
-    run_dir = Path(cfg.run_dir)
     if isinstance(data, DA2K):
         return evaluate_point_pairs(cfg, network, data, title)
-    module = DepthModule(network, objects.build_metrics(cfg))
+    return _score(cfg, DepthModule(network, objects.build_metrics(cfg)), data, title, overrides)
+
+
+def _evaluate_predictions(cfg: DictConfig, overrides: Sequence[str]) -> EvaluationResult:
+    if cfg.checkpoint is not None or "model.weights" in typed(overrides):
+        raise SettingError(
+            "predictions", "are scored in the place of a network: leave out checkpoint and model.weights."
+        )
+    check(cfg, "evaluate")
+    data = _open_data(cfg)
+    if isinstance(data, DA2K):
+        raise SettingError("predictions", "are depth maps, and DA-2K has point pairs. Choose other data.")
+    folder = Path(cfg.predictions).expanduser()
+    module = SavedPredictions(folder, cfg.predictions_kind, cfg.predictions_scale, objects.build_metrics(cfg))
+    module.check_complete(data.val_data.dataset.source)
+    return _score(cfg, module, data, f"predictions {folder}, {module.kind}", overrides)
+
+
+def _score(
+    cfg: DictConfig, module: DepthModule, data: DepthDataModule, title: str, overrides: Sequence[str]
+) -> EvaluationResult:
+    run_dir = Path(cfg.run_dir)
     check_scorable(module, data)
-    explain = Explain(module.metrics, relative=network.output == "relative") if cfg.explain else None
+    explain = Explain(module.metrics, relative=module.network.output == "relative") if cfg.explain else None
     pictures = PageImages() if cfg.report else None
     trainer = objects.build_trainer(cfg, callbacks=[part for part in (explain, pictures) if part], loggers=[])
     result = score(trainer, module, data, cfg.breakdowns)
     variants = explain.variants() if explain else None
     images = pictures.gathered() if pictures else None
     if trainer.is_global_zero:
-        command = ["python", "evaluate.py", *overrides]
+        command = [*command_line("evaluate").split(), *overrides]
         report_evaluation(cfg, title, module, data, result, images, command, variants)
         if cfg.panels:
             picture = run_dir / "panels.png"

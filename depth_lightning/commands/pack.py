@@ -18,6 +18,7 @@ from depth_lightning.data.bad_samples import BadSampleList, Samples, TooManyBadS
 from depth_lightning.data.object_store import ObjectStore
 from depth_lightning.data.shard_format import INDEX, Shard, Split, digest, encode, write_index
 from depth_lightning.data.workers import Loader
+from depth_lightning.invocation import command_line
 from depth_lightning.runs import objects
 from depth_lightning.runs.job import run_job
 from depth_lightning.runs.options import check
@@ -76,7 +77,7 @@ def pack(cfg: DictConfig) -> None:
     counts = ", ".join(f"{split} {sum(shard.samples for shard in shards)}" for split, shards in splits.items())
     log.info(f"Packed into {cfg.output}: {counts} samples, {size / 1e9:.3g} GB")
     endpoint = f" data.endpoint_url={cfg.endpoint_url}" if cfg.endpoint_url else ""
-    log.info(f"To train on it: python train.py data=shards data.root={cfg.output}{endpoint}")
+    log.info(f"To train on it: {command_line('train')} data=shards data.root={cfg.output}{endpoint}")
 
 
 class _Encoded(Dataset[dict[str, bytes] | tuple[int, str]]):

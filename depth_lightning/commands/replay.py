@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from depth_lightning.interrupts import leave_at_once
+from depth_lightning.invocation import command_line
 
 if TYPE_CHECKING:  # torch is imported when the work starts, not for --help
     from depth_lightning.training.health.incident import Incident
@@ -22,7 +23,7 @@ SHOWN = 8
 def main(arguments: list[str] | None = None) -> int:
     """The command; exit status 1 if the folder cannot be read or the network cannot be built."""
     parser = argparse.ArgumentParser(
-        prog="python -m depth_lightning replay",
+        prog=command_line("replay"),
         description="Run a recorded step again, and show its inputs, losses and gradients, and where values break.",
     )
     parser.add_argument("folder", type=Path, help="of the incident, such as outputs/train/…/incidents/step_000123")
@@ -56,6 +57,7 @@ def replay(folder: Path, device: str | None = None, trust: Sequence[str] = ()) -
 
     from depth_lightning.models.checkpoints import load_run_state
     from depth_lightning.runs import objects
+    from depth_lightning.runs.precision import exact_float32
     from depth_lightning.runs.trust import refuse_resolvers, refuse_strangers
     from depth_lightning.training.health.incident import read_incident
     from depth_lightning.training.health.inspection import inspect_step
@@ -81,6 +83,7 @@ def replay(folder: Path, device: str | None = None, trust: Sequence[str] = ()) -
         ]
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device={device} is not available: {str(error).splitlines()[0]}") from error
+    exact_float32()
     now, _ = inspect_step(
         network, objective, batches, incident.circumstances.precision, incident.circumstances.loss_scale
     )

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from depth_lightning.commands.evaluate import report_evaluation
 from depth_lightning.evaluation.page_images import PageImages
 from depth_lightning.evaluation.score import check_scorable, score
+from depth_lightning.invocation import command_line
 from depth_lightning.models.checkpoints import load_run_state
 from depth_lightning.runs import objects
 from depth_lightning.runs.checkpoint import describe, keep_settled, read_run_checkpoint
@@ -25,6 +26,7 @@ from depth_lightning.training.health.self_check import SelfCheck
 from depth_lightning.training.saving.checkpoint_files import LAST, whole_step
 from depth_lightning.training.saving.checkpointing import Checkpoints
 from depth_lightning.training.sharding import shard_like
+from depth_lightning.version import version
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +76,7 @@ def train(cfg: DictConfig) -> float:
     check_scorable(module, data)
     objects.settle(cfg, data)
     module.config = describe(cfg)
-    recorded = {**objects.plain(cfg), "protocol_hash": module.metrics.protocol.hash}
+    recorded = {**objects.plain(cfg), "protocol_hash": module.metrics.protocol.hash, "version": version()}
     if trainer.is_global_zero:
         lock = claim_folder(run_dir, recorded, checkpoint, auto)  # noqa: F841 — held until the run ends
     if checkpoint is None:
@@ -93,8 +95,8 @@ def train(cfg: DictConfig) -> float:
         raise ValueError(
             f"{str(error).splitlines()[0]} To use less memory, set data.batch_size below {cfg.data.batch_size} "
             "(with trainer.accumulate_grad_batches for the same step size), trainer=bf16 or fp16, or "
-            "model.recompute_blocks=true. python -m depth_lightning batch-size, with the same overrides, finds the "
-            "largest batch size."
+            f"model.recompute_blocks=true. {command_line('batch-size')}, with the same overrides, finds the largest "
+            "batch size."
         ) from error
 
     best = best_checkpoint(trainer)
@@ -109,7 +111,7 @@ def train(cfg: DictConfig) -> float:
         cfg.checkpoint = best and str(best)
         title = str(best or "the network as trained")
         typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-        report_evaluation(cfg, title, module, data, result, images, ["python", "train.py", *typed])
+        report_evaluation(cfg, title, module, data, result, images, [*command_line("train").split(), *typed])
         log.info(f"Pictures of every epoch: {run_dir}/panels")
     return result.metrics.get("abs_rel", result.metrics.get("affine_error", math.nan))
 

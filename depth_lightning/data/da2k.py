@@ -18,6 +18,7 @@ from depth_lightning.data.reading import naming, read_text
 from depth_lightning.data.sampling import EvaluationSampler
 from depth_lightning.data.transforms import check_size, network_image
 from depth_lightning.data.workers import Loader
+from depth_lightning.invocation import command_line
 from depth_lightning.settings import text
 
 Point = list[int]
@@ -58,8 +59,8 @@ class DA2K(Dataset[PointPairSample]):
     def __init__(self, root: str | Path, size: int = 518, split: str = "val") -> None:
         if split != "val":
             raise ValueError(
-                "DA-2K has pairs of points and no depth maps: it can score a network (evaluate.py data=da2k), "
-                "not train one. Choose other data for training."
+                "DA-2K has pairs of points and no depth maps: it can score a network "
+                f"({command_line('evaluate')} data=da2k), not train one. Choose other data for training."
             )
         self.root, self.size = Path(text("root", root, "a path")).expanduser(), check_size("size", size)
         self.pairs = {image: pairs for image, pairs in _read_annotations(self.root).items() if pairs}

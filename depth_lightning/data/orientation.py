@@ -12,6 +12,7 @@ from depth_lightning.data.files import RASTERS, split_key
 from depth_lightning.data.images import orientation_of
 from depth_lightning.data.pair_table import Pair
 from depth_lightning.data.sampling import evenly_spread
+from depth_lightning.invocation import command_line
 from depth_lightning.sample import DepthSample
 
 LOOKED_AT: Final = 1000
@@ -81,7 +82,7 @@ def decide(pairs: Sequence[Pair], read: Callable[[Pair, bool], DepthSample]) -> 
         f"data.exif=auto cannot decide: {count} images or depth maps have an EXIF orientation (such as {example.id}: "
         f"image {turns(example)[0]}, depth map {turns(example)[1]}), and {why}. "
         "Type data.exif=apply if the depth maps belong to the images as viewers show them, or data.exif=ignore if they "
-        "belong to the pixels as stored; python -m depth_lightning show draws both."
+        f"belong to the pixels as stored; {command_line('show')} draws both."
     )
 
 

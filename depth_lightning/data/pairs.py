@@ -21,6 +21,7 @@ from depth_lightning.data.pair_table import Pair, PairTable
 from depth_lightning.data.reading import naming
 from depth_lightning.data.sampling import evenly_spread
 from depth_lightning.data.splits import select
+from depth_lightning.invocation import command_line
 from depth_lightning.sample import DepthSample
 from depth_lightning.settings import SettingError, number, one_of, optional, several, text
 
@@ -80,7 +81,13 @@ class DepthPairs:
     ) -> None:
         one_of("split", split, get_args(Split))
         one_of("unmatched", unmatched, ("error", "skip"))
-        number("val_share", val_share, above=0, below=1, otherwise=" evaluate.py split=all scores every image.")
+        number(
+            "val_share",
+            val_share,
+            above=0,
+            below=1,
+            otherwise=f" {command_line('evaluate')} split=all scores every image.",
+        )
         named = {"root": root, "image": image, "depth": depth, "mask": mask, "manifest": manifest}
         for name, value in {**named, "depth_key": depth_key}.items():
             optional(name, value, partial(text, what="a name" if name == "depth_key" else "a path or a pattern"))

@@ -4,22 +4,21 @@ import csv
 import logging
 import platform
 import shlex
-import subprocess
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
 import torch
 
-import depth_lightning
 from depth_lightning.evaluation.summary import Summary
 from depth_lightning.metrics import Protocol
 from depth_lightning.reporting.page import PageContent, PageImage, write_page
 from depth_lightning.reporting.result import EvaluationResult
+from depth_lightning.version import version
 
 log = logging.getLogger(__name__)
 
-PACKAGES = ("depth_lightning", "torch", "lightning", "timm", "torchmetrics", "numpy", "cv2")
+PACKAGES = ("torch", "lightning", "timm", "torchmetrics", "numpy", "cv2")
 
 
 def report_page(
@@ -77,12 +76,8 @@ def _curves(run: Path) -> list[dict[str, str]]:
 
 
 def _versions() -> dict[str, str]:
-    # Not importlib.metadata, which knows installed distributions: a checkout need not be one, and OpenCV has several.
-    versions = {"python": platform.python_version()} | {name: import_module(name).__version__ for name in PACKAGES}
-    source = Path(depth_lightning.__file__).parents[1]
-    if (source / ".git").exists():  # unlike an installation into an environment inside another repository
-        words = ["git", "-C", str(source), "describe", "--always", "--dirty", "--abbrev=12"]
-        commit = subprocess.run(words, capture_output=True, text=True).stdout.strip()
-        versions["depth_lightning"] += f" ({commit})" if commit else ""
+    # Not importlib.metadata, which does not know which of OpenCV's distributions is installed.
+    versions = {"python": platform.python_version(), "depth_lightning": version()}
+    versions |= {name: import_module(name).__version__ for name in PACKAGES}
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
     return {**versions, "device": device}

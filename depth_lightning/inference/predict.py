@@ -20,6 +20,7 @@ from depth_lightning.data.files import read_image
 from depth_lightning.data.reading import naming
 from depth_lightning.data.transforms import check_size, network_image
 from depth_lightning.inference.inputs import photo_reader, read_photo
+from depth_lightning.invocation import command_line
 from depth_lightning.models import DepthAnythingV2, find_provenance, load_weights, normalize, resolve_weights
 from depth_lightning.models.checkpoints import load_run_state
 from depth_lightning.models.depth_anything import Output
@@ -196,7 +197,7 @@ def _of_run(content: dict[str, Any], path: Path) -> tuple[DepthAnythingV2, dict[
     read = (data.get(key) for key in ("size", "exif", "image_range"))
     if any(isinstance(value, str) and "${" in value for value in (*used.values(), *read)):
         raise ValueError(
-            f"{path} refers to other parts of its configuration: predict with predict.py checkpoint={path}"
+            f"{path} refers to other parts of its configuration. Use {command_line('predict')} checkpoint={path}"
         )
     own = f"{DepthAnythingV2.__module__.rpartition('.')[0]}.{DepthAnythingV2.__name__}"
     if model.get("_target_", own) != own:

@@ -3,6 +3,7 @@
 from depth_lightning.metrics.affine_metrics import AffineMetrics
 from depth_lightning.metrics.alignment import align
 from depth_lightning.metrics.baseline import best_constant
+from depth_lightning.metrics.boundary import boundary_f1
 from depth_lightning.metrics.breakdowns import Breakdowns, PartMetrics, group_rows
 from depth_lightning.metrics.depth_metrics import POOLED, DepthMetrics
 from depth_lightning.metrics.errors import ERRORS, ErrorFunction, directions
@@ -26,6 +27,7 @@ __all__ = [
     "Protocol",
     "align",
     "best_constant",
+    "boundary_f1",
     "crop_mask",
     "directions",
     "group_rows",

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from depth_lightning.models.dpt import DPTHead
 from depth_lightning.models.encoder import PATCH, Encoder
+from depth_lightning.models.parameter_groups import ParameterGroups
 from depth_lightning.models.sizes import find_size
 from depth_lightning.settings import boolean, number, one_of, several, whole_number
 
@@ -84,11 +85,9 @@ class DepthAnythingV2(nn.Module):
         logits = self.head(maps, (height, width)).float()
         return logits_to_depth(logits, self.max_depth) if self.output == "metric" else logits.relu()
 
-    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+    def parameter_groups(self) -> ParameterGroups:
         """Every trainable parameter in exactly one list, "encoder" or "head"; a frozen encoder has none."""
-        parts: dict[str, nn.Module] = {"encoder": self.encoder, "head": self.head}
-        trainable = {name: [p for p in part.parameters() if p.requires_grad] for name, part in parts.items()}
-        return {name: parameters for name, parameters in trainable.items() if parameters}
+        return ParameterGroups({"encoder": self.encoder.layers(), "head": [list(self.head.parameters())]}, self)
 
 
 def logits_to_depth(logits: Tensor, max_depth: float) -> Tensor:

@@ -66,6 +66,13 @@ class Encoder(nn.Module):
                 tapped.append(self.norm(tokens))
         return tapped
 
+    def layers(self) -> list[list[nn.Parameter]]:
+        """The parameters by layer, as in timm: what makes the tokens, then one block each, the norm with the last."""
+        first = [self.cls_token, self.pos_embed, *self.patch_embed.parameters()]
+        layers = [first, *(list(block.parameters()) for block in self.blocks)]
+        layers[-1] += self.norm.parameters()
+        return layers
+
     def positions(self, rows: int, columns: int) -> Tensor:
         """The position table for a grid of patches, (1, 1 + rows·columns, width), the class token's entry first.
 

@@ -18,7 +18,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from depth_lightning.atomic import atomically, explained, write_text
 from depth_lightning.reporting.panels import stack_panels
 from depth_lightning.reporting.tables import number
-from depth_lightning.settings import boolean, optional
+from depth_lightning.settings import boolean, optional, text
 
 log = logging.getLogger(__name__)
 
@@ -118,9 +118,10 @@ def wandb_logger(save_dir: str | Path, offline: bool | None = None, **arguments:
         **arguments: of Lightning's WandbLogger.
 
     Raises:
-        SettingError: `offline` is neither true, false nor None.
+        SettingError: `save_dir` is no path, or `offline` neither true, false nor None.
         ModuleNotFoundError: wandb is not installed.
     """
+    save_dir = text("save_dir", save_dir, "a path")
     optional("offline", offline, boolean)
     if offline is None:
         offline = "WANDB_MODE" not in os.environ and not _has_wandb_account()
@@ -129,7 +130,7 @@ def wandb_logger(save_dir: str | Path, offline: bool | None = None, **arguments:
                 "logger=wandb: no account found (`wandb login` or WANDB_API_KEY), so this run is recorded offline. "
                 "`wandb sync` uploads it later."
             )
-    return WandbRun(save_dir=str(save_dir), offline=offline, **arguments)
+    return WandbRun(save_dir=save_dir, offline=offline, **arguments)
 
 
 def resume_logs(loggers: Sequence[Logger], rows: int, step: int) -> None:

@@ -14,6 +14,7 @@ from depth_lightning.runs.earlier import UNSET, with_unset
 from depth_lightning.runs.options import PATH, check
 from depth_lightning.runs.overrides import is_below, typed
 from depth_lightning.runs.trust import calls_resolver, refuse_resolvers, refuse_strangers
+from depth_lightning.version import version
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +110,7 @@ def _as_the_file_says(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
 
 
 def describe(cfg: DictConfig) -> dict[str, Any]:
-    """The configuration as stored in a checkpoint: plain values, with references to other keys unresolved.
+    """The configuration as stored in a checkpoint, with the version: plain values, references to other keys unresolved.
 
     So `data.root=…` typed at evaluation reaches everything that refers to it. Resolvers, such as those of environment
     variables, are resolved: another shell may give other values, and nothing resolves them from a file.
@@ -123,19 +124,21 @@ def describe(cfg: DictConfig) -> dict[str, Any]:
         return node if isinstance(raw, str) and calls_resolver(raw) else raw
 
     raw = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False))
-    return {part: value if part in NOT_BUILT else walk({part: value}, cfg)[part] for part, value in raw.items()}
+    values = {part: value if part in NOT_BUILT else walk({part: value}, cfg)[part] for part, value in raw.items()}
+    return {**values, "version": version()}
 
 
 def keep_settled(cfg: DictConfig, checkpoint: Path) -> None:
-    """Write into `data` of the configuration what its run had settled when it began, unless something else was typed.
+    """Write into the configuration what its run had settled when it began, unless something else was typed.
 
     Args:
         cfg: of a run that resumes.
         checkpoint: of the run, perhaps in parts.
     """
     paths = ("data", *(f"data.parts.{name}" for name in cfg.data.get("parts") or ()))
-    open_keys = [f"{path}.{key}" for path in paths for key in UNSET if key in OmegaConf.select(cfg, path)]
-    open_keys = [key for key in open_keys if OmegaConf.select(cfg, key) in (None, "auto")]
+    keys = [f"{path}.{key}" for path in paths for key in UNSET if key in OmegaConf.select(cfg, path)]
+    open_keys = [key for key in keys if OmegaConf.select(cfg, key) in (None, "auto")]
+    open_keys += ["trainer.precision"] if cfg.trainer.get("precision") == "auto" else []
     if not open_keys:
         return
     saved = run_config(checkpoint)

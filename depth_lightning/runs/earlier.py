@@ -22,6 +22,9 @@ MOVED = {
 UNSET: Mapping[str, Any] = {"exif": "auto", "image_range": [0, 65535]}
 """Keys of `DepthPairs` that earlier versions did not have → a value that means what they did."""
 
+NEW: Mapping[str, Mapping[str, Any]] = {"optimizer": {"no_decay": []}}
+"""Part → its keys that earlier versions did not have → a value that means what they did; others are null."""
+
 
 def current(node: Any) -> Any:
     """Plain values of a configuration, with every `_target_` under its present path."""
@@ -53,6 +56,9 @@ def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
         data = _without_repetition(values["data"])
         data["augmentation"] = augmentation_options(data["augmentation"], chosen)
         values["data"] = data
+    for part, new in NEW.items():
+        if part in values:
+            values[part] = {key: value for key, value in values[part].items() if key not in new or value != new[key]}
     return values
 
 

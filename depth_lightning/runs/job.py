@@ -25,6 +25,7 @@ from depth_lightning.interrupts import EXIT_INTERRUPTED, is_interrupt, leave_at_
 from depth_lightning.runs.host_memory import keep_freed_memory
 from depth_lightning.runs.outcome import FAILED
 from depth_lightning.runs.overrides import typed
+from depth_lightning.runs.precision import exact_float32
 from depth_lightning.settings import SettingError
 from depth_lightning.training.saving.signals import EXIT_SAVED
 
@@ -73,6 +74,7 @@ def _run(work: Callable[[DictConfig], Result], cfg: DictConfig, kept: Callable[[
     _single_job_arguments(cfg.run_dir)
     quiet()
     keep_freed_memory()
+    exact_float32()
     _listen()
     raise_interrupts()
     try:

@@ -28,6 +28,7 @@ from depth_lightning.runs.checkpoint import describe
 from depth_lightning.runs.earlier import current
 from depth_lightning.runs.options import argument_names
 from depth_lightning.runs.overrides import typed_key
+from depth_lightning.runs.precision import settle_precision
 from depth_lightning.runs.processes import check_processes
 from depth_lightning.settings import SettingError, one_of, several, within
 from depth_lightning.training import DepthModule, Objective
@@ -205,7 +206,7 @@ def require_depth_maps(data: DictConfig) -> None:
 def build_metrics(cfg: DictConfig) -> DepthMetrics:
     """The standard metrics and those of `metrics`, under `protocol`."""
     protocol: Protocol = build("protocol", cfg.protocol)
-    own = {name: _own_metric(f"metrics.{name}", path) for name, path in cfg.metrics.items()}
+    own = {name: _own_metric(f"metrics.{name}", path) for name, path in (cfg.metrics or {}).items()}
     if known := ERRORS.keys() & own:
         raise SettingError(f"metrics.{min(known)}", "is the name of a standard metric. Give yours another name.")
     return DepthMetrics(protocol, {**ERRORS, **own})
@@ -252,6 +253,8 @@ def build_module(cfg: DictConfig, network: DepthAnythingV2) -> DepthModule:
 def build_trainer(cfg: DictConfig, callbacks: list[Callback], loggers: list[Logger]) -> lightning.Trainer:
     """Lightning's trainer; only the data module distributes samples over processes, without padding.
 
+    `trainer.precision=auto` of the configuration becomes what it means on this machine.
+
     Raises:
         SettingError: the run has no end, or its devices or nodes do not exist.
         ValueError: Lightning rejects an option.
@@ -261,6 +264,7 @@ def build_trainer(cfg: DictConfig, callbacks: list[Callback], loggers: list[Logg
             "trainer.max_epochs", "is -1, no limit. Then set trainer.max_steps, since a schedule needs an end."
         )
     check_processes(plain(cfg.trainer))
+    settle_precision(cfg)
     try:
         return cast(
             lightning.Trainer,

@@ -22,6 +22,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from depth_lightning.data.images import check_exif, check_range
 from depth_lightning.data.transforms import check_size
+from depth_lightning.evaluation.saved_predictions import PredictionKind
+from depth_lightning.invocation import command_line
 from depth_lightning.models.checkpoints import Init
 from depth_lightning.reporting.loggers import MetricsFile
 from depth_lightning.runs.earlier import current
@@ -50,6 +52,8 @@ NAMES = partial(several, count=None, check=partial(text, what="a name"))
 OBJECT: Options = {}
 """A node with a `_target_`, whose arguments are its options."""
 ANYTHING: Options = {"*": None}
+OWN_PROCESSES = re.compile("_(spawn|fork|notebook)")
+"""Strategies of Lightning for interactive use."""
 HYDRAS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
 """Keys of a node that tell Hydra how to build it."""
 
@@ -104,6 +108,9 @@ COMMANDS: Mapping[str, Options] = {
         **dict.fromkeys(("protocol", "trainer"), OBJECT),
         **dict.fromkeys(("compile", "baseline", "explain", "breakdowns", "report"), boolean),
         "panels": FROM_0,
+        "predictions": PATH_OR_NONE,
+        "predictions_kind": partial(optional, check=partial(one_of, choices=get_args(PredictionKind))),
+        "predictions_scale": partial(optional, check=partial(number, above=0)),
         "split": partial(one_of, choices=("train", "val", "test", "all")),
     },
     "predict": {
@@ -209,13 +216,15 @@ def _devices(name: str, value: Any) -> None:
 
 def _strategy(name: str, value: Any) -> None:
     if not (isinstance(value, Mapping) and "_target_" in value):
-        one_of(name, value, ("auto", *StrategyRegistry.available_strategies()))
+        # Others fork or spawn, and what they have measured is lost with their processes.
+        known = [each for each in StrategyRegistry.available_strategies() if not OWN_PROCESSES.search(each)]
+        one_of(name, value, ("auto", *known))
 
 
 def _precision(name: str, value: Any) -> None:
     if str(value) not in ("32", "bf16", "16"):
         others = " With others, Lightning converts the ground truth as well: bf16-true would round it to 8 bits."
-        one_of(name, value, ("32-true", "bf16-mixed", "16-mixed"), others)
+        one_of(name, value, ("auto", "32-true", "bf16-mixed", "16-mixed"), others)
 
 
 def _set_by_the_command(name: str, value: Any) -> None:
@@ -235,7 +244,9 @@ LIGHTNING: Mapping[Any, Mapping[str, Check]] = {
         "check_val_every_n_epoch": partial(optional, check=whole_number),
         "gradient_clip_val": partial(optional, check=partial(number, least=0, otherwise=" null: no clipping.")),
         "gradient_clip_algorithm": partial(optional, check=partial(one_of, choices=("norm", "value"))),
-        "limit_train_batches": partial(_batches, otherwise=" evaluate.py scores a network without training it."),
+        "limit_train_batches": partial(
+            _batches, otherwise=f" {command_line('evaluate')} scores a network without training it."
+        ),
         "limit_val_batches": partial(_batches, otherwise=" Without validation there is no best checkpoint."),
         "val_check_interval": _interval,
         "overfit_batches": _overfit,

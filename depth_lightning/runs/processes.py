@@ -41,8 +41,8 @@ def check_processes(trainer: Mapping[str, Any]) -> None:
         raise SettingError(
             "trainer.num_nodes",
             f"is {nodes}, but this process was started alone. Start it on every node, by torchrun --nnodes={nodes} "
-            "--nproc-per-node=… --rdzv-backend=c10d --rdzv-endpoint=<first node>:29500 train.py …, or in a SLURM job "
-            "by srun. For this machine alone, leave out trainer.num_nodes.",
+            "--nproc-per-node=… --rdzv-backend=c10d --rdzv-endpoint=<first node>:29500 -m depth_lightning train …, or "
+            "in a SLURM job by srun. For this machine alone, leave out trainer.num_nodes.",
         )
     rank_zero_only(log.info)(f"The {nodes} nodes have half an hour to find one another.")
 

@@ -13,7 +13,9 @@ from depth_lightning.settings import SettingError
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+_PACKAGE = Path(__file__).resolve().parents[1]
+CONF = next(folder for folder in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if folder.is_dir())
+"""The configuration: in the package as installed from a wheel, and beside it in a clone."""
 UNSTARTED: Final = "Interrupted before the work began. To do it, repeat the command."
 
 
@@ -52,8 +54,12 @@ def program(command: str, typed: str | None = None) -> None:
         sys.argv = [words[0], *as_typed(words[1:] if typed is None else words[2:])]
     except SettingError as error:
         sys.exit(str(error))
+    for word in words[1:]:
+        group, _, option = word.partition("=")
+        if option == "null" and (CONF / group).is_dir():
+            sys.exit(f"{group}=null: a group has no empty option. Leave it out, or delete it with ~{group}")
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=command)(work)()
-    except KeyboardInterrupt:
-        print("Interrupted between the jobs of the sweep.", file=sys.stderr)
+    except KeyboardInterrupt:  # such as between the jobs of a sweep
+        print("Interrupted. To go on, repeat the command.", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)

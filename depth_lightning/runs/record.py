@@ -12,6 +12,7 @@ from depth_lightning.data.augmentation import augmentation_in_words, augmentatio
 from depth_lightning.models import find_release
 from depth_lightning.models.provenance import metadata_path, read_json
 from depth_lightning.models.weight_files import read_weights
+from depth_lightning.version import version
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def find_numbers(checkpoint: str | None, weights: str | None, metrics: str | Non
         raise FileNotFoundError(f"metrics_file={path}: there is no such file; expected a metrics.json of evaluate.py.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        scored = content["checkpoint"] or content["weights"]
+        scored = str(Path(content["checkpoint"] or content["weights"]))
         content["metrics"], content["images"], content["protocol"]["hash"]
         content["data"] = without_paths(content["data"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -127,10 +128,12 @@ def recipe(run: DictConfig) -> dict[str, str]:
 
 
 def subject(cfg: DictConfig) -> dict[str, Any]:
-    """Which network is scored on which data, as recorded in metrics.json."""
+    """Which network, or whose predictions, are scored on which data, by which version, as recorded in metrics.json."""
+    scored_by = {"data": data_in_words(cfg.data), "split": cfg.get("split", "val"), "version": version()}
+    if cfg.get("predictions") is not None:
+        return {**scored_by, "model": None, "checkpoint": None, "weights": None, "predictions": cfg.predictions}
     return {
-        "data": data_in_words(cfg.data),
-        "split": cfg.get("split", "val"),
+        **scored_by,
         "model": {key: cfg.model[key] for key in ("encoder", "output", "max_depth")},
         "size": cfg.data.size,
         "checkpoint": cfg.checkpoint,

@@ -21,7 +21,7 @@ from depth_lightning.training.saving.checkpoint_files import END_OF_PARTS, newes
 log = logging.getLogger(__name__)
 
 HARMLESS = (
-    *("checkpoint", "run_dir", "baseline", "logger", "self_check", "trust"),
+    *("checkpoint", "run_dir", "baseline", "logger", "self_check", "trust", "version"),
     *("model.weights", "model.init", "model.force"),  # only used at the start
     *("data.num_workers", "data.batch_size", "trainer.accumulate_grad_batches"),  # the global batch is checked itself
     *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.inference_mode"),

@@ -47,7 +47,7 @@ def _check_folder(key: str, value: Any) -> None:
         with explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder) as probe:
-                probe.write(b"a")
+                probe.write(bytes(32_768))  # at least what Hydra writes
     except OSError as error:
         sys.exit(f"OSError: {key}={error.strerror or error}")
 

@@ -38,7 +38,7 @@ AUGMENTATION = re.compile(r"data\.augmentation(\.\d+|\.transforms)+")
 """Where albumentations transforms are allowed."""
 HUB_ID = re.compile(r"data(\.parts\.\w+)?(\.dataset)?\.path")
 """Where a text that is no folder names a data set of the Hugging Face hub."""
-ERRORS = "depth_lightning.metrics.errors."
+ERRORS = ("depth_lightning.metrics.errors.", "depth_lightning.metrics.boundary.")
 BESIDE = {"model": {"weights", "init", "force"}}
 """Keys allowed beside a target's arguments."""
 _OWN_KEY = re.compile(r"\$\{[\w.\[\]-]*\}")

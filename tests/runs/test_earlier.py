@@ -11,7 +11,8 @@ import torch
 from depth_lightning.commands.evaluate import evaluate
 from depth_lightning.commands.train import train
 from depth_lightning.runs import objects
-from depth_lightning.runs.earlier import MOVED, current
+from depth_lightning.runs.earlier import MOVED, comparable, current
+from depth_lightning.runs.resume import changes
 
 EARLIER = Path(__file__).parent / "earlier_run"
 """Interrupted in the middle of its second epoch; of last.ckpt all but the numbers in its tensors."""
@@ -80,3 +81,11 @@ def test_a_users_own_yaml_may_name_an_old_path():
     assert panels.images == 2
     other = {"_target_": "depth_lightning.training.callbacks_of_mine.Panels"}
     assert current(other) == other
+
+
+def test_a_new_option_that_is_not_used_changes_nothing():
+    earlier = {"optimizer": {"lr": 1e-3}}
+    now = {"optimizer": {"lr": 1e-3, "layer_decay": None, "no_decay": []}}
+    assert not list(changes(comparable(earlier), comparable(now)))
+    now["optimizer"]["no_decay"] = ["norm"]
+    assert list(changes(comparable(earlier), comparable(now))) == ["optimizer.no_decay: None → ['norm']"]

@@ -42,12 +42,17 @@ FREE = {
     "download.files.images.url",
     *("callbacks.checkpoints.folder", "callbacks.checkpoints.monitor", "callbacks.early_stopping.monitor"),
     *("callbacks.watch.folder", "callbacks.median_pruning.folder", "callbacks.median_pruning.run_dir"),
-    *("callbacks.median_pruning.monitor", "logger.csv.save_dir", "logger.tensorboard.save_dir"),
+    *(
+        "callbacks.median_pruning.monitor",
+        "logger.csv.save_dir",
+        "logger.tensorboard.save_dir",
+        "logger.wandb.save_dir",
+    ),
 }
 """Texts that are no choice between words: any is taken, but no number, and not an empty one."""
 UNCHECKED = {
     *(f"logger.{name}.{key}" for name in ("csv", "tensorboard") for key in ("name", "version")),
-    *("logger.wandb.save_dir", "logger.wandb.project"),
+    "logger.wandb.project",
 }
 """What a logger calls its folder and its project."""
 OF_DA2K = {"data.root", "data.size", "data.num_workers", "data.on_error"}
@@ -117,7 +122,7 @@ def build(cfg, command, key, tiny):
         objects.dataset_of(cfg.data)()
     elif part in ("data", "augmentation"):
         objects.build_data(cfg).dataset(split="train")
-    elif part in ("protocol", "loss", "optimizer", "scheduler"):
+    elif part in ("protocol", "metrics", "loss", "optimizer", "scheduler"):
         objects.build_module(cfg, tiny)
     elif part == "trainer":
         objects.build_trainer(cfg, [], [])
@@ -133,7 +138,8 @@ def assert_refused(cfg, command, key, value, tiny):
             build(typed, command, key, tiny)
         except SettingError as error:
             assert str(error).startswith(f"{key} is "), f"{key}={wrong!r}: {error}"
-            assert isinstance(wrong, dict | list) or f"found {wrong!r}" in str(error), error
+            found = f"found {wrong!r}" in str(error) or f"but {wrong} failed" in str(error)
+            assert isinstance(wrong, dict | list) or found, error
         else:
             pytest.fail(f"{key}={wrong!r} was taken")
 
@@ -307,6 +313,20 @@ def test_what_lightning_refuses_is_said_of_the_trainer(compose_config, tmp_path)
     cfg = compose_config("train", ["trainer=cpu", "+trainer.max_time=soon"], tmp_path)
     with pytest.raises(ValueError, match=r"^trainer: "):
         objects.build_trainer(cfg, [], [])
+
+
+@pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_fork", "ddp_notebook", "ddp_spawn_find_unused_parameters_true"])
+def test_strategies_whose_processes_keep_their_results_are_refused(strategy, compose_config, tmp_path):
+    cfg = compose_config("train", ["trainer=cpu", f"trainer.strategy={strategy}"], tmp_path)
+    with pytest.raises(SettingError, match=rf"^trainer\.strategy is one of auto, ddp, .* found '{strategy}'\.$"):
+        check(cfg, "train")
+
+
+def test_metrics_may_be_none(compose_config, tmp_path):
+    cfg = compose_config("train", ["trainer=cpu"], tmp_path)
+    cfg.metrics = None
+    check(cfg, "train")
+    assert "abs_rel" in objects.build_metrics(cfg).errors
 
 
 def test_workers_are_not_without_number(compose_config, tmp_path):

@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from depth_lightning.metrics import Protocol
 from depth_lightning.runs.jobs import compare_sweep, read_jobs
+from depth_lightning.runs.program import CONF
 from depth_lightning.runs.sweep import NamedFolder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,6 +70,13 @@ def test_a_folder_is_named_before_anything_is_written(hydra, message, tmp_path, 
         NamedFolder().on_run_start(config) if "run" in hydra else NamedFolder().on_multirun_start(config)
     assert end.value.code == message
     assert [path.name for path in tmp_path.iterdir()] == ["FILE"]
+
+
+def test_the_default_folders_are_known_when_they_are_checked():
+    """Before Hydra's own resolver works."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        hydra = compose("evaluate", return_hydra_config=True).hydra
+    assert hydra.run.dir.startswith("outputs/evaluate/2") and hydra.sweep.dir.startswith("outputs/evaluate/2")
 
 
 @pytest.mark.slow

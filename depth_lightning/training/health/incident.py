@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from depth_lightning.atomic import atomically
+from depth_lightning.invocation import command_line
 from depth_lightning.models import DepthAnythingV2
 from depth_lightning.reporting.colour import NOT_FINITE
 from depth_lightning.reporting.panels import draw_panel, save_png
@@ -72,7 +73,7 @@ class Incident(NamedTuple):
 
 def replay_command(folder: Path) -> str:
     """The command that replays the step."""
-    return f"python -m depth_lightning replay {shlex.quote(str(folder))}"
+    return f"{command_line('replay')} {shlex.quote(str(folder))}"
 
 
 def room_for(folder: Path, network: DepthAnythingV2, batches: Sequence[DepthBatch]) -> bool:

@@ -28,6 +28,7 @@ from torch.optim import Optimizer
 
 from depth_lightning.sample import DepthBatch
 from depth_lightning.settings import number, one_of, optional, text, whole_number
+from depth_lightning.training.display.learning_rates import rates_by_part
 from depth_lightning.training.display.throughput import logs_next_step
 from depth_lightning.training.health.incident import Circumstances, replay_command, room_for, write_incident
 from depth_lightning.training.health.inspection import Findings, inspect_step
@@ -177,7 +178,7 @@ class Watch(Callback):
             host = torch.empty(numbers.shape, pin_memory=True)
             numbers, arrived = host.copy_(numbers, non_blocking=True), torch.cuda.Event()  # type: ignore[no-untyped-call]
             arrived.record()
-        rates = {group.get("name", str(n)): float(group["lr"]) for n, group in enumerate(optimizer.param_groups)}
+        rates = rates_by_part(optimizer)
         return _Step(
             trainer.global_step, trainer.current_epoch, numbers, arrived, own_loss, self._batches, rates, loss_scale
         )

@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
+from depth_lightning.atomic import explained
 from depth_lightning.reporting.loggers import MetricsFile, resume_logs
 from depth_lightning.settings import one_of, text
 from depth_lightning.training.saving.best import BestValidation
@@ -66,7 +67,14 @@ class Checkpoints(Checkpoint):
         return None if self.best.step is None else self.folder.path / BEST
 
     def setup(self, trainer: lightning.Trainer, module: Any, stage: str) -> None:
-        """Make Lightning write files atomically."""
+        """Make Lightning write files atomically, into a folder that exists before the first step.
+
+        Raises:
+            OSError: the folder cannot be created.
+        """
+        if stage == "fit" and trainer.is_global_zero:
+            with explained(self.folder.path):
+                self.folder.path.mkdir(parents=True, exist_ok=True)
         trainer.strategy.checkpoint_io = WholeFiles()
 
     def on_fit_start(self, trainer: lightning.Trainer, module: Any) -> None:

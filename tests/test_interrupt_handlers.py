@@ -95,3 +95,12 @@ def test_a_library_s_answer_to_an_interrupt_is_one():
             return end
 
     assert is_interrupt(answered(KeyboardInterrupt())) and not is_interrupt(answered(ValueError()))
+
+
+def test_errors_in_a_circle_are_no_interrupt():
+    """An error that is raised again out of its wrapper, as `objects.build` does, comes before itself."""
+    inner, wrapper = FileNotFoundError("no folder"), RuntimeError("in a call")
+    wrapper.__cause__, inner.__context__ = inner, wrapper
+    assert not is_interrupt(inner)
+    wrapper.__cause__ = KeyboardInterrupt()
+    assert is_interrupt(inner)
