@@ -41,7 +41,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from depth_lightning.commands.batch_size import Repeated
 from depth_lightning.losses import SiLogLoss
 from depth_lightning.metrics import DepthMetrics, Protocol
-from depth_lightning.models import DepthAnythingV2, normalize, save_weights
+from depth_lightning.models import DepthAnythingV2, LoRA, normalize, save_weights
+from depth_lightning.models.adapters import add_adapters
 from depth_lightning.reporting.tables import write_json
 from depth_lightning.runs import objects
 from depth_lightning.runs.job import quiet
@@ -280,12 +281,9 @@ def with_timm_blocks(encoder: str) -> DepthAnythingV2:
 
 
 def with_lora(encoder: str) -> nn.Module:
-    """Rank 8 beside every linear of the encoder, and the head."""
-    from peft import LoraConfig, inject_adapter_in_model
-
-    network = DepthAnythingV2(encoder, freeze_encoder=True)
-    config = LoraConfig(r=8, lora_alpha=16, target_modules=["qkv", "proj", "fc1", "fc2"])
-    inject_adapter_in_model(config, network.encoder.blocks)  # type: ignore[no-untyped-call]
+    """Adapters beside every linear of the encoder, and the head."""
+    network = DepthAnythingV2(encoder)
+    add_adapters(network, LoRA())
     return network
 
 

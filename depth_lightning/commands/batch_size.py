@@ -146,7 +146,7 @@ def train_steps(cfg: DictConfig, sample: DepthSample, batch_size: int) -> Fit:
     steps = {"max_epochs": -1, "max_steps": STEPS, "limit_train_batches": 1.0}
     # With accumulation, the gradients of one batch are kept during the next; more than two make no difference.
     steps["accumulate_grad_batches"] = min(2, cfg.trainer.accumulate_grad_batches)
-    network = objects.build_network(cfg.model)
+    network = objects.build_network(cfg.model, cfg.get("adapter"))
     module = objects.build_module(cfg, network)
     if cfg.compile:
         network.compile()

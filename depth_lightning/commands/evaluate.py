@@ -63,7 +63,7 @@ def evaluate(cfg: DictConfig, overrides: Sequence[str]) -> EvaluationResult | Pa
     if cfg.trainer.get("precision") == "auto":
         cfg.trainer.precision = "32-true"  # the same numbers on every device
     data = _open_data(cfg)  # before downloading weights, so that problems with the data show early
-    network = objects.build_network(cfg.model)
+    network = objects.build_network(cfg.model, cfg.get("adapter"))
     if state is not None:
         load_run_state(network, state, cfg.checkpoint)
     else:

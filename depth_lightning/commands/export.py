@@ -12,6 +12,9 @@ from omegaconf import DictConfig
 from depth_lightning.atomic import atomically
 from depth_lightning.evaluation.rescore import Rescored, rescore
 from depth_lightning.inference.export import LAYOUTS, Difference, Export, Layout, dimensions
+from depth_lightning.inference.export.comparison import check_differences, check_sizes, compare, network_runner
+from depth_lightning.models import DepthAnythingV2
+from depth_lightning.models.adapters import merged
 from depth_lightning.models.checkpoints import load_run_state
 from depth_lightning.reporting.model_card import ModelCard
 from depth_lightning.reporting.tables import print_rows
@@ -24,6 +27,9 @@ from depth_lightning.runs.record import Origin, find_numbers, find_origin, recip
 from depth_lightning.settings import SettingError, one_of
 
 log = logging.getLogger(__name__)
+
+MERGED = 1e-4
+"""Largest allowed change of a prediction by merging adapters, relative to its range."""
 
 
 class Report(NamedTuple):
@@ -61,12 +67,13 @@ def export(cfg: DictConfig, overrides: Sequence[str]) -> Report:
         raise FileExistsError(f"output={folder} exists; remove it, or give another path.")
     numbers = find_numbers(cfg.checkpoint, cfg.model.weights, cfg.metrics_file)
     origin = find_origin(cfg.model.weights)
-    network = objects.build_network(cfg.model).eval()
+    network = objects.build_network(cfg.model, cfg.get("adapter")).eval()
     if state is not None:
         load_run_state(network, state, cfg.checkpoint)
     else:
         objects.start_weights(network, cfg.model)
     metadata = _metadata(cfg, origin, numbers)
+    network, merging = _for_layout(network, layout, cfg.data.size)
     with atomically(folder) as aside:
         exported = layout.write(network, aside, metadata, cfg.data.size)
         scores = None
@@ -75,7 +82,7 @@ def export(cfg: DictConfig, overrides: Sequence[str]) -> Report:
             scores = rescore(
                 network, exported.run, data, lambda: objects.build_metrics(cfg), cfg.score_images, cfg.size
             )
-        notes = [*exported.notes, *_measured(exported, scores)]
+        notes = [*merging, *exported.notes, *_measured(exported, scores)]
         card = _model_card(cfg, layout, metadata, numbers, [*_apart(exported.differences), *notes])
         (aside / "README.md").write_text(str(card), encoding="utf-8", errors="backslashreplace")
     _print(folder, layout, exported.differences, notes)
@@ -91,6 +98,20 @@ def _chosen_layout(cfg: DictConfig) -> Layout:
             others = " and ".join(f"layout={name}" for name, other in LAYOUTS.items() if key in argument_names(other))
             raise SettingError(key, f"is for {others}, not for layout={cfg.layout}; found {value!r}.")
     return kind(**chosen)
+
+
+def _for_layout(network: DepthAnythingV2, layout: Layout, side: int) -> tuple[DepthAnythingV2, list[str]]:
+    """The network that the layout writes, and a sentence about its adapters if they were merged.
+
+    Raises:
+        ValueError: the merged network predicts something else.
+    """
+    if network.adapter is None or layout.takes_adapters:
+        return network, []
+    whole = merged(network)
+    (difference,) = compare(network_runner(whole), network_runner(network), check_sizes(network, side)[:1])
+    check_differences([difference], MERGED)
+    return whole, [f"The adapters are merged, which changed the prediction by {difference.largest:.1e} of its range."]
 
 
 def _metadata(cfg: DictConfig, origin: Origin, numbers: Mapping[str, Any] | None) -> dict[str, Any]:

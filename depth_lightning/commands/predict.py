@@ -62,7 +62,7 @@ def predict(cfg: DictConfig, overrides: Sequence[str]) -> Summary:
     if cfg.input is None:
         raise ValueError("Nothing to predict: give input=… (an image, a folder, a glob, a list of paths, a video).")
     cfg, state = chosen_network(cfg, overrides, "predict")
-    network = objects.build_network(cfg.model)
+    network = objects.build_network(cfg.model, cfg.get("adapter"))
     video = is_video(cfg.input)
     outputs = build_outputs(cfg, video, metric=network.output == "metric", max_depth=network.max_depth)
     images: list[Input] = []

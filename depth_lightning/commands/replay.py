@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # torch is imported when the work starts, not for --help
     from depth_lightning.training.health.incident import Incident
     from depth_lightning.training.health.inspection import Findings
 
-BUILT = ("model", "loss", "optimizer", "scheduler", "protocol", "metrics")
+BUILT = ("model", "adapter", "loss", "optimizer", "scheduler", "protocol", "metrics")
 """The parts of the recorded configuration from which the step is rebuilt."""
 SHOWN = 8
 """Gradient norms in the table; all of them are in incident.json."""
@@ -69,7 +69,7 @@ def replay(folder: Path, device: str | None = None, trust: Sequence[str] = ()) -
     refuse_resolvers(recorded, str(folder))
     cfg = OmegaConf.create(recorded)
     refuse_strangers(cfg, BUILT, str(folder), trust=trust)
-    network = objects.build_network(cfg.model)
+    network = objects.build_network(cfg.model, cfg.get("adapter"))
     load_run_state(network, incident.weights, folder / "weights.safetensors")
     objective = objects.build_module(cfg, network).objective
     assert objective is not None

@@ -65,7 +65,7 @@ def train(cfg: DictConfig) -> float:
         keep_settled(cfg, checkpoint)
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     data = objects.build_data(cfg)
-    network = objects.build_network(cfg.model)
+    network = objects.build_network(cfg.model, cfg.get("adapter"))
     if cfg.compile:
         network.compile()
     module = objects.build_module(cfg, network)

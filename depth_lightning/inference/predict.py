@@ -22,6 +22,7 @@ from depth_lightning.data.transforms import check_size, network_image
 from depth_lightning.inference.inputs import photo_reader, read_photo
 from depth_lightning.invocation import command_line
 from depth_lightning.models import DepthAnythingV2, find_provenance, load_weights, normalize, resolve_weights
+from depth_lightning.models.adapters import of_run
 from depth_lightning.models.checkpoints import load_run_state
 from depth_lightning.models.depth_anything import Output
 from depth_lightning.models.torch_files import NotARunError, read_run
@@ -194,15 +195,16 @@ def _of_run(content: dict[str, Any], path: Path) -> tuple[DepthAnythingV2, dict[
     """The network of a run, and `data` of its configuration."""
     model, data = content["config"]["model"], content["config"]["data"]
     used = {key: model[key] for key in _NETWORK_ARGUMENTS if key in model}
+    adapter = content["config"].get("adapter") or {}
     read = (data.get(key) for key in ("size", "exif", "image_range"))
-    if any(isinstance(value, str) and "${" in value for value in (*used.values(), *read)):
+    if any(isinstance(value, str) and "${" in value for value in (*used.values(), *read, *adapter.values())):
         raise ValueError(
             f"{path} refers to other parts of its configuration. Use {command_line('predict')} checkpoint={path}"
         )
     own = f"{DepthAnythingV2.__module__.rpartition('.')[0]}.{DepthAnythingV2.__name__}"
     if model.get("_target_", own) != own:
         raise ValueError(f"{path} holds a {model['_target_']}: build it, load its weights, and use Predictor(network).")
-    network = DepthAnythingV2(**used)
+    network = DepthAnythingV2(**used, adapter=of_run(content["config"]))
     load_run_state(network, content["state_dict"], path)
     return network, dict(data)
 

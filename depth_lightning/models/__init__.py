@@ -1,3 +1,4 @@
+from depth_lightning.models.adapters import LoRA
 from depth_lightning.models.checkpoints import LoadReport, load_weights, official_state_dict, save_weights
 from depth_lightning.models.depth_anything import IMAGENET_MEAN, IMAGENET_STD, DepthAnythingV2, normalize
 from depth_lightning.models.hub import RELEASES, Release, find_release, resolve_weights
@@ -8,6 +9,7 @@ __all__ = [
     "IMAGENET_STD",
     "RELEASES",
     "DepthAnythingV2",
+    "LoRA",
     "LoadReport",
     "Provenance",
     "Release",

@@ -24,6 +24,8 @@ class Block(nn.Module):
         super().__init__()
         self.norm1, self.attn, self.ls1 = source.norm1, cast(Attention, source.attn), cast(LayerScale, source.ls1)
         self.norm2, self.mlp, self.ls2 = source.norm2, source.mlp, cast(LayerScale, source.ls2)
+        self.has_adapters = False
+        """Whether linears were replaced by `models.adapters`."""
         self._types = [type(part) for part in self._parts()]
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -31,8 +33,8 @@ class Block(nn.Module):
         attn, mlp = self.attn, self.mlp
         parts = self._parts()
         if [type(part) for part in parts] != self._types or not _only_apply_weights(parts):
-            tokens = tokens + self.ls1(attn(self.norm1(tokens)))
-            return cast(Tensor, tokens + self.ls2(mlp(self.norm2(tokens))))
+            tokens = self._add_scaled(tokens, attn(self.norm1(tokens)), self.ls1)
+            return self._add_scaled(tokens, mlp(self.norm2(tokens)), self.ls2)
         projected = _normed_linear(tokens, self.norm1, attn.qkv)
         by_head = projected.view(*tokens.shape[:2], 3, attn.num_heads, -1)
         queries, keys, values = by_head.transpose(1, 3).unbind(2)
@@ -42,6 +44,12 @@ class Block(nn.Module):
             return torch.addcmul(tokens, mlp(self.norm2(tokens)), self.ls2.gamma)
         hidden = _normed_linear(tokens, self.norm2, mlp.fc1)
         return _add_scaled_linear(tokens, hidden, cast(nn.Linear, mlp.fc2), self.ls2.gamma, gelu=True)
+
+    def _add_scaled(self, residual: Tensor, x: Tensor, scale: LayerScale) -> Tensor:
+        """`residual + scale(x)`; with adapters rounded as without, so that adapters which add 0 change nothing."""
+        if self.has_adapters and _only_apply_weights([scale]):
+            return torch.addcmul(residual, x, scale.gamma)
+        return cast(Tensor, residual + scale(x))
 
     def _parts(self) -> list[nn.Module]:
         return [part for owner in (self, self.attn, self.mlp) for part in owner._modules.values() if part is not None]

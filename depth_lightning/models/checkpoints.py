@@ -11,6 +11,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from depth_lightning.atomic import atomically, write_bytes, write_text
+from depth_lightning.models.adapters import merged, without_adapters
 from depth_lightning.models.depth_anything import DepthAnythingV2
 from depth_lightning.models.layouts import Layout, State, count_blocks, to_official, to_transformers
 from depth_lightning.models.provenance import Provenance, check_provenance, find_provenance, metadata_path
@@ -126,7 +127,7 @@ def save_weights(
     layout: SaveLayout = "official",
     metadata: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the network's complete weights, and beside them a description as JSON.
+    """Write the network's complete weights, adapters merged, and beside them a description as JSON.
 
     Args:
         network: on any device.
@@ -141,7 +142,7 @@ def save_weights(
         ValueError: transformers cannot build this network (see `transformers_config`).
     """
     one_of("layout", layout, get_args(SaveLayout))
-    path = Path(path)
+    path, network = Path(path), merged(network)
     description = to_json(with_kind(network, metadata or {}))
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in official_state_dict(network).items()}
     if layout == "transformers":
@@ -191,8 +192,8 @@ def to_json(content: Mapping[str, Any]) -> str:
 
 
 def official_state_dict(network: DepthAnythingV2) -> dict[str, Tensor]:
-    """The network's tensors themselves, not copies, under the published keys."""
-    return {official_key(network, key): tensor for key, tensor in network.state_dict().items()}
+    """The network's tensors themselves, not copies, under the published keys; without those of adapters."""
+    return {official_key(network, key): tensor for key, tensor in without_adapters(network.state_dict()).items()}
 
 
 def official_key(network: DepthAnythingV2, key: str) -> str:

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from depth_lightning.models.adapters import LoRA, add_adapters
 from depth_lightning.models.dpt import DPTHead
 from depth_lightning.models.encoder import PATCH, Encoder
 from depth_lightning.models.parameter_groups import ParameterGroups
@@ -30,8 +31,10 @@ class DepthAnythingV2(nn.Module):
         freeze_encoder: train the head alone; no graph is built for the encoder.
         recompute_blocks: activation checkpointing: in training, keep only each block's input and recompute the rest in
             the backward pass. Less memory, more time.
+        adapter: train low-rank adapters, and the head, instead of the encoder's own weights.
 
     Raises:
+        ModuleNotFoundError: for the adapter, PEFT is not installed.
         SettingError: an argument is out of range.
     """
 
@@ -44,6 +47,7 @@ class DepthAnythingV2(nn.Module):
         out_channels: Sequence[int] | None = None,
         freeze_encoder: bool = False,
         recompute_blocks: bool = False,
+        adapter: LoRA | None = None,
     ) -> None:
         super().__init__()
         size = find_size(encoder)
@@ -62,6 +66,9 @@ class DepthAnythingV2(nn.Module):
             nn.init.ones_(head.get_parameter("scratch.output_conv2.2.bias"))
         # Tokens (b, n, c) viewed as maps (b, c, rows, columns) are already channels-last.
         self.head = head.to(memory_format=torch.channels_last)
+        self.adapter = adapter
+        if adapter is not None:
+            add_adapters(self, adapter)
 
     def forward(self, image: Tensor) -> Tensor:
         """Depth in metres, or disparity ≥ 0 (larger is nearer): (b, h, w) float32.

@@ -8,6 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from depth_lightning.models.adapters import merge_state, of_run
 from depth_lightning.models.provenance import FOLDER_FILES
 from depth_lightning.models.torch_files import read_torch, refuse_parts
 
@@ -23,7 +24,7 @@ class WeightFile(NamedTuple):
 def read_weights(path: Path) -> WeightFile:
     """The tensors of a torch or safetensors file, detected from its contents, or of a transformers folder.
 
-    In a torch file they may be stored under "model" or "state_dict".
+    In a torch file they may be stored under "model" or "state_dict". A run's adapters are merged.
 
     Raises:
         FileNotFoundError: the file does not exist, or the folder holds no weights.
@@ -61,4 +62,6 @@ def _read_torch(path: Path) -> WeightFile:
     state = {str(key): value for key, value in content.items()}
     if all(key.startswith("module.") for key in state):  # left by DistributedDataParallel
         state = {key.removeprefix("module."): tensor for key, tensor in state.items()}
-    return WeightFile(state, config if isinstance(config, Mapping) else None)
+    config = config if isinstance(config, Mapping) else None
+    lora = of_run(config)
+    return WeightFile(state if lora is None else merge_state(state, lora.scale), config)

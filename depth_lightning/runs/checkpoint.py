@@ -18,7 +18,7 @@ from depth_lightning.version import version
 
 log = logging.getLogger(__name__)
 
-FROM_RUN = ("model", "data", "protocol", "metrics", "seed")
+FROM_RUN = ("model", "adapter", "data", "protocol", "metrics", "seed")
 """The parts of the configuration that decide what a checkpoint predicts and how its predictions are scored."""
 NOT_BUILT = ("callbacks", "logger")
 """The parts that are never read from a checkpoint; those of a sweep refer to its folder by a resolver."""
@@ -58,6 +58,7 @@ def _recorded_config(config: Any, path: Path) -> DictConfig:
         refuse_resolvers(parts, f"checkpoint={path}")
         if "data" in parts:
             parts["data"] = with_unset(parts["data"])
+        parts.setdefault("adapter", None)
         return OmegaConf.create(parts)
     except (AttributeError, RecursionError, OmegaConfBaseException) as error:
         raise ValueError(f"checkpoint={path}: its configuration is not one of train.py ({error!r}).") from error

@@ -67,10 +67,13 @@ def build(path: str, node: Any, **arguments: Any) -> Any:
         raise SettingError(typed_key(path, raw, f"{inner}.{cause.name}".lstrip(".")), cause.problem) from cause
 
 
-def build_network(model: DictConfig) -> DepthAnythingV2:
+def build_network(model: DictConfig, adapter: DictConfig | None = None) -> DepthAnythingV2:
     """The network of `model` with random weights; `start_weights` or a checkpoint replaces them."""
     arguments = {key: value for key, value in plain(model).items() if key not in ("weights", "init", "force")}
-    return cast(DepthAnythingV2, build("model", arguments))
+    if adapter is not None and "_target_" not in adapter:
+        raise SettingError("adapter", f"is none or lora, found {plain(adapter)}. Type adapter=lora adapter.rank=…")
+    own = {} if adapter is None else {"adapter": build("adapter", adapter)}
+    return cast(DepthAnythingV2, build("model", arguments, **own))
 
 
 def start_weights(network: DepthAnythingV2, model: DictConfig) -> LoadReport | None:
@@ -243,6 +246,10 @@ def build_module(cfg: DictConfig, network: DepthAnythingV2) -> DepthModule:
         schedule=build("scheduler", cfg.scheduler),
         config=describe(cfg),
     )
+    if network.adapter is not None and network.adapter.head and (cfg.model.weights is None or cfg.model.init != "all"):
+        raise SettingError(
+            "adapter.head", "is true, which keeps the head's own weights, and those are random. Type model.init=all."
+        )
     with within("optimizer"):
         module.optimizer(network.parameter_groups())
     with within("scheduler"):

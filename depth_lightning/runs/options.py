@@ -87,7 +87,7 @@ TRAIN: Options = {
     **dict.fromkeys(("protocol", "optimizer", "scheduler", "trainer"), OBJECT),
     "loss": {**dict.fromkeys(("metres", "up_to_scale", "disparity"), OBJECT), "across_devices": None},
     **{group: {"*": OBJECT} for group in ("callbacks", "logger")},
-    "augmentation": None,
+    **dict.fromkeys(("augmentation", "adapter")),
     **dict.fromkeys(("compile", "self_check", "baseline", "report"), boolean),
 }
 REMOTE: Options = {

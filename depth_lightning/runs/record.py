@@ -107,7 +107,8 @@ def recipe(run: DictConfig) -> dict[str, str]:
     answers = {
         "training data": ", ".join(data["parts"]) if "parts" in data else without_paths(data_in_words(data)),
         "started from": start,
-        "encoder": "frozen" if model.get("freeze_encoder") else "trained",
+        "encoder": "frozen" if model.get("freeze_encoder") or run.get("adapter") else "trained",
+        "adapter": _call(_values(run, "adapter")),
         "image size": f"shorter side {data.get('size')}, crop {data.get('crop') or 'none'}",
         "augmentation": augmentation_in_words(
             augmentation_options(data["augmentation"], _values(run, "augmentation") or None)

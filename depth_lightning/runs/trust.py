@@ -26,6 +26,7 @@ DATASETS = (
 LOSSES = ("AffineInvariantLoss", "L1Loss", "L2Loss", "LogL1Loss", "OfInverse", "SiLogLoss")
 BELONGS: Mapping[str, tuple[str, ...]] = {
     r"model": ("depth_lightning.models.DepthAnythingV2",),
+    r"adapter": ("depth_lightning.models.LoRA",),
     r"data(\.parts\.\w+)?\.dataset": tuple(f"depth_lightning.data.{name}" for name in DATASETS),
     r"data(\.parts\.\w+)?\.dataset\.encoding": ("depth_lightning.data.DepthEncoding",),
     r"protocol": ("depth_lightning.metrics.Protocol",),

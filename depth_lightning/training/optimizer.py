@@ -43,7 +43,7 @@ def adamw(
     scales = {"encoder": 1.0, "head": number("head_lr_scale", head_lr_scale, above=0, most=1e6)}
     weight_decay = number("weight_decay", weight_decay, least=0, most=1e3)
     beta1, beta2 = several("betas", betas, 2, "[β1, β2], from 0 to below 1", partial(number, least=0, below=1))
-    layer_decay = optional("layer_decay", layer_decay, partial(number, above=0, most=1, otherwise=" null: one rate."))
+    layer_decay = optional("layer_decay", layer_decay, partial(number, above=0, most=1))
     choices = get_args(Role)
     what = f"a list of {', '.join(choices)}"
     exempt = several("no_decay", no_decay, None, what, partial(one_of, choices=choices))

@@ -115,3 +115,14 @@ def test_other_commands(command, trained, tmp_path):
     assert status == 130 and output.splitlines()[-1].startswith(f"Interrupted. {message}"), output
     assert "Traceback" not in output and "Exception ignored" not in output
     assert not list(tmp_path.rglob(".partial-*"))
+
+
+@pytest.mark.slow
+def test_what_a_kill_leaves_is_removed_by_the_next_run(trained, tmp_path):
+    run, _ = trained
+    export = [f"checkpoint={run}/checkpoints/best.ckpt", "layout=onnx", f"output={tmp_path}/exported"]
+    command = ["export.py", *export, f"hydra.run.dir={tmp_path}/run"]
+    status, _ = interrupted(tmp_path, command, some(tmp_path, ".partial-*"), signal.SIGKILL)
+    assert status == -signal.SIGKILL and len(list(tmp_path.glob(".partial-*"))) == 1
+    subprocess.run([sys.executable, *command], cwd=ROOT, check=True, capture_output=True)
+    assert not list(tmp_path.glob(".partial-*")) and (tmp_path / "exported" / "model.onnx").is_file()

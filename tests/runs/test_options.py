@@ -18,8 +18,8 @@ from depth_lightning.settings import SettingError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 GROUPS = sorted({folder.name for folder in CONF.iterdir() if folder.is_dir()} - {"hydra", "experiment", "download"})
-PARTS = ("data/default", "data/mixture_base", "loss/default", "model/default")
-"""What others extend."""
+PARTS = ("data/default", "data/mixture_base", "loss/default", "model/default", "adapter/none")
+"""What others extend, and a choice without options."""
 TYPED = {
     "predict": ["input=photos"],
     "pack": ["output=packed"],
@@ -108,6 +108,9 @@ def build(cfg, command, key, tiny):
     if part == "model":
         with torch.device("meta"):
             objects.build_network(cfg.model)
+    elif part == "adapter":
+        with torch.device("meta"):
+            objects.build_network(cfg.model, cfg.adapter)
     elif command == "predict":
         predict.build_outputs(cfg, video=False, metric=True, max_depth=1.0)
         Predictor(tiny, cfg.data.size, cfg.device, cfg.precision)

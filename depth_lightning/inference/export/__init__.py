@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
+from depth_lightning.inference.export.adapter import Adapter
 from depth_lightning.inference.export.comparison import Difference, Runner, dimensions, network_runner
 from depth_lightning.inference.export.graph import Graph
 from depth_lightning.inference.export.layout import Export, Layout
@@ -13,7 +14,7 @@ from depth_lightning.inference.export.safetensors import Safetensors
 from depth_lightning.inference.export.transformers import Transformers
 
 LAYOUTS: Final[Mapping[str, type[Layout]]] = {
-    layout.name: layout for layout in (Official, Safetensors, Transformers, Onnx, Pt2)
+    layout.name: layout for layout in (Official, Safetensors, Transformers, Onnx, Pt2, Adapter)
 }
 """Layout by its name in the configuration."""
 

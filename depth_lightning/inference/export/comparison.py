@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from depth_lightning.data.rooms import render_room
 from depth_lightning.data.transforms import network_size
@@ -26,7 +26,7 @@ class Difference(NamedTuple):
     mean: float
 
 
-def network_runner(network: DepthAnythingV2) -> Runner:
+def network_runner(network: nn.Module) -> Runner:
     """The network itself as a `Runner`."""
     network = network.eval()
     return lambda image: cast(Tensor, network(normalize(image)))

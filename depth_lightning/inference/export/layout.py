@@ -34,14 +34,18 @@ class Layout(ABC):
 
     name: ClassVar[str]
     packages: ClassVar[Sequence[str]] = ()
-    """Modules from the `export` extra."""
+    """Modules that it needs."""
+    extra: ClassVar[str] = "export"
+    """The extra that installs them."""
+    takes_adapters: ClassVar[bool] = False
+    """Whether it writes adapters; otherwise they are merged into the network first."""
     library: ClassVar[str] = "depth-lightning"
     """The library that loads it, under its Hugging Face hub name."""
     tags: ClassVar[Sequence[str]] = ()
     """Hub tags in addition to those of every such network."""
 
     def __init__(self) -> None:
-        require(f"layout={self.name}", *self.packages)
+        require(f"layout={self.name}", *self.packages, extra=self.extra)
 
     @abstractmethod
     def write(self, network: DepthAnythingV2, folder: Path, metadata: Mapping[str, Any], side: int) -> Export:
@@ -67,13 +71,13 @@ class Layout(ABC):
         return ()
 
 
-def require(what: str, *modules: str) -> None:
-    """Check that modules from the `export` extra are installed.
+def require(what: str, *modules: str, extra: str = "export") -> None:
+    """Check that modules from an extra are installed.
 
     Raises:
         ModuleNotFoundError: one is missing.
     """
     if missing := [name for name in modules if importlib.util.find_spec(name) is None]:
         raise ModuleNotFoundError(
-            f"{what} needs {', '.join(missing)}, not installed: pip install 'depth-lightning[export]'"
+            f"{what} needs {', '.join(missing)}, not installed: pip install 'depth-lightning[{extra}]'"
         )

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from depth_lightning.data.sampling import evenly_spread
 from depth_lightning.models import LoadReport, normalize
+from depth_lightning.models.adapters import is_adapters, is_first_matrix
 from depth_lightning.sample import DepthBatch, DepthKind, DepthSample, collate
 from depth_lightning.training.health.inspection import Findings, inspect_step
 from depth_lightning.training.health.isolation import isolated, mixed_precision
@@ -123,10 +124,11 @@ def _weights(page: Page, module: DepthModule, loaded: LoadReport | None) -> None
     if loaded is None:
         page.lines.append("weights: none loaded, all random")
         return
-    filled, total = (
-        _count(part.parameters()) for part in (network if loaded.init == "all" else network.encoder, network)
-    )
+    own = {name: p for name, p in network.named_parameters() if not is_adapters(name)}
+    total, adapters = _count(own.values()), _count(network.parameters()) - _count(own.values())
+    filled = _count(p for name, p in own.items() if loaded.init == "all" or name.startswith("encoder."))
     rest = "" if filled == total else "; the head is random"
+    rest += f"; {adapters:,} of adapters, which add 0 at first" if adapters else ""
     page.lines.append(f"weights: {100 * filled / total:.1f} % of {total:,} parameters from {loaded.path.name}{rest}")
 
 
@@ -170,7 +172,8 @@ def _targets(page: Page, module: DepthModule, samples: Sequence[DepthSample]) ->
 
 def _gradients(page: Page, module: DepthModule, findings: Findings) -> None:
     trainable = {name: p for name, p in module.network.named_parameters() if p.requires_grad}
-    without = [name for name in trainable if findings.gradient_norms.get(name, 0.0) == 0]
+    # An adapter's first matrix gets a gradient once its second, which starts at 0, has taken a step.
+    without = [n for n in trainable if findings.gradient_norms.get(n, 0.0) == 0 and not is_first_matrix(n)]
     total, lacking = _count(trainable.values()), sum(trainable[name].numel() for name in without)
     share = f"{100 * total / _count(module.network.parameters()):.1f} % of the parameters are trained"
     names = ", ".join(without[:5]) + (" …" if len(without) > 5 else "")
