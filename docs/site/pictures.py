@@ -12,40 +12,38 @@ from pathlib import Path
 from PIL import Image
 
 DOCS = Path(__file__).resolve().parents[1]
-SHORT = ["data.train_images=400", "trainer.max_epochs=3", "report=false"]
+PICTURES = DOCS / "pictures"
+SHORT = ["data.root=fewer", "data.train_images=400", "trainer.max_epochs=3", "report=false"]
 RANKED = {"silog": [], "l1": ["loss=l1"], "no_flip": ["augmentation=none"]}
+BEST = "checkpoint=rooms/checkpoints/best.ckpt"
 
 
 def main(work: Path) -> None:
-    """Make every picture, from runs in `work`; runs that are there already are used again."""
-    rooms, fewer_rooms = f"data.root={work / 'data'}", f"data.root={work / 'fewer'}"
-    run = work / "rooms"
-    _train(run, rooms)
-    best = f"checkpoint={run / 'checkpoints/best.ckpt'}"
-    _command("evaluate", best, "panels=2", f"hydra.run.dir={work / 'score'}")
-    _save(work / "score" / "panels.png", "../rooms.png")
-    _command(
-        "show", "data=rooms", rooms, "augmentation=article", "images=3", "draws=3", f"hydra.run.dir={work / 'show'}"
-    )
-    _save(work / "show" / "train.png", "show.png")
-    _save(max((run / "worst").glob("*.png")), "worst.png")
+    """Make every picture, from runs in `work`; runs that are there already are used again.
+
+    Paths are relative to it, so that no picture shows a path of this machine.
+    """
+
+    def command(*words: str) -> None:
+        subprocess.run([sys.executable, "-m", "depth_lightning", *words], cwd=work, check=True)
+
+    def train(folder: str, *overrides: str) -> None:
+        if not (work / folder / "metrics.json").is_file():
+            command("train", "experiment=rooms", f"hydra.run.dir={folder}", "checkpoint=auto", *overrides)
+
+    train("rooms", "data.root=data")
+    command("evaluate", BEST, "data=rooms", "data.root=data", "data.val_images=11", "panels=2", "hydra.run.dir=pair")
+    _save(work / "pair/panels.png", DOCS / "rooms.png")
+    command("show", "data=rooms", "data.root=data", "augmentation=article", "images=2", "draws=2", "hydra.run.dir=show")
+    _save(work / "show/train.png", PICTURES / "show.png")
+    command("evaluate", BEST, "data=rooms", "data.root=data", "baseline=true", "report=true", "hydra.run.dir=score")
+    _screenshot(work / "score/report.html", work / "report.png", width=1200, height=1050)
+    _save(work / "report.png", PICTURES / "report.png")
 
     for name, overrides in RANKED.items():
-        _train(work / "short" / name, fewer_rooms, *SHORT, *overrides)
-    folders = [str(work / "short" / name) for name in RANKED]
-    _command("compare", *folders, "--output", str(work / "ranking"))
-    _save(next((work / "ranking").glob("*.png")), "ranking.png")
-    _screenshot(run / "report.html", work / "report.png", 1200, 1500)
-    _save(work / "report.png", "report.png")
-
-
-def _train(folder: Path, *overrides: str) -> None:
-    if not (folder / "metrics.json").is_file():
-        _command("train", "experiment=rooms", f"hydra.run.dir={folder}", "checkpoint=auto", *overrides)
-
-
-def _command(*words: str) -> None:
-    subprocess.run([sys.executable, "-m", "depth_lightning", *words], check=True)
+        train(f"short/{name}", *SHORT, *overrides)
+    command("compare", *(f"short/{name}" for name in RANKED), "--output", "ranking")
+    _save(work / "ranking/ranking.png", PICTURES / "ranking.png")
 
 
 def _screenshot(page: Path, picture: Path, width: int, height: int) -> None:
@@ -57,11 +55,12 @@ def _screenshot(page: Path, picture: Path, width: int, height: int) -> None:
     subprocess.run(command, check=True, capture_output=True)
 
 
-def _save(source: Path, name: str) -> None:
-    """In 256 colours, a third of the size."""
-    target = DOCS / "pictures" / name
+def _save(source: Path, target: Path) -> None:
+    """In 256 colours, half the size."""
     target.parent.mkdir(exist_ok=True)
-    Image.open(source).convert("RGB").quantize(256, method=Image.Quantize.MEDIANCUT).save(target, optimize=True)
+    picture = Image.open(source).convert("RGB")
+    palette = picture.quantize(256, method=Image.Quantize.MAXCOVERAGE)
+    picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(target, optimize=True)
 
 
 if __name__ == "__main__":
