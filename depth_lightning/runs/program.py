@@ -2,6 +2,7 @@
 
 import copyreg
 import io
+import os
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
+FULL_ERROR: Final = "HYDRA_FULL_ERROR"
+"""The environment variable with which Hydra raises errors instead of printing them."""
 UNSTARTED: Final = "Interrupted before the work began. To do it, repeat the command."
 
 
@@ -42,8 +45,14 @@ def program(command: str, typed: str | None = None) -> None:
     # every group that --help lists. There is only one store, which does not change after the imports.
     copyreg.pickle(ConfigStore, lambda store: (ConfigStore.instance, ()))
     words = list(sys.argv)
+    reports = os.environ.get(FULL_ERROR)
+    composing = reports != "1"
 
     def work(cfg: "DictConfig") -> Any:
+        nonlocal composing
+        if composing:
+            composing = False
+            _set(FULL_ERROR, reports)
         leave_at_once(UNSTARTED)
         sys.argv = list(words)  # Lightning starts the other DDP processes with it
         return import_module(f"depth_lightning.commands.{command}").run(cfg)
@@ -52,8 +61,24 @@ def program(command: str, typed: str | None = None) -> None:
         sys.argv = [words[0], *as_typed(words[1:] if typed is None else words[2:])]
     except SettingError as error:
         sys.exit(str(error))
+    _set(FULL_ERROR, "1")  # until the work begins, Hydra raises its errors, and they are put into words below
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=command)(work)()
+    except Exception as error:
+        if not composing:
+            raise
+        from depth_lightning.runs.composing import composition_error
+
+        sys.exit(composition_error(error, CONF, command, sys.argv[1:]))
     except KeyboardInterrupt:
         print("Interrupted between the jobs of the sweep.", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
+    finally:
+        _set(FULL_ERROR, reports)
+
+
+def _set(name: str, value: str | None) -> None:
+    """Set an environment variable, or remove it."""
+    os.environ.pop(name, None)
+    if value is not None:
+        os.environ[name] = value
