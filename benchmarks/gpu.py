@@ -42,7 +42,6 @@ from depth_lightning.commands.batch_size import Repeated
 from depth_lightning.losses import SiLogLoss
 from depth_lightning.metrics import DepthMetrics, Protocol
 from depth_lightning.models import DepthAnythingV2, LoRA, normalize, save_weights
-from depth_lightning.models.adapters import add_adapters
 from depth_lightning.reporting.tables import write_json
 from depth_lightning.runs import objects
 from depth_lightning.runs.job import quiet
@@ -280,20 +279,13 @@ def with_timm_blocks(encoder: str) -> DepthAnythingV2:
     return network
 
 
-def with_lora(encoder: str) -> nn.Module:
-    """Adapters beside every linear of the encoder, and the head."""
-    network = DepthAnythingV2(encoder)
-    add_adapters(network, LoRA())
-    return network
-
-
 VARIANTS: dict[str, Callable[[str], nn.Module]] = {
     "ours": DepthAnythingV2,
     "transformers": lambda encoder: TransformersDepth(DepthAnythingV2(encoder)),
     "timm's block": with_timm_blocks,
     "recomputed blocks": partial(DepthAnythingV2, recompute_blocks=True),
     "frozen encoder": partial(DepthAnythingV2, freeze_encoder=True),
-    "LoRA": with_lora,
+    "LoRA": partial(DepthAnythingV2, adapter=LoRA()),
 }
 
 

@@ -73,6 +73,9 @@ def replay(folder: Path, device: str | None = None, trust: Sequence[str] = ()) -
     load_run_state(network, incident.weights, folder / "weights.safetensors")
     objective = objects.build_module(cfg, network).objective
     assert objective is not None
+    if incident.findings.gradient_norms:  # with callbacks=unfreeze, what learned at that step
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_(name in incident.findings.gradient_norms)
     recorded_on = incident.circumstances.device.partition(":")[0]
     place = torch.device(device or (recorded_on if recorded_on == "cpu" or torch.cuda.is_available() else "cpu"))
     try:

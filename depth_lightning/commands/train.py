@@ -81,6 +81,7 @@ def train(cfg: DictConfig) -> float:
         lock = claim_folder(run_dir, recorded, checkpoint, auto)  # noqa: F841 — held until the run ends
     if checkpoint is None:
         loaded = objects.start_weights(network, cfg.model)
+        objects.start_head(network, data, loaded)
         if cfg.self_check:
             trainer.callbacks.append(SelfCheck(loaded))  # type: ignore[attr-defined]
     for logger in trainer.loggers:

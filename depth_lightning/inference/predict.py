@@ -29,7 +29,7 @@ from depth_lightning.models.torch_files import NotARunError, read_run
 from depth_lightning.settings import SettingError, one_of, text
 
 Precision = Literal["float32", "bfloat16", "float16"]
-_NETWORK_ARGUMENTS = ("encoder", "output", "max_depth", "features", "out_channels")
+_NETWORK_ARGUMENTS = ("encoder", "output", "max_depth", "features", "out_channels", "head")
 
 
 class Prediction(NamedTuple):
@@ -185,7 +185,8 @@ def load(
             f"{source} does not identify its network: use load(…, encoder='vits', output='metric', "
             "max_depth=20.0), or output='relative'."
         )
-    network = DepthAnythingV2(encoder, output, max_depth if max_depth is not None else 1.0)
+    head = "sigmoid" if known is None or output == "relative" else known.head
+    network = DepthAnythingV2(encoder, output, max_depth if max_depth is not None else 1.0, head=head)
     load_weights(network, weights)
     read = partial(read_image, upright=True, image_range=image_range)
     return Predictor(network, size or 518, device, precision, read)

@@ -22,6 +22,7 @@ from depth_lightning.settings import boolean, one_of
 
 Init = Literal["all", "encoder"]
 SaveLayout = Literal["official", "transformers", "safetensors"]
+_LAST_LAYER = "depth_head.scratch.output_conv2.2."
 _OFFICIAL_PREFIX = {"encoder": "pretrained", "head": "depth_head"}
 
 
@@ -41,6 +42,8 @@ class LoadReport(NamedTuple):
     """Keys that the file lacks. The forward pass uses none of them; a missing key that it uses is an error."""
     provenance: Provenance | None
     """What the file is declared to be; None if not declared, in which case it was assumed to match the network."""
+    left_out: tuple[str, ...] = ()
+    """Keys of the head's last layer, if the file's head ends otherwise than the network's."""
 
     def __str__(self) -> str:
         text = f"Loaded {self.loaded} tensors ({self.init}) from {self.path} in the {self.layout} layout."
@@ -54,6 +57,8 @@ class LoadReport(NamedTuple):
             dropped = others
         else:
             dropped = [*others, *head]
+        if self.left_out:
+            text += f" Left out, since the file's head ends otherwise than this one: {', '.join(self.left_out)}."
         if dropped:
             text += f" Dropped, unknown to the network: {', '.join(dropped)}."
         if self.missing:
@@ -94,6 +99,9 @@ def load_weights(network: DepthAnythingV2, path: str | Path, init: Init = "all",
 
     own = official_state_dict(network)
     wanted = own if init == "all" else {key: own[key] for key in own if key.startswith("pretrained.")}
+    ends = "sigmoid" if provenance is None else provenance.head
+    left_out = tuple(key for key in wanted if key.startswith(_LAST_LAYER)) if ends != network.head_name else ()
+    wanted = {key: tensor for key, tensor in wanted.items() if key not in left_out}
     missing = tuple(key for key in wanted if key not in state)
     _check_missing(missing, wanted, network, path, init)
     shared = {key: tensor for key, tensor in wanted.items() if key in state}
@@ -103,8 +111,8 @@ def load_weights(network: DepthAnythingV2, path: str | Path, init: Init = "all",
     with torch.no_grad():
         for key, tensor in shared.items():
             tensor.copy_(state[key])
-    dropped = tuple(key for key in state if key not in wanted)
-    return LoadReport(path, layout, init, len(shared), dropped, missing, provenance)
+    dropped = tuple(key for key in state if key not in wanted and key not in left_out)
+    return LoadReport(path, layout, init, len(shared), dropped, missing, provenance, left_out)
 
 
 def load_run_state(network: DepthAnythingV2, state: Mapping[str, Tensor], path: str | Path) -> None:
@@ -139,9 +147,15 @@ def save_weights(
 
     Raises:
         FileExistsError: `path` or its metadata file exists already.
-        ValueError: transformers cannot build this network (see `transformers_config`).
+        ValueError: transformers cannot build this network (see `transformers_config`), or other programs expect another
+            head.
     """
     one_of("layout", layout, get_args(SaveLayout))
+    if network.head_name != "sigmoid" and layout != "safetensors":
+        raise ValueError(
+            f"layout={layout} is read by code that ends in a sigmoid, and this network has head={network.head_name}: "
+            "use layout=safetensors, or a graph, layout=onnx or layout=pt2."
+        )
     path, network = Path(path), merged(network)
     description = to_json(with_kind(network, metadata or {}))
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in official_state_dict(network).items()}
@@ -183,7 +197,8 @@ def with_kind(network: DepthAnythingV2, metadata: Mapping[str, Any]) -> dict[str
         "max_depth": network.max_depth if network.output == "metric" else None,
         "version": "V2",
     }
-    return {**metadata, **own}
+    head = {} if network.head_name == "sigmoid" else {"head": network.head_name}
+    return {**metadata, **own, **head}
 
 
 def to_json(content: Mapping[str, Any]) -> str:

@@ -1,9 +1,11 @@
 """Depth Anything V2 (Yang et al., 2024, arXiv:2406.09414): DINOv2 tokens of four blocks feed a DPT head."""
 
+import math
 from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from depth_lightning.models.adapters import LoRA, add_adapters
@@ -11,9 +13,12 @@ from depth_lightning.models.dpt import DPTHead
 from depth_lightning.models.encoder import PATCH, Encoder
 from depth_lightning.models.parameter_groups import ParameterGroups
 from depth_lightning.models.sizes import find_size
-from depth_lightning.settings import boolean, number, one_of, several, whole_number
+from depth_lightning.settings import SettingError, boolean, number, one_of, several, whole_number
 
 Output = Literal["metric", "relative"]
+HeadName = Literal["sigmoid", "log_depth"]
+MIN_DEPTH_M = 1e-3
+"""The least depth of head="log_depth"."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -24,14 +29,17 @@ class DepthAnythingV2(nn.Module):
 
     Args:
         encoder: vits, vitb, vitl, vitg or tiny.
-        output: "metric" (a sigmoid times `max_depth`) or "relative" (disparity up to scale and shift).
+        output: "metric" (metres) or "relative" (disparity up to scale and shift).
         max_depth: largest depth that a metric network can predict, in metres, above 0.001. No published file stores it.
+            By default 10, and with head="log_depth" 1000.
         features: channels of the head's fusion blocks; the encoder's own by default.
         out_channels: channels of the head's four projections; the encoder's own by default.
         freeze_encoder: train the head alone; no graph is built for the encoder.
         recompute_blocks: activation checkpointing: in training, keep only each block's input and recompute the rest in
             the backward pass. Less memory, more time.
         adapter: train low-rank adapters, and the head, instead of the encoder's own weights.
+        head: of a metric network. "sigmoid": times `max_depth`; "log_depth": depth is the exponential of the logits,
+            from 1 mm to `max_depth`, for scenes where no `max_depth` fits.
 
     Raises:
         ModuleNotFoundError: for the adapter, PEFT is not installed.
@@ -42,30 +50,37 @@ class DepthAnythingV2(nn.Module):
         self,
         encoder: str = "vits",
         output: Output = "metric",
-        max_depth: float = 10.0,
+        max_depth: float | None = None,
         features: int | None = None,
         out_channels: Sequence[int] | None = None,
         freeze_encoder: bool = False,
         recompute_blocks: bool = False,
         adapter: LoRA | None = None,
+        head: HeadName = "sigmoid",
     ) -> None:
         super().__init__()
         size = find_size(encoder)
         self.encoder_name = encoder
         self.output: Output = one_of("output", output, get_args(Output))
-        self.max_depth = number("max_depth", max_depth, above=1e-3, most=1e6)
+        self.head_name: HeadName = one_of("head", head, get_args(HeadName))
+        if head == "log_depth" and output == "relative":
+            raise SettingError(
+                "head", "is sigmoid where output=relative, whose head ends in a ReLU; found 'log_depth'."
+            )
+        default = 10.0 if head == "sigmoid" else 1000.0
+        self.max_depth = number("max_depth", default if max_depth is None else max_depth, above=MIN_DEPTH_M, most=1e6)
         features = size.features if features is None else whole_number("features", features, least=2)
         if out_channels is not None:
             out_channels = several("out_channels", out_channels, 4, "four whole numbers above 0", whole_number)
         self.encoder = Encoder(size).requires_grad_(not boolean("freeze_encoder", freeze_encoder))
         self.encoder.recompute_blocks = boolean("recompute_blocks", recompute_blocks)
-        head = DPTHead(size.width, features, out_channels or size.out_channels)
+        dpt = DPTHead(size.width, features, out_channels or size.out_channels)
         if output == "relative":
             # A random head's logits are all near 0: where they are negative, the last ReLU lets no gradient through,
             # and the network never learns. Loaded weights replace this.
-            nn.init.ones_(head.get_parameter("scratch.output_conv2.2.bias"))
+            nn.init.ones_(dpt.get_parameter("scratch.output_conv2.2.bias"))
         # Tokens (b, n, c) viewed as maps (b, c, rows, columns) are already channels-last.
-        self.head = head.to(memory_format=torch.channels_last)
+        self.head = dpt.to(memory_format=torch.channels_last)
         self.adapter = adapter
         if adapter is not None:
             add_adapters(self, adapter)
@@ -90,7 +105,16 @@ class DepthAnythingV2(nn.Module):
             for tokens in self.encoder(image)
         ]
         logits = self.head(maps, (height, width)).float()
-        return logits_to_depth(logits, self.max_depth) if self.output == "metric" else logits.relu()
+        if self.output == "relative":
+            return F.relu(logits)
+        if self.head_name == "log_depth":
+            # Bounded before the exponential, which may overflow.
+            return torch.exp(logits.clamp(math.log(MIN_DEPTH_M), math.log(self.max_depth)))
+        return logits_to_depth(logits, self.max_depth)
+
+    def start_at(self, depth_m: float) -> None:
+        """Have a new last layer of head="log_depth" predict depths about this one."""
+        nn.init.constant_(self.head.get_parameter("scratch.output_conv2.2.bias"), math.log(depth_m))
 
     def parameter_groups(self) -> ParameterGroups:
         """Every trainable parameter in exactly one list, "encoder" or "head"; a frozen encoder has none."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from depth_lightning.models.depth_anything import DepthAnythingV2, Output
+from depth_lightning.models.depth_anything import DepthAnythingV2, HeadName, Output
 from depth_lightning.models.hub import RELEASES, find_release, find_v1
 from depth_lightning.models.sizes import SIZES
 
@@ -33,6 +33,8 @@ class Provenance:
     version: Literal["V1", "V2"] = "V2"
     encoder: str | None = None
     """A name in `SIZES`, used to build a network; when loading, the encoder is detected from the tensors."""
+    head: HeadName = "sigmoid"
+    """Of a metric network."""
     size: int | None = None
     """Shorter side of images in training, in pixels."""
 
@@ -82,7 +84,7 @@ def check_provenance(
             "or model.force=true to start from it anyway.",
             force,
         )
-    if init == "encoder":
+    if init == "encoder" or provenance.head != network.head_name:  # then the last layer is not loaded
         return
     if provenance.output not in (None, network.output):
         _refuse(
@@ -126,12 +128,13 @@ def _from_fields(source: str, fields: Mapping[str, Any]) -> Provenance | None:
     if output not in get_args(Output):  # another program's file of that name, or an interpolation
         return None
     metres = float(max_depth) if output == "metric" and isinstance(max_depth, int | float) else None
-    encoder, size = fields.get("encoder"), fields.get("size")
+    encoder, size, head = fields.get("encoder"), fields.get("size"), fields.get("head")
     return Provenance(
         source,
         output,
         metres,
         encoder=encoder if encoder in SIZES else None,
+        head="log_depth" if head == "log_depth" else "sigmoid",
         size=size if isinstance(size, int) else None,
     )
 

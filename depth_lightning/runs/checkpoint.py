@@ -96,14 +96,14 @@ def chosen_network(cfg: DictConfig, overrides: Sequence[str], command: str) -> t
 
 
 def _as_the_file_says(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """`cfg` with the max_depth and size recorded beside or in the name of `model.weights`, unless typed."""
+    """`cfg` with the max_depth, head and size recorded beside or in the name of `model.weights`, unless typed."""
     path = Path(str(cfg.model.weights)).expanduser()
     known = find_provenance(path) if path.exists() else None
     if known is None:
         return cfg
     keys = typed(overrides)
     cfg = cfg.copy()
-    for key, value in {"model.max_depth": known.max_depth, "data.size": known.size}.items():
+    for key, value in {"model.max_depth": known.max_depth, "model.head": known.head, "data.size": known.size}.items():
         if value is not None and key not in keys and OmegaConf.select(cfg, key) not in (None, value):
             OmegaConf.update(cfg, key, value)
             log.info(f"{key}={value}, as {known.source} says.")

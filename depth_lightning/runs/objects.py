@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import lightning
+import numpy as np
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_method, get_object, instantiate
@@ -21,15 +22,18 @@ from depth_lightning.data import DepthDataModule, DepthPairs, Mixture
 from depth_lightning.data.augmentation import augmentation_options
 from depth_lightning.data.da2k import DA2K
 from depth_lightning.data.photometric import ColourNoise
+from depth_lightning.data.sampling import evenly_spread
 from depth_lightning.data.transforms import EvaluationTransform, TrainTransform
 from depth_lightning.metrics import ERRORS, DepthMetrics, ErrorFunction, Protocol
 from depth_lightning.models import DepthAnythingV2, LoadReport, load_weights, resolve_weights
+from depth_lightning.models.depth_anything import MIN_DEPTH_M
 from depth_lightning.runs.checkpoint import describe
 from depth_lightning.runs.earlier import current
 from depth_lightning.runs.options import argument_names
 from depth_lightning.runs.overrides import typed_key
 from depth_lightning.runs.precision import settle_precision
 from depth_lightning.runs.processes import check_processes
+from depth_lightning.sample import DepthKind
 from depth_lightning.settings import SettingError, one_of, several, within
 from depth_lightning.training import DepthModule, Objective
 
@@ -88,6 +92,19 @@ def start_weights(network: DepthAnythingV2, model: DictConfig) -> LoadReport | N
     report = load_weights(network, resolve_weights(model.weights), init=model.init, force=model.force)
     rank_zero_only(log.info)(str(report))
     return report
+
+
+def start_head(network: DepthAnythingV2, data: DepthDataModule, loaded: LoadReport | None) -> None:
+    """Start a new last layer of head=log_depth at the median of several training images' depth."""
+    if network.head_name != "log_depth" or (loaded is not None and loaded.init == "all" and not loaded.left_out):
+        return
+    samples = [data.train_data[index] for index in evenly_spread(range(len(data.train_data)), 16)]
+    depths = [sample.target[sample.mask] for sample in samples if sample.kind == DepthKind.METRES]
+    valid = np.concatenate([*depths, np.empty(0, np.float32)])
+    if (valid := valid[(valid >= MIN_DEPTH_M) & (valid <= network.max_depth)]).size:
+        median_m = float(np.median(valid))
+        network.start_at(median_m)
+        rank_zero_only(log.info)(f"The head starts at {median_m:.3g} m, the median of {len(depths)} training images.")
 
 
 def build_data(cfg: DictConfig, eval_split: str = "val") -> DepthDataModule:

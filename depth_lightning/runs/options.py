@@ -66,6 +66,7 @@ MODEL: Options = {
     "weights": partial(optional, check=partial(text, what="a path or a hub id")),
     "init": partial(one_of, choices=get_args(Init)),
     "force": boolean,
+    "max_depth": partial(number, above=1e-3, most=1e6),
 }
 DATA: dict[str, Any] = {
     **dict.fromkeys(("size", "crop", "augmentation", "batch_size", "eval_batch_size")),

@@ -108,6 +108,7 @@ def recipe(run: DictConfig) -> dict[str, str]:
         "training data": ", ".join(data["parts"]) if "parts" in data else without_paths(data_in_words(data)),
         "started from": start,
         "encoder": "frozen" if model.get("freeze_encoder") or run.get("adapter") else "trained",
+        "head": "" if model.get("head", "sigmoid") == "sigmoid" else str(model["head"]),
         "adapter": _call(_values(run, "adapter")),
         "image size": f"shorter side {data.get('size')}, crop {data.get('crop') or 'none'}",
         "augmentation": augmentation_in_words(

@@ -161,7 +161,7 @@ def test_wrong_choices_are_refused_before_training(overrides, message, typed, co
 @pytest.mark.parametrize("trainer", ["ddp_cpu", "fsdp_cpu"])
 def test_two_processes_train_the_same_adapters_as_one(trainer, typed, tmp_path):
     states = []
-    options = [*typed, "loss.across_devices=true", "self_check=false", "trainer.max_epochs=1"]
+    options = [*typed, "optimizer.lr=5e-4", "loss.across_devices=true", "self_check=false", "trainer.max_epochs=1"]
     for folder, trainers in (("one", ["trainer=cpu"]), ("two", [f"trainer={trainer}", "data.batch_size=2"])):
         given = [*options, *trainers, f"hydra.run.dir={tmp_path}/{folder}"]
         done = subprocess.run(

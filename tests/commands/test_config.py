@@ -17,7 +17,7 @@ from depth_lightning.training.optimizer import adamw
 CONF = Path(__file__).resolve().parents[2] / "conf"
 EVALUATE = ["model", "encoder", "data", "protocol", "trainer"]
 TRAIN = [*EVALUATE, "augmentation", "loss", "optimizer", "scheduler", "callbacks", "logger", "experiment"]
-TRAIN += ["hparams_search", "debug"]
+TRAIN += ["head", "adapter", "hparams_search", "debug"]
 OPTIONS = [
     (name, group, file.stem)
     for name, groups in (("train", TRAIN), ("evaluate", EVALUATE))
@@ -42,7 +42,7 @@ def test_option_becomes_objects(name, group, option, compose_config, tmp_path, m
     cfg = compose_config(name, overrides, tmp_path)
     check(cfg, name)
     with torch.device("meta"):
-        network = objects.build_network(cfg.model)
+        network = objects.build_network(cfg.model, cfg.get("adapter"))
     objects.build_metrics(cfg)
     if group == "data" and not OmegaConf.missing_keys(cfg):
         objects.build_data(cfg)

@@ -160,7 +160,7 @@ def test_every_option_of_a_command(command, compose_config, tiny, tmp_path):
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_option_of_a_group(group, compose_config, tiny, tmp_path):
-    part = {"encoder": "model", "hparams_search": "callbacks", "debug": "trainer"}.get(group, group)
+    part = {"encoder": "model", "head": "model", "hparams_search": "callbacks", "debug": "trainer"}.get(group, group)
     seen = set()
     for option in (f"{group}={file.stem}" for file in (CONF / group).glob("*.yaml")):
         if option.replace("=", "/") in PARTS:

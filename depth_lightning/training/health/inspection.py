@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from depth_lightning.models import DepthAnythingV2, normalize
+from depth_lightning.models.depth_anything import MIN_DEPTH_M
 from depth_lightning.sample import DepthBatch, DepthKind
 from depth_lightning.training.health.isolation import isolated, mixed_precision
 from depth_lightning.training.objective import Objective
@@ -26,7 +27,7 @@ class Findings:
     """Kind of depth → its loss, per batch."""
     valid_pixels: list[list[int]] = field(default_factory=list)
     saturated: list[list[float]] = field(default_factory=list)
-    """Share of pixels whose gradient vanishes: zeros of a relative network, the sigmoid's ends of a metric one."""
+    """Share of pixels whose gradient vanishes: zeros of a relative network, the ends of the range of a metric one."""
     gradient_norms: dict[str, float] = field(default_factory=dict)
     """Parameter → norm of its gradient over the complete step; those without a gradient are left out."""
     weights_not_finite: dict[str, int] = field(default_factory=dict)
@@ -114,6 +115,8 @@ def saturated_share(network: DepthAnythingV2, prediction: Tensor) -> Tensor:
     """(b,) share of the pixels of (b, h, w) predictions where the gradient of the last activation vanishes."""
     if network.output == "relative":
         flat = prediction <= 0
+    elif network.head_name == "log_depth":
+        flat = (prediction < 1.001 * MIN_DEPTH_M) | (prediction > 0.999 * network.max_depth)
     else:
         share = prediction / network.max_depth
         flat = (share < SATURATED) | (share > 1 - SATURATED)

@@ -128,6 +128,7 @@ def _weights(page: Page, module: DepthModule, loaded: LoadReport | None) -> None
     total, adapters = _count(own.values()), _count(network.parameters()) - _count(own.values())
     filled = _count(p for name, p in own.items() if loaded.init == "all" or name.startswith("encoder."))
     rest = "" if filled == total else "; the head is random"
+    rest += "; the head's last layer is new" if loaded.left_out else ""
     rest += f"; {adapters:,} of adapters, which add 0 at first" if adapters else ""
     page.lines.append(f"weights: {100 * filled / total:.1f} % of {total:,} parameters from {loaded.path.name}{rest}")
 
@@ -162,7 +163,7 @@ def _targets(page: Page, module: DepthModule, samples: Sequence[DepthSample]) ->
             page.problems.append(message)
         elif beyond > 0.2:
             page.warnings.append(message)
-        elif np.percentile(metres, 98) < most / 50:
+        elif module.network.head_name == "sigmoid" and np.percentile(metres, 98) < most / 50:
             page.warnings.append(
                 f"98 % of the targets are below {high}, less than a fiftieth of model.max_depth={most:g}. Are they in "
                 "metres (data.depth_scale: stored units per metre)? If they are, choose a smaller model.max_depth."
@@ -206,7 +207,7 @@ def _outputs(page: Page, module: DepthModule, batch: DepthBatch, findings: Findi
         dead = (
             "0"
             if network.output == "relative"
-            else f"at an end of the sigmoid, 0 or model.max_depth={network.max_depth:g}"
+            else f"at an end of the {network.head_name.replace('_', ' ')}, 0 or model.max_depth={network.max_depth:g}"
         )
         page.problems.insert(
             0,
@@ -220,7 +221,7 @@ def _outputs(page: Page, module: DepthModule, batch: DepthBatch, findings: Findi
 def _zero_shot(
     page: Page, module: DepthModule, validation: Sequence[DepthBatch], precision: str, loaded: LoadReport | None
 ) -> None:
-    if loaded is None or loaded.init != "all":
+    if loaded is None or loaded.init != "all" or loaded.left_out:
         return
     correlations = []
     with isolated(module.network), torch.no_grad():
