@@ -1,6 +1,6 @@
 """Find the largest batch size of a training run that fits into memory, trying each size in a process of its own.
 
-python -m depth_lightning batch-size model=… trainer=… data=…
+depth-lightning batch-size model=… trainer=… data=…
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""Examine every split of a data set before anyone trains on it: `python -m depth_lightning doctor data=…`."""
+"""Examine every split of a data set before anyone trains on it: `depth-lightning doctor data=…`."""
 
 import logging
 import math

@@ -1,4 +1,4 @@
-"""Fetch a data set by its name, verify and unpack it: `python -m depth_lightning download nyu_labelled output=…`."""
+"""Fetch a data set by its name, verify and unpack it: `depth-lightning download nyu_labelled output=…`."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Score a checkpoint or released weights: `python evaluate.py`."""
+"""Score a checkpoint or released weights: `depth-lightning evaluate`."""
 
 import logging
 from collections.abc import Sequence
@@ -6,7 +6,6 @@ from pathlib import Path
 
 import lightning
 import torch
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from depth_lightning.data import DepthDataModule
@@ -29,7 +28,7 @@ from depth_lightning.runs import objects
 from depth_lightning.runs.checkpoint import chosen_network
 from depth_lightning.runs.job import run_job
 from depth_lightning.runs.options import check
-from depth_lightning.runs.overrides import typed
+from depth_lightning.runs.overrides import typed, typed_words
 from depth_lightning.runs.record import subject
 from depth_lightning.settings import SettingError
 from depth_lightning.training import DepthModule
@@ -41,7 +40,7 @@ log = logging.getLogger(__name__)
 
 def run(cfg: DictConfig) -> None:
     """The entry point."""
-    run_job(lambda cfg: evaluate(cfg, list(HydraConfig.get().overrides.task)), cfg)
+    run_job(lambda cfg: evaluate(cfg, typed_words()), cfg)
 
 
 def evaluate(cfg: DictConfig, overrides: Sequence[str]) -> EvaluationResult | PairScore:

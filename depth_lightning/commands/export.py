@@ -1,4 +1,4 @@
-"""Export a network to files that other programs read, and check the export against it: `python export.py`."""
+"""Export a network to files that other programs read, and check the export against it: `depth-lightning export`."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from depth_lightning.atomic import atomically
@@ -22,7 +21,7 @@ from depth_lightning.runs import objects
 from depth_lightning.runs.checkpoint import chosen_network, read_run_checkpoint
 from depth_lightning.runs.job import run_job
 from depth_lightning.runs.options import argument_names
-from depth_lightning.runs.overrides import typed
+from depth_lightning.runs.overrides import typed, typed_words
 from depth_lightning.runs.record import Origin, find_numbers, find_origin, recipe
 from depth_lightning.settings import SettingError, one_of
 
@@ -46,7 +45,7 @@ class Report(NamedTuple):
 
 def run(cfg: DictConfig) -> None:
     """The entry point."""
-    run_job(lambda cfg: export(cfg, list(HydraConfig.get().overrides.task)), cfg)
+    run_job(lambda cfg: export(cfg, typed_words()), cfg)
 
 
 def export(cfg: DictConfig, overrides: Sequence[str]) -> Report:

@@ -1,4 +1,4 @@
-"""Write both splits of a data set into a few large files: `python -m depth_lightning pack data=… output=…`."""
+"""Write both splits of a data set into a few large files: `depth-lightning pack data=… output=…`."""
 
 import io
 import logging

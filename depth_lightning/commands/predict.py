@@ -1,4 +1,4 @@
-"""Predict depth maps, pictures and point clouds for a user's images or video: `python predict.py`."""
+"""Predict depth maps, pictures and point clouds for a user's images or video: `depth-lightning predict`."""
 
 import logging
 import sys
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -24,6 +23,7 @@ from depth_lightning.models.checkpoints import load_run_state
 from depth_lightning.runs import objects
 from depth_lightning.runs.checkpoint import chosen_network
 from depth_lightning.runs.job import run_job
+from depth_lightning.runs.overrides import typed_words
 from depth_lightning.settings import within
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class Summary(NamedTuple):
 
 def run(cfg: DictConfig) -> None:
     """The entry point; exit status 1 if an image could not be read or saved."""
-    summary = run_job(lambda cfg: predict(cfg, list(HydraConfig.get().overrides.task)), cfg, _kept)
+    summary = run_job(lambda cfg: predict(cfg, typed_words()), cfg, _kept)
     if summary is not None and summary.failures:
         sys.exit(1)
 

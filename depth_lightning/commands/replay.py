@@ -1,4 +1,4 @@
-"""Replay a bad step of a run: `python -m depth_lightning replay <run>/incidents/step_000123`."""
+"""Replay a bad step of a run: `depth-lightning replay <run>/incidents/step_000123`."""
 
 import argparse
 import math

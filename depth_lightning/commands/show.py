@@ -1,4 +1,4 @@
-"""Draw samples as they are on disk and as the network sees them: `python -m depth_lightning show data=…`."""
+"""Draw samples as they are on disk and as the network sees them: `depth-lightning show data=…`."""
 
 import logging
 from collections.abc import Iterator

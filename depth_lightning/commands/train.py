@@ -1,4 +1,4 @@
-"""Fine-tune a network: `python train.py`."""
+"""Fine-tune a network: `depth-lightning train`."""
 
 import logging
 import math

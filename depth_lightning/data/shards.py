@@ -24,7 +24,7 @@ from depth_lightning.settings import number, optional, text, whole_number
 
 
 class DepthShards:
-    """Shards written by `python -m depth_lightning pack`.
+    """Shards written by `depth-lightning pack`.
 
     Args:
         root: a folder, or "s3://bucket/prefix".

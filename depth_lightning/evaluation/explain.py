@@ -1,6 +1,6 @@
 """How much a number depends on its protocol: the same predictions under every alignment × crop × range.
 
-python evaluate.py checkpoint=… explain=true
+depth-lightning evaluate checkpoint=… explain=true
 """
 
 import dataclasses

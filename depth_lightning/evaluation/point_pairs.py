@@ -1,4 +1,4 @@
-"""Score a network on DA-2K's point pairs: `python evaluate.py data=da2k`."""
+"""Score a network on DA-2K's point pairs: `depth-lightning evaluate data=da2k`."""
 
 import logging
 from collections.abc import Mapping

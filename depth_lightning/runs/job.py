@@ -17,14 +17,15 @@ from hydra.types import RunMode
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf, read_write
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from depth_lightning.atomic import write_text
 from depth_lightning.data.workers import why_died
 from depth_lightning.interrupts import EXIT_INTERRUPTED, is_interrupt, leave_at_once, raise_interrupts
+from depth_lightning.runs.composing import in_words
 from depth_lightning.runs.host_memory import keep_freed_memory
 from depth_lightning.runs.outcome import FAILED
-from depth_lightning.runs.overrides import typed
+from depth_lightning.runs.overrides import typed, typed_words
 from depth_lightning.runs.precision import exact_float32
 from depth_lightning.settings import SettingError
 from depth_lightning.training.saving.signals import EXIT_SAVED
@@ -33,7 +34,7 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 # Errors whose message is meant for the user: a wrong value, a missing or damaged file, a missing package.
-EXPECTED_ERRORS = (ValueError, OSError, ModuleNotFoundError, ConfigAttributeError, ConfigKeyError)
+EXPECTED_ERRORS = (ValueError, OSError, ModuleNotFoundError, OmegaConfBaseException)
 
 
 def run_job(
@@ -156,7 +157,7 @@ def _single_job_arguments(run_dir: str) -> None:
     sys.argv = [
         sys.argv[0],
         *command,
-        *hydra.overrides.task,
+        *typed_words(),
         "hydra.mode=RUN",
     ]  # a search's configuration says MULTIRUN
     with read_write(hydra):  # type: ignore[arg-type]
@@ -169,7 +170,7 @@ def _check_run_dir() -> None:
     Raises:
         SettingError: run_dir was typed.
     """
-    if "run_dir" in typed(HydraConfig.get().overrides.task):
+    if "run_dir" in typed(typed_words()):
         raise SettingError("run_dir", "follows hydra.run.dir. Type hydra.run.dir=… instead.")
 
 
@@ -215,6 +216,8 @@ def _in_words(error: BaseException | None) -> str:
     """The error in words, without the traceback that a data loader's worker prepends."""
     if isinstance(error, ConfigAttributeError | ConfigKeyError):
         return f"{error.full_key} is missing: it cannot be left out."
+    if isinstance(error, OmegaConfBaseException):
+        return in_words(error)
     if error is not None and (reason := why_died(error)) is not None:
         return reason
     text = str(error)

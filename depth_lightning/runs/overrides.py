@@ -3,11 +3,13 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, Final, cast
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString, ValueType
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 
 from depth_lightning.settings import SettingError
 
@@ -86,6 +88,11 @@ def _quoted(path: str) -> str:
 
 def _in_quotes(text: str) -> str:
     return QuotedString(text, Quote.single).with_quotes()
+
+
+def typed_words() -> list[str]:
+    """The overrides of the command that is running, with their references to other keys as typed."""
+    return cast(list[str], OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False))
 
 
 def typed(overrides: Sequence[str]) -> dict[str, str | None]:

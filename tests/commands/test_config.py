@@ -120,7 +120,7 @@ def test_values_that_cannot_be_right_are_refused_before_anything_is_loaded(key, 
 @pytest.mark.parametrize("precision", ["bf16-true", "16-true", "64-true", "null"])
 def test_weights_of_another_type_are_refused(precision, compose_config, tmp_path):
     cfg = compose_config("evaluate", ["trainer=cpu", f"trainer.precision={precision}"], tmp_path)
-    with pytest.raises(SettingError, match=r"^trainer\.precision is one of 32-true, bf16-mixed, 16-mixed, found"):
+    with pytest.raises(SettingError, match=r"^trainer\.precision is one of auto, 32-true, bf16-mixed, 16-mixed, found"):
         check(cfg, "evaluate")
 
 

@@ -57,7 +57,7 @@ def mine(server, compose_config, tmp_path):
             "list": {"url": f"{server.url}/list.txt", "bytes": 6, "hash": f"md5:{hashlib.md5(LIST).hexdigest()}"},
             "tars": {"url": f"{server.url}/{{name}}.tar", "names": {"train": None, "val": None}},
         },
-        "next": "python train.py data=pairs data.root={output}",
+        "next": "train data=pairs data.root={output}",
     }
     (tmp_path / "conf/download").mkdir(parents=True)
     (tmp_path / "conf/download/mine.yaml").write_text(yaml.safe_dump(description))
@@ -93,7 +93,10 @@ def test_a_new_set_is_one_file(mine, server, tmp_path, caplog):
         messages[2],
     )
     assert "train.tar: no checksum is known, only its length is verified." in messages
-    assert messages[-1] == f"{tmp_path}/data is complete. Next: python train.py data=pairs data.root={tmp_path}/data"
+    assert (
+        messages[-1]
+        == f"{tmp_path}/data is complete. Next: python -m depth_lightning train data=pairs data.root={tmp_path}/data"
+    )
 
 
 def test_what_is_complete_is_not_fetched_again(mine, server, tmp_path, caplog):
@@ -107,7 +110,7 @@ def test_what_is_complete_is_not_fetched_again(mine, server, tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         download(mine())
     assert fetched(server)[4:] == [] and caplog.messages[-1].startswith(
-        f"{tmp_path}/data is complete. Next: python train.py"
+        f"{tmp_path}/data is complete. Next: python -m depth_lightning train"
     )
 
 
@@ -218,10 +221,10 @@ def test_the_sets_of_the_project(name, compose_config, tmp_path):
     files = [each.file for part, entry in about["files"].items() for each in _files(part, entry)]
     assert len({file.name for file in files}) == len({file.url for file in files}) == len(files)
     assert all(file.url.startswith("https://") for file in files)
-    command, *overrides = about["next"].replace("{output}", str(tmp_path)).split()[1:]
-    cfg = compose_config(command.removesuffix(".py"), [word for word in overrides if word != "checkpoint=…"], tmp_path)
+    command, *overrides = about["next"].replace("{output}", str(tmp_path)).split()
+    cfg = compose_config(command, [word for word in overrides if word != "checkpoint=…"], tmp_path)
     assert str(cfg.data.root).startswith(str(tmp_path))
-    check(cfg, command.removesuffix(".py"))
+    check(cfg, command)
 
 
 @pytest.mark.parametrize(

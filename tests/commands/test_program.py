@@ -5,10 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hydra
 import pytest
 
 from depth_lightning import __main__ as program
 from depth_lightning.invocation import command_line
+from depth_lightning.runs.program import EXTRAS
 from depth_lightning.version import version
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,6 +72,21 @@ def test_an_unknown_command(typed, message, run):
 def test_hints_name_the_program_as_it_was_started(started, expected, monkeypatch):
     monkeypatch.setattr(sys, "argv", [started])
     assert command_line("train") == expected
+
+
+@pytest.mark.parametrize("option", EXTRAS)
+def test_a_missing_extra_is_named_before_anything_is_imported(option, run, monkeypatch):
+    extra, module = EXTRAS[option]
+    monkeypatch.setitem(sys.modules, module, None)
+    message = f"{option} needs an extra that is not installed: pip install 'depth-lightning[{extra}]'"
+    assert run("train", "-m", option) == message
+
+
+def test_overrides_may_stand_on_both_sides_of_m(run, monkeypatch):
+    calls = []
+    monkeypatch.setattr(hydra, "main", lambda **_: lambda work: lambda: calls.append(sys.argv[1:]))
+    run("train", "seed=1,2", "-m", "trainer=cpu")
+    assert calls == [["-m", "seed=1,2", "trainer=cpu"]]
 
 
 def complete(line, cwd):

@@ -22,7 +22,7 @@ def _content(page):
 def test_a_run_ends_with_its_page(trained):
     folder, best = trained
     page = (folder / "report.html").read_text()
-    assert f"{best:.4f}" in page and "python train.py" in page
+    assert f"{best:.4f}" in page and "python -m depth_lightning train" in page
     for chart in ("Training loss", "Validation abs_rel", "Learning rate", "abs_rel by true depth", "Calibration"):
         assert chart in page, chart
     content = _content(page)
@@ -40,7 +40,7 @@ def test_evaluation_writes_one_when_asked(trained, compose_config, tmp_path):
     typed = [*quiet, "report=true", "protocol=median_scaled", "baseline=true"]
     result = evaluate(compose_config("evaluate", [checkpoint, *typed], tmp_path), [checkpoint, *typed])
     page = (tmp_path / "report.html").read_text()
-    assert f"python evaluate.py {checkpoint} panels=0" in page
+    assert f"python -m depth_lightning evaluate {checkpoint} panels=0" in page
     assert "abs_rel by true depth" not in page and "Training loss" in page and "always" in page
     content = _content(page)
     found = [image["values"][0] for image in content["images"]]
