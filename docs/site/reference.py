@@ -133,7 +133,7 @@ def _keys(text: str, lines: list[str], prefix: str) -> Iterator[tuple[int, Key]]
     def walk(node: yaml.MappingNode, above: str) -> Iterator[tuple[int, Key]]:
         for name, value in node.value:
             path = f"{above}.{name.value}" if above else str(name.value)
-            if path in ("defaults", "hydra.help") or name.value in ("_partial_", "_convert_"):
+            if path == "hydra.help" or name.value in ("defaults", "_partial_", "_convert_"):
                 continue
             line = name.start_mark.line
             nested = isinstance(value, yaml.MappingNode) and not value.flow_style
