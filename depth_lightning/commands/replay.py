@@ -31,10 +31,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--trust", nargs="*", default=[], help="packages whose code the configuration may name")
     options = parser.parse_args(arguments)
     leave_at_once("Interrupted. To do it again, repeat the command.")
+    from depth_lightning.runs.composing import in_words
+    from depth_lightning.runs.job import EXPECTED_ERRORS
+
     try:
         replay(options.folder, options.device, options.trust)
-    except (OSError, ValueError) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    except EXPECTED_ERRORS as error:
+        print(f"{type(error).__name__}: {in_words(error)}", file=sys.stderr)
         return 1
     return 0
 
@@ -63,8 +66,6 @@ def replay(folder: Path, device: str | None = None, trust: Sequence[str] = ()) -
     from depth_lightning.training.health.inspection import inspect_step
 
     incident = read_incident(folder)
-    if not (isinstance(incident.config, dict) and incident.config):
-        raise ValueError(f"{folder}/incident.json holds no configuration, so the network cannot be rebuilt.")
     recorded = {part: incident.config.get(part) for part in BUILT}
     refuse_resolvers(recorded, str(folder))
     cfg = OmegaConf.create(recorded)

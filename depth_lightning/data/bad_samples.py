@@ -7,13 +7,14 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import numpy as np
 from filelock import FileLock
 
 from depth_lightning.atomic import explained
 from depth_lightning.data.object_store import StorageError
+from depth_lightning.data.reading import naming
 from depth_lightning.sample import DepthDataset, DepthKind, DepthSample
 from depth_lightning.settings import printable
 
@@ -57,7 +58,7 @@ class BadSampleList:
             self.file.open("a+", newline="", encoding="utf-8", errors="surrogateescape") as file,
         ):
             file.seek(0)
-            known = self._indices(list(csv.DictReader(file)))
+            known = self._indices(file)
             if index not in known:
                 size = os.fstat(file.fileno()).st_size
                 writer = csv.writer(rows := io.StringIO())
@@ -76,10 +77,11 @@ class BadSampleList:
         if not self.file.is_file():
             return set()
         with self.file.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            return self._indices(list(csv.DictReader(file)))
+            return self._indices(file)
 
-    def _indices(self, rows: list[dict[str, str]]) -> set[int]:
-        return {int(row["index"]) for row in rows if row["split"] == self.split}
+    def _indices(self, file: IO[str]) -> set[int]:
+        with naming(self.file, "a list of broken samples", "Remove it."):
+            return {int(row["index"]) for row in csv.DictReader(file) if row["split"] == self.split}
 
 
 class Samples:

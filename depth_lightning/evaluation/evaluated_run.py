@@ -1,6 +1,5 @@
 """The files of an evaluation, and whether it is comparable with another."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,10 +7,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow.parquet
 
+from depth_lightning.data.reading import BrokenError, reading
+from depth_lightning.evaluation.metrics_file import read_metrics
 from depth_lightning.metrics import Protocol, units_of
 from depth_lightning.metrics.intervals import Units
 
 SHOWN = 3
+FACTS = ("valid_pixels", "target_min", "target_max")
+"""Columns that tell whether two runs were scored against the same truth."""
 
 
 class EvaluatedRun(NamedTuple):
@@ -29,13 +32,23 @@ def read_run(folder: Path, name: str) -> EvaluatedRun:
 
     Raises:
         FileNotFoundError: metrics.json or per_image.parquet is missing.
+        ValueError: one of them is something else.
     """
     for file in ("metrics.json", "per_image.parquet"):
         if not (folder / file).is_file():
             raise FileNotFoundError(f"{folder} has no {file}. Give a folder that evaluate.py or train.py wrote.")
-    columns = pyarrow.parquet.read_table(folder / "per_image.parquet")
-    images = {column: columns[column].to_numpy() for column in columns.column_names}
-    return EvaluatedRun(name, json.loads((folder / "metrics.json").read_bytes()), images)
+    content, path = read_metrics(folder / "metrics.json"), folder / "per_image.parquet"
+    with reading(path, "the table of an evaluation's images", "Evaluate again."):
+        columns = pyarrow.parquet.read_table(path)
+        images = {column: columns[column].to_numpy() for column in columns.column_names}
+        numbers = [column for column in images if column in (*FACTS, *content["metrics"])]
+        if missing := [column for column in ("id", "scene", *FACTS) if column not in images]:
+            raise BrokenError(f"expected the column {missing[0]}, found {sorted(images)[:8]}. Evaluate again.")
+        for column in numbers:
+            images[column] = images[column].astype(float)
+    if "protocol" not in content:
+        raise ValueError(f"{folder}/metrics.json: expected a protocol, found none. Evaluate again.")
+    return EvaluatedRun(name, content, images)
 
 
 def check_comparable(first: EvaluatedRun, second: EvaluatedRun) -> None:
@@ -65,8 +78,8 @@ def check_comparable(first: EvaluatedRun, second: EvaluatedRun) -> None:
     if missing or len(first.images["id"]) != len(second.images["id"]):
         shared = len(set(first.images["id"]) & set(second.images["id"]))
         raise ValueError(f"{names}they share {shared} images; {'; '.join(missing)}. Evaluate both on the same data.")
-    for fact in ("valid_pixels", "target_min", "target_max"):
-        ours, theirs = first.images[fact].astype(float), second.images[fact].astype(float)
+    for fact in FACTS:
+        ours, theirs = first.images[fact], second.images[fact]
         other = ~np.isclose(ours, theirs, rtol=1e-5, equal_nan=True)
         if other.any():
             image = int(np.flatnonzero(other)[0])

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from depth_lightning.atomic import atomically, write_bytes, write_text
+from depth_lightning.data.reading import reading
 from depth_lightning.inference.point_cloud import Intrinsics, intrinsics_from_fov, point_cloud, write_ply
 from depth_lightning.inference.predict import Prediction
 from depth_lightning.reporting.colour import BACKGROUND, DEPTH_COLOURS, colourise, robust_range, scale_bar
@@ -283,10 +284,8 @@ def claim(folder: Path, settings: Mapping[str, Any], files: Sequence[Path]) -> N
     wanted: dict[str, Any] = json.loads(json.dumps(settings))
     recorded: dict[str, Any] = {}
     if manifest.is_file():
-        try:
-            recorded = json.loads(manifest.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{manifest} cannot be read ({error}). Give another output=…") from error
+        with reading(manifest, "the settings of a folder of predictions", "Give another output=…"):
+            recorded = dict(json.loads(manifest.read_text(encoding="utf-8")).items())
         differing = [
             f"{label} was {before!r} and is {after!r}"
             for key in wanted.keys() & recorded.keys()

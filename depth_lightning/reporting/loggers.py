@@ -16,6 +16,7 @@ from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
 
 from depth_lightning.atomic import atomically, explained, write_text
+from depth_lightning.data.reading import reading
 from depth_lightning.reporting.panels import stack_panels
 from depth_lightning.reporting.tables import number
 from depth_lightning.settings import boolean, optional, text
@@ -48,7 +49,10 @@ class MetricsFile(CSVLogger):
         """Continue after the first `rows` rows of an existing file; the resumed run writes the later ones again."""
         path = Path(self.experiment.metrics_file_path)
         if path.is_file():
-            with path.open(newline="", encoding="utf-8") as file:
+            with (
+                reading(path, "a metrics.csv of train.py", "Move it away."),
+                path.open(newline="", encoding="utf-8") as file,
+            ):
                 self.experiment.rows = list(csv.DictReader(file))[:rows]
 
 

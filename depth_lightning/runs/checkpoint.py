@@ -41,7 +41,12 @@ def read_run_checkpoint(path: str | Path) -> tuple[DictConfig, dict[str, Any]]:
         other = isinstance(error, NotARunError)
         hint = f" For released weights, use model=… model.weights={path}." if other else ""
         raise CheckpointError(f"checkpoint={error}{hint}") from error
-    return _recorded_config(content["config"], path), content["state_dict"]
+    state = content["state_dict"]
+    if not (isinstance(state, Mapping) and all(isinstance(key, str) for key in state)):
+        raise CheckpointError(
+            f"checkpoint={path} is no checkpoint of train.py: its state_dict holds no weights by name."
+        )
+    return _recorded_config(content["config"], path), dict(state)
 
 
 def run_config(path: Path) -> DictConfig:

@@ -1,15 +1,16 @@
 """The jobs of a sweep in one table, grouped by protocol and data, and a ranking of each group."""
 
-import json
 import logging
 from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from omegaconf import OmegaConf
 
+from depth_lightning.data.reading import reading
 from depth_lightning.evaluation.evaluated_run import check_comparable, read_run
+from depth_lightning.evaluation.metrics_file import read_metrics
 from depth_lightning.evaluation.ranking import report_ranking
 from depth_lightning.metrics import Protocol
 from depth_lightning.reporting.tables import number, print_rows, recorded_directions, with_arrow, write_rows
@@ -76,16 +77,22 @@ def read_jobs(folder: Path, since: float = 0.0) -> list[Job]:
         if path.stat().st_mtime < since - 1 or (not failed and path.with_name(FAILED).exists()):  # file systems round
             continue
         written = path.with_name(".hydra") / "overrides.yaml"
-        overrides = typed([str(override) for override in OmegaConf.load(written)]) if written.is_file() else {}
+        overrides = _overrides(written) if written.is_file() else {}
         jobs.append(
             Job(
                 path.parent.relative_to(folder).as_posix(),
                 {key: value for key, value in overrides.items() if value is not None},
-                {} if failed else json.loads(path.read_bytes()),
+                {} if failed else read_metrics(path),
                 _status(path.parent),
             )
         )
     return sorted(jobs, key=lambda job: (len(job.name), job.name))
+
+
+def _overrides(path: Path) -> dict[str, str | None]:
+    with reading(path, "the overrides of a job", "Remove this job's folder."):
+        words = cast(list[Any], OmegaConf.to_container(OmegaConf.load(path), resolve=False))
+        return typed([str(word) for word in words])
 
 
 def _status(run: Path) -> str:

@@ -13,10 +13,19 @@ PRUNED: Final = "pruned.json"
 def why_failed(run: Path) -> str | None:
     """Why the job failed; None if it did not."""
     mark = run / FAILED
-    return mark.read_text(encoding="utf-8").strip() if mark.is_file() else None
+    return mark.read_text(encoding="utf-8", errors="replace").strip() if mark.is_file() else None
 
 
 def pruned_at(run: Path) -> int | None:
-    """The step at which the run was pruned; None if it was not."""
+    """The step at which the run was pruned; None if it was not.
+
+    Raises:
+        ValueError: the file that says so is damaged.
+    """
     mark = run / PRUNED
-    return int(json.loads(mark.read_bytes())["step"]) if mark.is_file() else None
+    if not mark.is_file():
+        return None
+    try:
+        return int(json.loads(mark.read_bytes())["step"])
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ValueError(f"{mark}: expected the step at which a run was pruned, found something else.") from error

@@ -17,6 +17,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
 from depth_lightning.atomic import write_text
+from depth_lightning.data.reading import reading
 from depth_lightning.runs.outcome import PRUNED
 from depth_lightning.settings import one_of, text, whole_number
 
@@ -82,9 +83,13 @@ class MedianPruning(Callback):
                 or not (run / "metrics.csv").is_file()
             ):
                 continue
-            with (run / "metrics.csv").open(newline="", encoding="utf-8") as file:
+            path = run / "metrics.csv"
+            with (
+                reading(path, "a metrics.csv of train.py", "Remove this job's folder."),
+                path.open(newline="", encoding="utf-8") as file,
+            ):
                 rows = [row for row in csv.DictReader(file) if row.get(self.monitor) and int(row["step"]) < step]
-            seen = [self.sign * float(row[self.monitor]) for row in rows]
+                seen = [self.sign * float(row[self.monitor]) for row in rows]
             values.append(seen[-1] if seen and not math.isnan(seen[-1]) else math.inf)
         return values
 

@@ -1,6 +1,5 @@
 """The record of a network: which weights it started from, how it was trained, and how it scored."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from depth_lightning.data.augmentation import augmentation_in_words, augmentation_options
+from depth_lightning.evaluation.metrics_file import read_metrics
 from depth_lightning.models import find_release
 from depth_lightning.models.provenance import metadata_path, read_json
 from depth_lightning.models.weight_files import read_weights
@@ -71,18 +71,16 @@ def find_numbers(checkpoint: str | None, weights: str | None, metrics: str | Non
         return None
     if not path.is_file():
         raise FileNotFoundError(f"metrics_file={path}: there is no such file; expected a metrics.json of evaluate.py.")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        scored = str(Path(content["checkpoint"] or content["weights"]))
-        content["metrics"], content["images"], content["protocol"]["hash"]
-        content["data"] = without_paths(content["data"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is not a metrics.json of evaluate.py or train.py ({error!r}).") from error
+    content = read_metrics(path)
+    if "protocol" not in content:
+        raise ValueError(f"{path}: expected a protocol, found none: it scores point pairs, or is of another program.")
+    scored = str(content.get("checkpoint") or content.get("weights") or content.get("predictions"))
+    content["data"] = without_paths(str(content.get("data")))
     exported = checkpoint or weights
     # The run's folder may have been moved since; last.ckpt beside best.ckpt has different numbers.
     parts = 1 if metrics is None else 3
     if _last(scored, parts) == _last(exported, parts):
-        return dict(content)
+        return content
     if metrics is None:
         return None
     raise ValueError(

@@ -1,7 +1,7 @@
 """Resuming a run: from which checkpoint, in which folder, with which configuration."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from depth_lightning.atomic import write_text
+from depth_lightning.data.reading import reading
 from depth_lightning.runs.checkpoint import read_run_checkpoint, run_config
 from depth_lightning.runs.earlier import comparable
 from depth_lightning.runs.overrides import typed
@@ -104,7 +105,10 @@ def claim_folder(run_dir: Path, config: Mapping[str, Any], checkpoint: Path | No
             raise ValueError(
                 f"{run_dir} already holds a run. Choose another hydra.run.dir, or resume that run: checkpoint=auto"
             )
-        _must_agree(run_dir, OmegaConf.to_container(OmegaConf.load(known)), config)
+        with reading(known, "the configuration of a run", "Choose another hydra.run.dir."):
+            recorded = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(known)))
+            changed = list(changes(comparable(recorded), comparable(config)))
+        _must_agree(run_dir, changed)
         if checkpoint is not None and not auto:
             _must_be_newest(run_dir, checkpoint)
     else:
@@ -120,8 +124,8 @@ def claim_folder(run_dir: Path, config: Mapping[str, Any], checkpoint: Path | No
     return lock
 
 
-def _must_agree(run_dir: Path, known: Any, config: Mapping[str, Any]) -> None:
-    if changed := list(changes(comparable(known), comparable(config))):
+def _must_agree(run_dir: Path, changed: Sequence[str]) -> None:
+    if changed:
         raise ValueError(
             f"{run_dir} holds a run with another configuration: {'; '.join(changed)}. To continue with the typed "
             f"configuration, choose another hydra.run.dir and checkpoint={run_dir}/checkpoints/last.ckpt"

@@ -40,6 +40,8 @@ AUGMENTATION = re.compile(r"data\.augmentation(\.\d+|\.transforms)+")
 HUB_ID = re.compile(r"data(\.parts\.\w+)?(\.dataset)?\.path")
 """Where a text that is no folder names a data set of the Hugging Face hub."""
 ERRORS = ("depth_lightning.metrics.errors.", "depth_lightning.metrics.boundary.")
+OWN_KEYS = {"loss": {"metres", "up_to_scale", "disparity", "across_devices"}}
+"""The keys of a group that names no target itself."""
 BESIDE = {"model": {"weights", "init", "force"}}
 """Keys allowed beside a target's arguments."""
 _OWN_KEY = re.compile(r"\$\{[\w.\[\]-]*\}")
@@ -85,10 +87,15 @@ def refuse_strangers(
         trust: packages whose classes and functions are allowed as well.
 
     Raises:
-        UntrustedConfigError: a target, an argument, a function or a network address that the file may not choose.
+        UntrustedConfigError: a target, an argument, a function or a network address that the file may not choose; a
+            part that is missing.
     """
     for part in parts:
         node = cfg.get(part)
+        right = type(node) is int and node >= 0 if part == "seed" else isinstance(node, DictConfig)
+        if not right and not is_below(part, typed):
+            expected = "a whole number, 0 or above" if part == "seed" else "a group of settings"
+            raise UntrustedConfigError(f"{source}: {part} in its configuration is {expected}, found {node!r:.80}.")
         if OmegaConf.is_config(node):
             values = current(OmegaConf.to_container(node, resolve=True, throw_on_missing=False))
             _refuse_addresses(dict(_leaves(values, part)), dict(_leaves(_unresolved(node), part)), source, typed)
@@ -117,6 +124,8 @@ def _check(path: str, node: Mapping[str, Any], source: str, typed: Sequence[str]
             if not (isinstance(function, str) and (function.startswith(ERRORS) or _trusted(function, trust))):
                 raise _stranger(source, f"metrics.{name}", function)
     special = {key for key in own if isinstance(key, str) and key.startswith("_")}
+    if unknown := own.keys() - OWN_KEYS.get(path, own.keys()):
+        raise UntrustedConfigError(f"{source}: {path}.{min(unknown)} in its configuration does not belong there.")
     if "_target_" not in node:
         if special:
             raise UntrustedConfigError(f"{source}: {path}.{min(special)} in its configuration does not belong there.")

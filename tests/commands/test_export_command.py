@@ -148,7 +148,7 @@ def test_numbers_are_only_of_the_checkpoint_that_was_scored(trained, tmp_path):
     with pytest.raises(ValueError, match=r"scores .*best\.ckpt, but the export is of .*last\.ckpt"):
         find_numbers(f"{run}/checkpoints/last.ckpt", None, f"{run}/metrics.json")
     (tmp_path / "metrics.json").write_text("[]")
-    with pytest.raises(ValueError, match=r"metrics\.json is not a metrics\.json of evaluate"):
+    with pytest.raises(ValueError, match=r"metrics\.json: expected a metrics\.json of evaluate\.py or train\.py"):
         find_numbers(None, "a.pth", f"{tmp_path}/metrics.json")
 
 

@@ -1,5 +1,9 @@
 """A fault planted in a run of train.py is recorded, and the command that is printed finds it."""
 
+import json
+import os
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -69,4 +73,48 @@ def test_a_wrong_folder_is_one_sentence(tmp_path, capsys):
     assert "holds no incident.json" in capsys.readouterr().err
     (tmp_path / "incident.json").write_text("{")
     assert replay.main([str(tmp_path)]) == 1
-    assert "truncated" in capsys.readouterr().err
+    assert (
+        f"ValueError: {tmp_path}/incident.json: expected the record of a bad step, found one" in capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda c: c.update(step="3"), r"incident\.json: expected step as int, found '3'\."),
+        (lambda c: c.update(loss_by_process=[{}]), r"incident\.json: expected loss_by_process as list\[float\], found"),
+        (lambda c: c.update(loss_scale=0), r"incident\.json: expected a loss_scale above 0, found 0\."),
+        (
+            lambda c: c["findings"].update(first_output=3),
+            r"incident\.json: expected first_output as str \| None, found 3",
+        ),
+        (lambda c: c.update(batches=3), r"incident\.json: expected a list of batches, found 3\."),
+        (lambda c: c["batches"][0].update(kind=[1]), r"batch_0\.safetensors: expected a batch, as incident\.json desc"),
+        (
+            lambda c: c["batches"][0].update(id=["a"]),
+            r"batch_0\.safetensors: expected images, targets and masks of one",
+        ),
+        (lambda c: c.update(config=[]), r"incident\.json: expected the configuration of the run, found none"),
+        (lambda c: c["config"].pop("loss"), r"loss in its configuration is a group of settings, found None\."),
+    ],
+)
+def test_a_changed_record_is_named(change, match, stopped, tmp_path):
+    folder = shutil.copytree(stopped, tmp_path / "step")
+    record = json.loads((folder / "incident.json").read_text())
+    change(record)
+    (folder / "incident.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=match):
+        replay.replay(folder)
+    assert replay.main([str(folder)]) == 1
+
+
+@pytest.mark.parametrize("name", ["incident.json", "weights.safetensors", "batch_0.safetensors"])
+def test_a_damaged_file_is_named(name, stopped, tmp_path):
+    path = shutil.copytree(stopped, tmp_path / "step") / name
+    path.write_bytes(b"\xff" * 100)
+    with pytest.raises(ValueError, match=rf"^{re.escape(str(path))}: expected "):
+        replay.replay(path.parent)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(OSError, match=r"FIFO|holds no incident"):
+        replay.replay(path.parent)

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from depth_lightning.metrics import Protocol
 from depth_lightning.runs.jobs import compare_sweep, read_jobs
-from depth_lightning.runs.program import CONF
+from depth_lightning.runs.options import COMMANDS
 from depth_lightning.runs.sweep import NamedFolder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,11 +73,16 @@ def test_a_folder_is_named_before_anything_is_written(hydra, message, tmp_path, 
     assert [path.name for path in tmp_path.iterdir()] == ["FILE"]
 
 
-def test_the_default_folders_are_known_when_they_are_checked():
-    """Before Hydra's own resolver works."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        hydra = compose("evaluate", return_hydra_config=True).hydra
-    assert hydra.run.dir.startswith("outputs/evaluate/2") and hydra.sweep.dir.startswith("outputs/evaluate/2")
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_folders_by_default_are_known_before_hydra_begins(command, tmp_path, monkeypatch):
+    """What a callback raises there is only a warning of Hydra's, and its resolvers do not work yet."""
+    monkeypatch.chdir(tmp_path)
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose(command, ["download=oakd"] if command == "download" else [], return_hydra_config=True)
+    HydraConfig.instance().cfg = None
+    NamedFolder().on_run_start(config)
+    NamedFolder().on_multirun_start(config)
+    assert [*tmp_path.glob(f"outputs/{command}/*")]
 
 
 @pytest.mark.slow

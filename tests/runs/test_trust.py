@@ -97,6 +97,8 @@ def test_code_that_a_checkpoint_names_is_not_run(change, chosen):
         (lambda c: c["model"].update(_args_=["vits"]), r"model\._args_ in its configuration does not belong there"),
         (lambda c: c["model"].update(_partial_=True), r"model\._partial_ in its configuration does not belong"),
         (lambda c: c["data"].update(mine={"_args_": []}), r"data\.mine\._args_ in its configuration does not belong"),
+        (lambda c: c.update(seed="x"), r"seed in its configuration is a whole number, 0 or above, found 'x'\."),
+        (lambda c: c.update(protocol=[]), r"protocol in its configuration is a group of settings, found \[\]\."),
         (lambda c: c["model"].update(note="x"), r"model\.note in its configuration is not an argument of depth"),
         (lambda c: c["data"]["dataset"].update(hook=1), r"data\.dataset\.hook in its configuration is not an argument"),
         (lambda c: c["data"].update(root="${oc.env:HOME}"), r"data\.root in its configuration is '\$\{oc\.env:HOME\}'"),
@@ -164,6 +166,13 @@ def test_a_data_set_of_the_hub_is_only_loaded_if_it_is_typed(chosen, tmp_path):
     typed = chosen(lambda c: c["data"].update(path="org/name"), "data=hub", "data.path=org/name")
     assert typed.data.path == "org/name"
     assert chosen(lambda c: c["data"].update(path=str(tmp_path))).data.path == str(tmp_path)  # a folder
+
+
+def test_the_losses_of_an_incident_are_known_ones(compose_config):
+    saved = OmegaConf.create({"loss": describe(compose_config("train", []))["loss"]})
+    saved.loss.mine = {}
+    with pytest.raises(UntrustedConfigError, match=r"^incident: loss\.mine in its configuration does not belong there"):
+        refuse_strangers(saved, ("loss",), "incident")
 
 
 def test_trust_names_packages_whole(chosen):

@@ -13,15 +13,16 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import UnionType
+from typing import Any, Final, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from depth_lightning.atomic import atomically
+from depth_lightning.data.reading import BrokenError, naming, read_text, reading
 from depth_lightning.invocation import command_line
 from depth_lightning.models import DepthAnythingV2
 from depth_lightning.reporting.colour import NOT_FINITE
@@ -30,6 +31,8 @@ from depth_lightning.sample import DepthBatch, DepthKind
 from depth_lightning.training.health.inspection import Findings
 from depth_lightning.training.like_truth import like_truth
 
+T = TypeVar("T")
+AGAIN: Final = "Copy the folder again."
 SPARE_BYTES = 2 * 1024**3
 """Disk space that a record must leave free for checkpoints."""
 
@@ -137,24 +140,70 @@ def read_incident(folder: Path) -> Incident:
         raise FileNotFoundError(
             f"{folder} holds no incident.json. Give the folder of one incident, such as <run>/incidents/step_000123."
         )
-    try:
-        content = _read(json.loads(path.read_text(encoding="utf-8")))
-        circumstances = Circumstances(**{name: content[name] for name in Circumstances.__annotations__})
-        findings = Findings(**content["findings"])
-        weights = load_file(folder / "weights.safetensors")
-        batches = [
-            DepthBatch(
-                **load_file(folder / f"batch_{number}.safetensors"),
-                kind=tuple(DepthKind[kind.upper()] for kind in names["kind"]),
-                id=tuple(names["id"]),
-                scene=tuple(names["scene"]),
-                seed=tuple(names["seed"]),
+    with naming(path, "the record of a bad step", AGAIN):
+        content = _read(json.loads(read_text(path)))
+        circumstances = _checked(Circumstances, content)
+        findings = _checked(Findings, content["findings"])
+        config, version, described = content["config"], content["torch"], content["batches"]
+        if not (isinstance(config, dict) and config):
+            raise BrokenError("expected the configuration of the run, found none, so the network cannot be rebuilt.")
+        if not isinstance(described, list):
+            raise BrokenError(f"expected a list of batches, found {described!r:.80}.")
+        if circumstances.loss_scale <= 0:
+            raise BrokenError(f"expected a loss_scale above 0, found {circumstances.loss_scale}.")
+    batches = [_batch(folder / f"batch_{number}.safetensors", names) for number, names in enumerate(described)]
+    return Incident(circumstances, findings, config, batches, _tensors(folder / "weights.safetensors"), version)
+
+
+def _checked(kind: type[T], values: Mapping[str, Any]) -> T:
+    """A dataclass from a file, whose fields must be of the declared types."""
+    hints = {name: hint for name, hint in get_type_hints(kind).items() if name in values}
+    for name, hint in hints.items():
+        if not _is(values[name], hint):
+            raise BrokenError(
+                f"expected {name} as {hint if get_origin(hint) else hint.__name__}, found {values[name]!r:.80}."
             )
-            for number, names in enumerate(content["batches"])
-        ]
-    except (json.JSONDecodeError, KeyError, TypeError, SafetensorError) as error:
-        raise ValueError(f"{folder} cannot be read: one of its files is truncated or was changed ({error}).") from error
-    return Incident(circumstances, findings, content["config"], batches, weights, content["torch"])
+    return kind(**{name: values[name] for name in hints})
+
+
+def _is(value: Any, hint: Any) -> bool:
+    """Whether a value from JSON is of a declared type."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is UnionType:
+        return any(_is(value, part) for part in parts)
+    if origin is list:
+        return isinstance(value, list) and all(_is(item, parts[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(_is(item, parts[1]) for item in value.values())
+    return type(value) in ((int, float) if hint is float else (hint,))
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    with reading(path, "tensors in safetensors' format", AGAIN):
+        return load_file(path)
+
+
+def _batch(path: Path, described: Mapping[str, Any]) -> DepthBatch:
+    tensors = _tensors(path)
+    with naming(path, "a batch, as incident.json describes it", AGAIN):
+        batch = DepthBatch(
+            **tensors,
+            kind=tuple(DepthKind[kind.upper()] for kind in described["kind"]),
+            id=tuple(map(str, described["id"])),
+            scene=tuple(map(str, described["scene"])),
+            seed=tuple(described["seed"]),
+        )
+        count, _, height, width = batch.image.shape
+        if not (
+            batch.image.shape[1] == 3
+            and batch.target.shape == batch.mask.shape == (count, height, width)
+            and len(batch.kind) == len(batch.id) == count
+            and (batch.image.dtype, batch.target.dtype, batch.mask.dtype)
+            in ((image, torch.float32, torch.bool) for image in (torch.uint8, torch.float32))
+        ):
+            shapes = ", ".join(f"{name} {tuple(tensor.shape)} {tensor.dtype}" for name, tensor in tensors.items())
+            raise BrokenError(f"expected images, targets and masks of one size, found {shapes}. {AGAIN}")
+        return batch
 
 
 def _pictures(network: DepthAnythingV2, batch: DepthBatch, prediction: Tensor) -> list[np.ndarray]:
