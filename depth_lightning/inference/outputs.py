@@ -127,7 +127,7 @@ class Outputs:
             raise ValueError(
                 f"A 16-bit PNG with png_scale={self.png_scale:g} values per metre overflows at "
                 f"{_LARGEST / self.png_scale:g} m, and this network reaches {self.max_depth:g} m. "
-                "Use a smaller png_scale (KITTI's is 256), or save=[npy]."
+                f"Use a smaller png_scale, at most {int(_LARGEST / self.max_depth)}, or save=[npy]."
             )
 
     @property

@@ -73,7 +73,10 @@ def add_adapters(network: "DepthAnythingV2", lora: LoRA) -> None:
 
     Raises:
         ModuleNotFoundError: PEFT is not installed.
+        SettingError: `lora` is something else.
     """
+    if not isinstance(lora, LoRA):
+        raise SettingError("adapter", f"is a LoRA, found {lora!r}. In train.py, type adapter=lora.")
     if importlib.util.find_spec("peft") is None:
         raise ModuleNotFoundError("adapter=lora needs peft, not installed: pip install 'depth-lightning[adapters]'")
     from peft import inject_adapter_in_model

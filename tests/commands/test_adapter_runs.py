@@ -1,5 +1,6 @@
 """adapter=lora from train.py to export.py: resumed, averaged, replayed, scored, merged, and loaded by PEFT."""
 
+import json
 import logging
 import os
 import subprocess
@@ -16,7 +17,8 @@ from depth_lightning.commands.evaluate import evaluate
 from depth_lightning.commands.export import export
 from depth_lightning.commands.train import train
 from depth_lightning.inference import load
-from depth_lightning.models import DepthAnythingV2, load_weights, save_weights
+from depth_lightning.inference.export import LAYOUTS
+from depth_lightning.models import DepthAnythingV2, LoRA, load_weights, save_weights
 from depth_lightning.models.adapters import is_adapters
 from depth_lightning.runs import objects
 from depth_lightning.runs.options import check
@@ -101,6 +103,21 @@ def test_every_other_layout_merges(layout, run, compose_config, tmp_path):
         assert np.abs(found - expected).max() <= 1e-5 * np.ptp(expected)
 
 
+def test_adapters_of_the_head_are_exported_with_its_last_layer_alone(tmp_path):
+    network = DepthAnythingV2("tiny", adapter=LoRA(rank=2, head=True)).eval()
+    for name, parameter in network.named_parameters():
+        if is_adapters(name):
+            torch.nn.init.normal_(parameter, std=0.05)
+    report = LAYOUTS["adapter"]().write(network, tmp_path / "out", {"starting_weights": "a/b"}, 42)
+    assert max(difference.largest for difference in report.differences) <= 1e-5
+    state = load_file(tmp_path / "out/adapter_model.safetensors")
+    last = {f"base_model.model.head.scratch.output_conv2.2.{name}" for name in ("weight", "bias")}
+    assert {key for key in state if "lora" not in key} == last
+    config = json.loads((tmp_path / "out/adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["r"], config["inference_mode"]) == ("a/b", 2, True)
+    assert json.loads((tmp_path / "out/metadata.json").read_text())["init"] == "all"
+
+
 def test_an_adapter_is_exported_of_a_run_that_has_one(trained, compose_config, tmp_path):
     with pytest.raises(SettingError, match=r"^layout is adapter, but the network was not trained with adapter=lora\.$"):
         exported(trained[0] / "checkpoints/best.ckpt", tmp_path / "out", compose_config, "layout=adapter")
@@ -143,6 +160,7 @@ def test_the_self_check_expects_no_gradient_of_what_multiplies_zeros(typed, comp
         (["adapter.linears=[qkv,v]"], r"^adapter\.linears is a list of some of qkv, proj, fc1, fc2, each once, found"),
         (["+adapter.ranks=3"], r"^adapter\.ranks is not an option\. Did you mean adapter\.rank\?$"),
         (["adapter=none", "+adapter.rank=3"], r"^adapter is none or lora, found .*Type adapter=lora adapter\.rank=…$"),
+        (["adapter=none", "+model.adapter=lora"], r"^model\.adapter is a LoRA, found 'lora'\. .* type adapter=lora\.$"),
         (["adapter.head=true"], r"^adapter\.head is true, which keeps .* those are random\. Type model\.init=all\.$"),
         (["optimizer.layer_decay=1.5"], r"^optimizer\.layer_decay is a number above 0 and at most 1, found 1\.5\.$"),
         (["optimizer.no_decay=[norms]"], r"^optimizer\.no_decay is a list of norm, bias, position, found "),

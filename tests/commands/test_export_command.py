@@ -105,7 +105,10 @@ def test_nothing_is_overwritten_and_nothing_is_left_half_written(call, tmp_path)
 @pytest.mark.parametrize(
     "overrides, message",
     [
-        (["layout=tensorrt"], r"^layout is one of official, safetensors, transformers, onnx, pt2, found 'tensorrt'\.$"),
+        (
+            ["layout=tensorrt"],
+            r"^layout is one of official, safetensors, transformers, onnx, pt2, adapter, found 'tensorrt'\.$",
+        ),
         (
             ["size=[42,56]"],
             r"^size is for layout=onnx and layout=pt2, not for layout=official; found \[42, 56\]\.$",

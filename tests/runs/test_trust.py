@@ -65,6 +65,9 @@ RUN_CODE = {
     "model.freeze_encoder": lambda c: c["model"].update(freeze_encoder=call("sympy.sympify", a=RUNS)),
     "model.max_depth": lambda c: c["model"].update(max_depth=[call("numpy.load", file="x", allow_pickle=True)]),
     "model": lambda c: c["model"].update(_target_="builtins.dict"),
+    "adapter": lambda c: c.update(adapter=call("peft.PeftModel.from_pretrained")),
+    "adapter.linears": lambda c: c.update(adapter=call("depth_lightning.models.LoRA", linears=[call("os.system")])),
+    "model.adapter": lambda c: c["model"].update(adapter=call("os.system", command="true")),
     "data.dataset": lambda c: c["data"]["dataset"].update(_target_="subprocess.run"),
     "data.dataset.count": lambda c: c["data"]["dataset"].update(count=call("sympy.sympify", a=RUNS)),
     "data.dataset.count.train": lambda c: c["data"]["dataset"]["count"].update(
@@ -99,6 +102,10 @@ def test_code_that_a_checkpoint_names_is_not_run(change, chosen):
         (lambda c: c["data"].update(mine={"_args_": []}), r"data\.mine\._args_ in its configuration does not belong"),
         (lambda c: c.update(seed="x"), r"seed in its configuration is a whole number, 0 or above, found 'x'\."),
         (lambda c: c.update(protocol=[]), r"protocol in its configuration is a group of settings, found \[\]\."),
+        (
+            lambda c: c.update(adapter=call("depth_lightning.models.LoRA", note=1)),
+            r"adapter\.note in its configuration is",
+        ),
         (lambda c: c["model"].update(note="x"), r"model\.note in its configuration is not an argument of depth"),
         (lambda c: c["data"]["dataset"].update(hook=1), r"data\.dataset\.hook in its configuration is not an argument"),
         (lambda c: c["data"].update(root="${oc.env:HOME}"), r"data\.root in its configuration is '\$\{oc\.env:HOME\}'"),
@@ -192,7 +199,7 @@ def test_all_that_the_project_writes_itself_passes(compose_config, plain):
     for typed in (
         ["data=nyu"], ["data=pairs", "data.image=a", "data.depth=b"], ["data=kitti"], ["data=mixture"], ["data=shards"],
         ["data=hub", "data.path=/"], ["data=eth3d"], ["data=sunrgbd"], ["data=tum"], ["data=ibims1"],
-        ["experiment=relative", "data.manifest=a.csv"], ["loss=affine_invariant", "data=vkitti2"], ["loss=l1"],
+        ["adapter=lora", "head=log_depth"], ["experiment=relative", "data.manifest=a.csv"], ["loss=affine_invariant", "data=vkitti2"], ["loss=l1"],
         ["data.augmentation=[{_target_: albumentations.OneOf, transforms: [{_target_: albumentations.Blur}]}]"],
     ):  # fmt: skip
         has_root = typed[0] not in ("data=mixture", "data=hub")

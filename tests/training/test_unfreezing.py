@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ from depth_lightning.commands.train import train
 from depth_lightning.models import DepthAnythingV2
 from depth_lightning.runs import objects
 from depth_lightning.settings import SettingError
+from depth_lightning.training import DepthModule
+from depth_lightning.training.sharding import FullySharded
 from depth_lightning.training.unfreezing import Unfreeze
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,14 +98,23 @@ def test_a_run_resumed_before_the_switch_ends_with_the_same_bits(small, compose_
             ["model.freeze_encoder=true"],
             r"^callbacks\.unfreeze unfreezes the encoder, which model\.freeze_encoder=true ",
         ),
+        (["adapter=lora"], r"^callbacks\.unfreeze unfreezes the encoder, which adapter=lora keeps frozen\."),
         (["callbacks.unfreeze.layers=10"], r"^callbacks\.unfreeze\.layers is a whole number, 1 to 9, found 10\.$"),
         (["callbacks.unfreeze.every=-1"], r"^callbacks\.unfreeze\.every is a whole number, 0 or above, found -1\.$"),
         (["callbacks.unfreeze.unit=days"], r"^callbacks\.unfreeze\.unit is epochs or steps, found 'days'\.$"),
     ],
 )
 def test_what_cannot_be_unfrozen_is_refused(overrides, message, small, compose_config, tmp_path):
+    if "adapter=lora" in overrides:
+        pytest.importorskip("peft")
     with pytest.raises(SettingError, match=message):
         train(compose_config("train", [*small, "callbacks=unfreeze", *overrides], tmp_path))
+
+
+def test_a_network_that_is_sharded_is_not_unfrozen():
+    trainer = SimpleNamespace(strategy=FullySharded())
+    with pytest.raises(ValueError, match=r"callbacks=unfreeze is not for trainer=fsdp.*Use trainer=ddp\.$"):
+        Unfreeze().setup(trainer, DepthModule(DepthAnythingV2("tiny")), "fit")
 
 
 def test_an_encoder_that_never_learns_is_warned_of(small, compose_config, tmp_path, caplog):

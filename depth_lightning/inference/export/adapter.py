@@ -52,7 +52,7 @@ class Adapter(Layout):
         plain = plain_copy(network)
         config = peft_config(plain, network.adapter)
         learns_itself = learning_part(network.adapter)
-        config.modules_to_save = [learns_itself]
+        config.modules_to_save, config.inference_mode = [learns_itself], True
         config.base_model_name_or_path = metadata.get("starting_weights")
         folder.mkdir()
         config.save_pretrained(str(folder))
