@@ -190,7 +190,8 @@ def test_all_that_the_project_writes_itself_passes(compose_config, plain):
     for typed in (
         ["data=nyu"], ["data=pairs", "data.image=a", "data.depth=b"], ["data=kitti"], ["data=mixture"], ["data=shards"],
         ["data=hub", "data.path=/"], ["data=eth3d"], ["data=sunrgbd"], ["data=tum"], ["data=ibims1"],
-        ["adapter=lora", "head=log_depth"], ["experiment=relative", "data.manifest=a.csv"], ["loss=affine_invariant", "data=vkitti2"], ["loss=l1"],
+        ["adapter=lora", "head=log_depth"],
+        ["experiment=relative", "data.manifest=a.csv"], ["loss=affine_invariant", "data=vkitti2"], ["loss=l1"],
         ["data.augmentation=[{_target_: albumentations.OneOf, transforms: [{_target_: albumentations.Blur}]}]"],
     ):  # fmt: skip
         has_root = typed[0] not in ("data=mixture", "data=hub")
