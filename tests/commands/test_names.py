@@ -66,7 +66,7 @@ def test_an_evaluation_of_names_that_are_not_utf_8_is_written_whole(folder, trai
 def test_a_run_folder_that_is_not_utf_8_is_refused_before_the_work(folder, tmp_path):
     result = program(f"hydra.run.dir={KITCHEN}", "checkpoint=nowhere.ckpt", cwd=tmp_path)
     assert result.returncode == 1
-    assert b"SettingError: hydra.run.dir is a path in UTF-8, found '" in result.stdout
+    assert b"SettingError: hydra.run.dir is a path in UTF-8, found '" in result.stderr
 
 
 def test_a_checkpoint_that_is_not_utf_8_is_said_to_be(folder, trained, tmp_path):

@@ -185,7 +185,7 @@ def test_nothing_is_chosen(folder):
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
-        ("data.val_share=0", r"^data\.val_share is a number above 0 and below 1, found 0\.$"),
+        ("data.val_share=0", r"^data\.val_share is a number .* below 1, found 0\. .* split=all scores every image\.$"),
         ("data.unmatched=warn", r"^data\.unmatched is error or skip, found 'warn'\.$"),
         ("data.depth_key=3", r"^data\.depth_key is a name, found 3\."),
         (
