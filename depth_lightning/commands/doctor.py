@@ -2,7 +2,6 @@
 
 import logging
 import math
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -84,7 +83,7 @@ def _measure(source: DepthDataset, name: str, cfg: DictConfig) -> list[Facts | U
     indices = evenly_spread(range(len(source)), cfg.images)
     focal = 0.5 / math.tan(math.radians(cfg.fov_deg) / 2) if cfg.fov_deg else None
     examination = _Examination(source, indices, set(evenly_spread(indices, cfg.detailed)), focal)
-    workers = min(8, os.cpu_count() or 1) if cfg.data.num_workers is None else cfg.data.num_workers
+    workers = objects.worker_count(cfg.data.num_workers)
     if workers:
         cv2.setNumThreads(1)  # otherwise each worker would start one thread per core
     loader: Loader[Facts | Unreadable] = Loader(

@@ -140,7 +140,7 @@ def evaluate_point_pairs(cfg: DictConfig, network: DepthAnythingV2, data: DA2K, 
     if cfg.report:
         log.warning("report=true: there is no report page for point pairs, only their table.")
     trainer = objects.build_trainer(cfg, callbacks=[progress()], loggers=[])
-    pair_score = score_point_pairs(trainer, network, data, cfg.data.num_workers)
+    pair_score = score_point_pairs(trainer, network, data, objects.worker_count(cfg.data.num_workers))
     if trainer.is_global_zero:
         report_point_pairs(Path(cfg.run_dir), title, subject(cfg), pair_score)
     return pair_score

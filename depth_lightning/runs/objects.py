@@ -1,7 +1,6 @@
 """Builds the objects that the configuration's groups describe."""
 
 import logging
-import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -29,7 +28,7 @@ from depth_lightning.models import DepthAnythingV2, LoadReport, load_weights, re
 from depth_lightning.models.depth_anything import MIN_DEPTH_M
 from depth_lightning.runs.checkpoint import describe
 from depth_lightning.runs.earlier import current
-from depth_lightning.runs.options import argument_names
+from depth_lightning.runs.options import CORES, MOST_WORKERS, argument_names
 from depth_lightning.runs.overrides import typed_key
 from depth_lightning.runs.precision import settle_precision
 from depth_lightning.runs.processes import check_processes
@@ -119,12 +118,17 @@ def build_data(cfg: DictConfig, eval_split: str = "val") -> DepthDataModule:
             eval_transform=EvaluationTransform(data.size),
             batch_size=data.batch_size,
             eval_batch_size=data.eval_batch_size,
-            num_workers=min(8, os.cpu_count() or 1) if data.num_workers is None else data.num_workers,
+            num_workers=worker_count(data.num_workers),
             seed=cfg.seed,
             colour=colour,
             bad_samples=Path(cfg.run_dir) / "bad_samples.csv" if skip else None,
             eval_split=eval_split,
         )
+
+
+def worker_count(count: int | None) -> int:
+    """How many workers `data.num_workers` means on this machine; a checkpoint may be of one with many more cores."""
+    return min(8, CORES) if count is None else min(count, MOST_WORKERS)
 
 
 def dataset_of(data: DictConfig, path: str = "data") -> Callable[..., Any]:

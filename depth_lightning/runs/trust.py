@@ -16,6 +16,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from depth_lightning.data.transforms import is_augmentation
+from depth_lightning.metrics import ERRORS
 from depth_lightning.runs.earlier import current
 from depth_lightning.runs.overrides import is_below
 
@@ -39,7 +40,10 @@ AUGMENTATION = re.compile(r"data\.augmentation(\.\d+|\.transforms)+")
 """Where albumentations transforms are allowed."""
 HUB_ID = re.compile(r"data(\.parts\.\w+)?(\.dataset)?\.path")
 """Where a text that is no folder names a data set of the Hugging Face hub."""
-ERRORS = ("depth_lightning.metrics.errors.", "depth_lightning.metrics.boundary.")
+METRICS = (
+    *(f"depth_lightning.metrics.errors.{name}" for name in ERRORS),
+    *(f"depth_lightning.metrics.boundary.boundary_{name}" for name in ("f1", "precision", "recall")),
+)
 OWN_KEYS = {"loss": {"metres", "up_to_scale", "disparity", "across_devices"}}
 """The keys of a group that names no target itself."""
 BESIDE = {"model": {"weights", "init", "force"}}
@@ -64,9 +68,15 @@ def refuse_resolvers(config: Mapping[str, Any], source: str) -> None:
         source: the file, for the message.
 
     Raises:
-        UntrustedConfigError: an interpolation with a resolver, such as ${oc.env:HOME}.
+        UntrustedConfigError: an interpolation with a resolver, such as ${oc.env:HOME}; a key with a dot.
     """
-    for path, value in _leaves(config, ""):
+    # As OmegaConf sees it: a tuple becomes a list.
+    written = OmegaConf.to_container(OmegaConf.create(dict(config)), resolve=False)
+    for path, node in _mappings(written, ""):
+        if dotted := [key for key in node if "." in str(key)]:  # it could pass for a key that is typed
+            key = f"{path}.{dotted[0]}".strip(".")
+            raise UntrustedConfigError(f"{source}: {key} in its configuration has a dot in its name. No key does.")
+    for path, value in _leaves(written, ""):
         if isinstance(value, str) and calls_resolver(value):
             raise UntrustedConfigError(
                 f"{source}: {path} in its configuration is {value!r}. A file may only refer to other keys of its "
@@ -123,7 +133,7 @@ def _check(path: str, node: Mapping[str, Any], source: str, typed: Sequence[str]
     own = {key: value for key, value in node.items() if not is_below(f"{path}.{key}", typed)}
     if path == "metrics":
         for name, function in own.items():
-            if not (isinstance(function, str) and (function.startswith(ERRORS) or _trusted(function, trust))):
+            if not (isinstance(function, str) and (function in METRICS or _trusted(function, trust))):
                 raise _stranger(source, f"metrics.{name}", function)
     special = {key for key in own if isinstance(key, str) and key.startswith("_")}
     if unknown := own.keys() - OWN_KEYS.get(path, own.keys()):

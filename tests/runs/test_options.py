@@ -13,7 +13,7 @@ from depth_lightning.data.object_store import ObjectStore
 from depth_lightning.inference import Predictor
 from depth_lightning.models import DepthAnythingV2
 from depth_lightning.runs import objects
-from depth_lightning.runs.options import COMMANDS, check
+from depth_lightning.runs.options import COMMANDS, CORES, MOST_WORKERS, check
 from depth_lightning.settings import SettingError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -341,3 +341,10 @@ def test_workers_are_not_without_number(compose_config, tmp_path):
         f"data.num_workers is a whole number, 0 to {most}, found 1000. This machine has {cores} cores; null: one for "
         "each, at most 8."
     )
+
+
+def test_a_checkpoint_of_a_machine_with_more_cores_starts_no_more_workers_than_this_one_bears(compose_config, tmp_path):
+    cfg = compose_config("evaluate", ["data=rooms", f"data.root={tmp_path}"])
+    cfg.data.num_workers = 10**6
+    assert objects.build_data(cfg).num_workers == MOST_WORKERS
+    assert objects.worker_count(None) == min(8, CORES) and objects.worker_count(0) == 0

@@ -83,6 +83,7 @@ RUN_CODE = {
     "metrics.x": lambda c: c.update(metrics={"x": "builtins.eval"}),
     "metrics.y": lambda c: c.update(metrics={"y": "antigravity.geohash"}),
     "metrics.z": lambda c: c.update(metrics={"z": call("depth_lightning.metrics.errors.abs_rel")}),
+    "metrics.torch": lambda c: c.update(metrics={"x": "depth_lightning.metrics.errors.torch.os.system"}),
     "metrics.errors": lambda c: c.update(metrics={"errors": "depth_lightning.metrics.errors_of_mine.x"}),
     "node interpolation": lambda c: c["model"].update(recompute_blocks="${trainer}"),
 }
@@ -114,6 +115,14 @@ def test_code_that_a_checkpoint_names_is_not_run(change, chosen):
         (lambda c: c["data"].update(root="$${seed}{oc.env:HOME}"), r"data\.root in its configuration is"),
         (lambda c: c["data"].update(root="${data.${oc.env:HOME}}"), r"data\.root in its configuration is"),
         (lambda c: c["trainer"].update(devices=["${oc.env:HOME}"]), r"trainer\.devices\.0 in its configuration is"),
+        (
+            lambda c: c["data"].update(image=("${oc.env:HOME}",)),
+            r"data\.image\.0 in its configuration is '\$\{oc\.env:",
+        ),
+        (
+            lambda c: c["model"].update({"max_depth.x": {}}),
+            r"model\.max_depth\.x in its .* has a dot in its name",
+        ),
         (lambda c: c["data"].update(root="s3://bucket/x"), r"data\.root in its configuration is the address s3://buck"),
         (lambda c: c["data"].update(endpoint_url="http://127.0.0.1:1"), r"endpoint_url in its configuration is the"),
         (
