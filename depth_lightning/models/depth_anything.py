@@ -1,6 +1,7 @@
 """Depth Anything V2 (Yang et al., 2024, arXiv:2406.09414): DINOv2 tokens of four blocks feed a DPT head."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -12,6 +13,8 @@ from depth_lightning.models.sizes import find_size
 from depth_lightning.settings import boolean, number, one_of, several, whole_number
 
 Output = Literal["metric", "relative"]
+WIDEST = 2048
+"""Most channels in a head; vitg's have up to 1536. A checkpoint that claims more would only fill the memory."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -49,9 +52,10 @@ class DepthAnythingV2(nn.Module):
         self.encoder_name = encoder
         self.output: Output = one_of("output", output, get_args(Output))
         self.max_depth = number("max_depth", max_depth, above=1e-3, most=1e6)
-        features = size.features if features is None else whole_number("features", features, least=2)
+        features = size.features if features is None else whole_number("features", features, least=2, most=WIDEST)
         if out_channels is not None:
-            out_channels = several("out_channels", out_channels, 4, "four whole numbers above 0", whole_number)
+            channels = partial(whole_number, most=WIDEST)
+            out_channels = several("out_channels", out_channels, 4, f"four whole numbers, 1 to {WIDEST}", channels)
         self.encoder = Encoder(size).requires_grad_(not boolean("freeze_encoder", freeze_encoder))
         self.encoder.recompute_blocks = boolean("recompute_blocks", recompute_blocks)
         head = DPTHead(size.width, features, out_channels or size.out_channels)
