@@ -34,6 +34,7 @@ CASES = [
         "\"seed='1,2'\"; several jobs, one for each value, take --multirun.",
     ),
     ("hydra.job.num=x", "hydra.job.num cannot be read: Value 'x' of type 'str' could not be converted to Integer."),
+    ("optimizer=${seed}", "optimizer=${seed}: Error resolving interpolation '${seed}'"),
     ("~nope", "Could not delete from config. 'nope' does not exist."),
     ("protocol=[1]", "protocol=[1]: argument of type 'int' is not iterable"),
 ]  # fmt: skip
