@@ -66,6 +66,8 @@ def replay(folder: Path, device: str | None = None, trust: Sequence[str] = ()) -
     from depth_lightning.training.health.inspection import inspect_step
 
     incident = read_incident(folder)
+    if not incident.config:
+        raise ValueError(f"{folder} does not say how its network was built, since the run had no configuration.")
     recorded = {part: incident.config.get(part) for part in BUILT}
     refuse_resolvers(recorded, str(folder))
     cfg = OmegaConf.create(recorded)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -19,6 +20,8 @@ Output = Literal["metric", "relative"]
 HeadName = Literal["sigmoid", "log_depth"]
 MIN_DEPTH_M = 1e-3
 """The least depth of head="log_depth"."""
+WIDEST = 2048
+"""Most channels in a head; vitg's have up to 1536. A checkpoint that claims more would only fill the memory."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -69,9 +72,10 @@ class DepthAnythingV2(nn.Module):
             )
         default = 10.0 if head == "sigmoid" else 1000.0
         self.max_depth = number("max_depth", default if max_depth is None else max_depth, above=MIN_DEPTH_M, most=1e6)
-        features = size.features if features is None else whole_number("features", features, least=2)
+        features = size.features if features is None else whole_number("features", features, least=2, most=WIDEST)
         if out_channels is not None:
-            out_channels = several("out_channels", out_channels, 4, "four whole numbers above 0", whole_number)
+            channels = partial(whole_number, most=WIDEST)
+            out_channels = several("out_channels", out_channels, 4, f"four whole numbers, 1 to {WIDEST}", channels)
         self.encoder = Encoder(size).requires_grad_(not boolean("freeze_encoder", freeze_encoder))
         self.encoder.recompute_blocks = boolean("recompute_blocks", recompute_blocks)
         dpt = DPTHead(size.width, features, out_channels or size.out_channels)

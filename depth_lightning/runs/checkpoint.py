@@ -168,7 +168,7 @@ def overlay(saved: DictConfig, composed: DictConfig, overrides: Sequence[str]) -
     keys: list[str] = []
     with open_dict(merged):
         for part in FROM_RUN:
-            merged[part] = saved[part]
+            merged[part] = saved.get(part)
         for key, written in typed(overrides).items():
             part, *path = (key if key != "encoder" else "model.encoder").split(".")
             if part not in FROM_RUN:

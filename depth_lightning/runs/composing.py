@@ -55,7 +55,7 @@ def in_words(error: Exception) -> str:
     if isinstance(error, OmegaConfBaseException) and error.full_key:
         problem = str(error.msg).strip().splitlines()[0].rpartition("raised while resolving interpolation: ")[2]
         return f"{error.full_key} cannot be read: {problem}."
-    return " ".join(str(error).partition("Config search path:")[0].split())
+    return " ".join(re.split("Config search path:|, possible interpolation keys", str(error))[0].split())
 
 
 def _unknown_key(key: str, parent: DictConfig, typed: Mapping[str, str], conf: Path) -> str:

@@ -72,13 +72,13 @@ def test_breakdowns_add_up(evaluated):
 
 
 def test_a_metric_of_ones_own_points_the_way_it_states(trained, compose_config, tmp_path, monkeypatch, capsys):
-    (tmp_path / "my_package.py").write_text(
+    (tmp_path / "own_metrics.py").write_text(
         "def my_share(prediction, target, mask):\n"
         "    return (mask & (prediction > 0.5 * target)).sum(dim=(1, 2)) / mask.sum(dim=(1, 2))\n"
         "my_share.higher_is_better = True\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    typed = ["+metrics.mine=my_package.my_share", "panels=0", "explain=true", "breakdowns=false"]
+    typed = ["+metrics.mine=own_metrics.my_share", "panels=0", "explain=true", "breakdowns=false"]
     for name in ("best", "last"):
         given = [f"checkpoint={trained[0]}/checkpoints/{name}.ckpt", *typed]
         evaluate(compose_config("evaluate", given, tmp_path / name), given)

@@ -16,7 +16,8 @@ CASES = [
     ("data.batchsize=4", "data.batchsize is not an option. Did you mean data.batch_size?"),
     (
         "optimizer.lrate=1",
-        "optimizer.lrate is not an option. Options of optimizer: betas, head_lr_scale, lr, weight_decay. "
+        "optimizer.lrate is not an option. "
+        "Options of optimizer: betas, head_lr_scale, layer_decay, lr, no_decay, weight_decay. "
         f"An argument of {ADAMW} that conf/ does not list takes a plus: +optimizer.lrate=1",
     ),
     ("data.root.x=1", "data.root.x does not exist: data.root has no options."),
@@ -24,8 +25,8 @@ CASES = [
     ("trainr=cpu", "trainr is not an option. Did you mean trainer?"),
     ("trainer=nope", f"trainer is one of {TRAINERS}, found 'nope'."),
     ("model=vit-s", "model is one of default, tiny, vitb, vitg, vitl, vits, found 'vit-s'. Did you mean vits?"),
-    ("trainer=null", "trainer=null: a group is chosen by the name of a file in conf/, as in trainer=cpu."),
-    ("download=nyu_h5", "download is not a group of train. Options: augmentation, callbacks, data, debug, encoder"),
+    ("trainer=null", "trainer=null: a group has no empty option. Leave it out, or delete it with ~trainer"),
+    ("download=nyu_h5", "download is not a group of train. Options: adapter, augmentation, callbacks, data"),
     ("+seed=3", "seed is an option already. Type it without the plus: seed=3"),
     ("+trainer=cpu", "trainer is chosen already. Type it without the plus, and once: trainer=…"),
     (
@@ -34,6 +35,7 @@ CASES = [
         "\"seed='1,2'\"; several jobs, one for each value, take --multirun.",
     ),
     ("hydra.job.num=x", "hydra.job.num cannot be read: Value 'x' of type 'str' could not be converted to Integer."),
+    ("optimizer=${seed}", "optimizer=${seed}: Error resolving interpolation '${seed}'"),
     ("~nope", "Could not delete from config. 'nope' does not exist."),
     ("protocol=[1]", "protocol=[1]: argument of type 'int' is not iterable"),
 ]  # fmt: skip

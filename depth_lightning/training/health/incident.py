@@ -145,7 +145,7 @@ def read_incident(folder: Path) -> Incident:
         circumstances = _checked(Circumstances, content)
         findings = _checked(Findings, content["findings"])
         config, version, described = content["config"], content["torch"], content["batches"]
-        if not (isinstance(config, dict) and config):
+        if not isinstance(config, dict):
             raise BrokenError("expected the configuration of the run, found none, so the network cannot be rebuilt.")
         if not isinstance(described, list):
             raise BrokenError(f"expected a list of batches, found {described!r:.80}.")
