@@ -7,6 +7,7 @@ NaN and infinity do not count as numbers.
 import difflib
 import math
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from numbers import Real
@@ -63,7 +64,7 @@ def number(
 ) -> float:
     """A finite number within the limits; `above` and `below` are exclusive, and `otherwise` ends the message."""
     is_number = isinstance(value, Real) and not isinstance(value, bool)
-    if not (is_number and above < value < below and least <= value <= most):
+    if not (is_number and abs(value) <= sys.float_info.max and above < value < below and least <= value <= most):
         raise SettingError(name, f"is a number{_limits(above, least, below, most)}, found {value!r}.{otherwise}")
     return cast(float, value)
 

@@ -11,9 +11,10 @@ from omegaconf.errors import OmegaConfBaseException
 from depth_lightning.models import find_provenance
 from depth_lightning.models.torch_files import END_OF_PARTS, CheckpointError, NotARunError, read_run
 from depth_lightning.runs.earlier import UNSET, with_unset
-from depth_lightning.runs.options import PATH, check
+from depth_lightning.runs.options import PATH, TRUST, check
 from depth_lightning.runs.overrides import is_below, typed
 from depth_lightning.runs.trust import calls_resolver, refuse_resolvers, refuse_strangers
+from depth_lightning.settings import SettingError
 from depth_lightning.version import version
 
 log = logging.getLogger(__name__)
@@ -83,6 +84,7 @@ def chosen_network(cfg: DictConfig, overrides: Sequence[str], command: str) -> t
     """
     if cfg.checkpoint is not None:
         PATH("checkpoint", cfg.checkpoint)
+        TRUST("trust", cfg.trust)
         saved, state = read_run_checkpoint(cfg.checkpoint)
         chosen, keys = overlay(saved, cfg, overrides), typed(overrides)
 
@@ -178,6 +180,8 @@ def overlay(saved: DictConfig, composed: DictConfig, overrides: Sequence[str]) -
                 if path:
                     OmegaConf.select(merged, ".".join([part, *path[:-1]])).pop(path[-1], None)
                 continue
+            if part not in raw:  # an empty list was typed
+                raise SettingError(part, f"is missing. Leave out {part}={written} to take the checkpoint's.")
             value: Any = raw[part]
             for name in path:
                 value = value[name]

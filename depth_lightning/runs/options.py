@@ -49,6 +49,7 @@ PATH = partial(text, what="a path")
 PATH_OR_NONE = partial(optional, check=PATH)
 FROM_0 = partial(whole_number, least=0)
 NAMES = partial(several, count=None, check=partial(text, what="a name"))
+TRUST = partial(NAMES, what="a list of packages")
 OBJECT: Options = {}
 """A node with a `_target_`, whose arguments are its options."""
 ANYTHING: Options = {"*": None}
@@ -80,7 +81,7 @@ COMMON: Options = {
     "seed": partial(whole_number, least=0, most=2**32 - 1),
     "run_dir": PATH,
     "metrics": {"*": partial(text, what="the import path of a function")},
-    "trust": partial(NAMES, what="a list of packages"),
+    "trust": TRUST,
 }
 NETWORK: Options = {**COMMON, "checkpoint": PATH_OR_NONE, "model": MODEL, "data": DATA}
 TRAIN: Options = {

@@ -14,7 +14,7 @@ from depth_lightning.inference import Predictor
 from depth_lightning.models import DepthAnythingV2
 from depth_lightning.runs import objects
 from depth_lightning.runs.options import COMMANDS, CORES, MOST_WORKERS, check
-from depth_lightning.settings import SettingError
+from depth_lightning.settings import SettingError, number
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 GROUPS = sorted({folder.name for folder in CONF.iterdir() if folder.is_dir()} - {"hydra", "experiment", "download"})
@@ -348,3 +348,9 @@ def test_a_checkpoint_of_a_machine_with_more_cores_starts_no_more_workers_than_t
     cfg.data.num_workers = 10**6
     assert objects.build_data(cfg).num_workers == MOST_WORKERS
     assert objects.worker_count(None) == min(8, CORES) and objects.worker_count(0) == 0
+
+
+def test_a_number_beyond_all_floats_is_none():
+    with pytest.raises(SettingError, match=r"^optimizer\.lr is a number, found 1000"):
+        number("optimizer.lr", 10**400)
+    assert number("optimizer.lr", 10**300) == 10**300

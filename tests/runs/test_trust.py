@@ -10,6 +10,7 @@ from depth_lightning.commands.evaluate import evaluate
 from depth_lightning.runs.checkpoint import chosen_network, describe, overlay, read_run_checkpoint
 from depth_lightning.runs.record import Origin, find_origin
 from depth_lightning.runs.trust import UntrustedConfigError, refuse_resolvers, refuse_strangers
+from depth_lightning.settings import SettingError
 
 RUNS = "open('{proof}', 'w').close()"
 
@@ -182,6 +183,15 @@ def test_a_data_set_of_the_hub_is_only_loaded_if_it_is_typed(chosen, tmp_path):
     typed = chosen(lambda c: c["data"].update(path="org/name"), "data=hub", "data.path=org/name")
     assert typed.data.path == "org/name"
     assert chosen(lambda c: c["data"].update(path=str(tmp_path))).data.path == str(tmp_path)  # a folder
+
+
+def test_what_is_typed_beside_a_checkpoint_is_checked_before_it(chosen):
+    with pytest.raises(SettingError, match=r"^trust is a list of packages, found 1\.$"):
+        chosen(lambda c: None, "trust=1")
+    with pytest.raises(
+        SettingError, match=r"^protocol is missing\. Leave out protocol=\[\] to take the checkpoint's\.$"
+    ):
+        chosen(lambda c: None, "protocol=[]")
 
 
 def test_the_losses_of_an_incident_are_known_ones(compose_config):
