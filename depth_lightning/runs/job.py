@@ -217,7 +217,8 @@ def _in_words(error: BaseException | None) -> str:
     if isinstance(error, ConfigAttributeError | ConfigKeyError):
         return f"{error.full_key} is missing: it cannot be left out."
     if isinstance(error, OmegaConfBaseException):
-        return in_words(error)
+        referring = "" if error.full_key else "".join(f"{word}: " for word in typed_words() if "${" in word)
+        return f"{referring}{in_words(error)}"
     if error is not None and (reason := why_died(error)) is not None:
         return reason
     text = str(error)

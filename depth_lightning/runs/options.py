@@ -55,7 +55,12 @@ OBJECT: Options = {}
 ANYTHING: Options = {"*": None}
 OWN_PROCESSES = re.compile("_(spawn|fork|notebook)")
 """Strategies of Lightning for interactive use."""
-HYDRAS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
+HYDRAS: Options = {
+    "_target_": partial(text, what="an import path"),
+    **dict.fromkeys(("_partial_", "_recursive_"), boolean),
+    "_convert_": partial(one_of, choices=("none", "partial", "object", "all")),
+    "_args_": partial(several, count=None, what="a list", check=lambda name, value: value),
+}
 """Keys of a node that tell Hydra how to build it."""
 
 CORES = os.cpu_count() or 1
@@ -70,7 +75,8 @@ MODEL: Options = {
     "max_depth": partial(number, above=1e-3, most=1e6),
 }
 DATA: dict[str, Any] = {
-    **dict.fromkeys(("size", "crop", "augmentation", "batch_size", "eval_batch_size")),
+    "size": check_size,
+    **dict.fromkeys(("crop", "augmentation", "batch_size", "eval_batch_size")),
     "num_workers": partial(optional, check=partial(FROM_0, most=MOST_WORKERS, otherwise=NUM_WORKERS)),
     "on_error": partial(one_of, choices=("raise", "skip")),
     "dataset": OBJECT,
@@ -325,6 +331,8 @@ class _Checked(NamedTuple):
         for key, entry in raw.items():
             at = f"{path}.{key}" if path else str(key)
             if key in HYDRAS:
+                if self.is_typed(at):
+                    cast(Check, HYDRAS[key])(at, value[key])
                 continue
             rule = names.get(key, names.get("*"))
             if self.is_typed(at):

@@ -15,8 +15,8 @@ pytestmark = pytest.mark.slow
 CASES = 200
 FUZZED = ("train", "evaluate", "predict", "export", "doctor", "show", "pack")
 """Not `download` and `batch_size`, which fetch files and fill memory."""
-SKIPPED = re.compile(r"hydra\.|run_dir|.*url|.*_target_|.*_convert_|trainer\.(devices|num_nodes|strategy)$")
-"""Keys whose right values contact a server or start processes, and those that name code, which runs as typed."""
+SKIPPED = re.compile(r"hydra\.|run_dir|compile$|.*url|.*_target_|.*_convert_|trainer\.(devices|num_nodes|strategy)$")
+"""Keys whose right values take minutes, contact a server or start processes, and those that name code, which runs."""
 VALUES = [
     *("", "null", "true", "false", "no", "on", "None", "auto", "nan", ".nan", "inf", "-inf", "???", "0", "1", "2"),
     *(

@@ -187,7 +187,9 @@ def damaged(rng, world, folder):
     name = FILES[rng.integers(len(FILES))]
     damage(rng, folder / name, world)
     commands = readers(name)
-    return name, commands[rng.integers(len(commands))]
+    words = commands[rng.integers(len(commands))]
+    # What is remembered of a shard, is remembered by its path.
+    return name, [word.replace("data.root=shards", f"data.root={folder}/shards") for word in words]
 
 
 @pytest.mark.parametrize("number", range(CASES))

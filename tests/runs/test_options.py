@@ -354,3 +354,19 @@ def test_a_number_beyond_all_floats_is_none():
     with pytest.raises(SettingError, match=r"^optimizer\.lr is a number, found 1000"):
         number("optimizer.lr", 10**400)
     assert number("optimizer.lr", 10**300) == 10**300
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "match"),
+    [
+        ("scheduler._partial_", "val", r"^scheduler\._partial_ is true or false, found 'val'\.$"),
+        ("model._convert_", "x", r"^model\._convert_ is one of none, partial, object, all, found 'x'\.$"),
+        ("protocol._args_", 3, r"^protocol\._args_ is a list, found 3\.$"),
+        ("data.size", {}, r"^data\.size is a whole number, 14 to 4096, found \{\}\.$"),
+    ],
+)
+def test_how_an_object_is_built(key, value, match, compose_config, tmp_path):
+    cfg = compose_config("train", TYPED["train"], tmp_path)
+    OmegaConf.update(cfg, key, value, force_add=True)
+    with pytest.raises(SettingError, match=match):
+        check(cfg, "train")
