@@ -167,4 +167,4 @@ def _call(node: Any) -> str:
     if not node or "_target_" not in node:
         return ""
     arguments = ", ".join(f"{key}={value}" for key, value in node.items() if not key.startswith("_"))
-    return f"{node['_target_'].rsplit('.', 1)[-1]}({arguments})"
+    return f"{str(node['_target_']).rsplit('.', 1)[-1]}({arguments})"
