@@ -64,9 +64,11 @@ def build(path: str, node: Any, **arguments: Any) -> Any:
         cause = error.__cause__
         if cause is None:
             raise
+        inner = str(error).partition("\nfull_key: ")[2]  # the path of a node within this one, in Hydra's message
+        if isinstance(cause, TypeError) and "required positional argument" in str(cause) and path:
+            raise SettingError(f"{path}.{inner}".rstrip("."), f"cannot be built: {cause}.") from cause
         if not isinstance(cause, SettingError):
             raise cause from None
-        inner = str(error).partition("\nfull_key: ")[2]  # the path of a node within this one, in Hydra's message
         raise SettingError(typed_key(path, raw, f"{inner}.{cause.name}".lstrip(".")), cause.problem) from cause
 
 

@@ -328,7 +328,8 @@ class _Checked(NamedTuple):
             # A mixture has parts in the place of a data set.
             if rule is OBJECT and key not in raw and key != "*" and "parts" not in raw and self.is_typed(at):
                 raise SettingError(at, "is missing: it cannot be left out.")
-        for key, entry in raw.items():
+        # A data set first: the keys beside it are its arguments.
+        for key, entry in sorted(raw.items(), key=lambda item: options.get(item[0]) is not OBJECT):
             at = f"{path}.{key}" if path else str(key)
             if key in HYDRAS:
                 if self.is_typed(at):
@@ -341,15 +342,15 @@ class _Checked(NamedTuple):
                 if rule is OBJECT and isinstance(entry, dict) and "_target_" not in entry:
                     beside = [name for name, other in raw.items() if isinstance(other, dict) and "_target_" in other]
                     raise SettingError(at, f"has no _target_, the class that it is to be.{nearest(at, beside)}")
-                self._entry(at, entry, value[key], rule, may_be_none="*" in names)
+                self._entry(at, value[key], rule, may_be_none="*" in names)
             self.node(at, entry, value[key], rule if isinstance(rule, Mapping) else ANYTHING)
 
-    def _entry(self, path: str, raw: Any, value: Any, rule: Check | Options | None, may_be_none: bool) -> None:
+    def _entry(self, path: str, value: Any, rule: Check | Options | None, may_be_none: bool) -> None:
         if value == "???":
             raise SettingError(path, f"is missing. Type {path}=…")
         if callable(rule):
             rule(path, value)
-        elif isinstance(rule, Mapping) and not isinstance(raw, str):
+        elif isinstance(rule, Mapping):
             if value is None and (may_be_none or "*" in rule):
                 return
             if not isinstance(value, dict):

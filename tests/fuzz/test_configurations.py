@@ -80,7 +80,7 @@ def base(command, world):
     return {
         "train": ("model=tiny", *data, *TRAINER),
         "evaluate": (checkpoint, "trainer=cpu"),
-        "predict": (checkpoint, f"input={world}/rgb", "device=cpu"),
+        "predict": (checkpoint, f"input={world}/rgb", "device=cpu", "data.size=28"),
         "export": (checkpoint,),
         "doctor": data,
         "show": data,

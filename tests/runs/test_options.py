@@ -362,6 +362,8 @@ def test_a_number_beyond_all_floats_is_none():
         ("scheduler._partial_", "val", r"^scheduler\._partial_ is true or false, found 'val'\.$"),
         ("model._convert_", "x", r"^model\._convert_ is one of none, partial, object, all, found 'x'\.$"),
         ("protocol._args_", 3, r"^protocol\._args_ is a list, found 3\.$"),
+        ("data.dataset", "nyu", r"^data\.dataset is a group of settings, found 'nyu'\.$"),
+        ("callbacks.watch", 3, r"^callbacks\.watch is a group of settings, found 3\.$"),
         ("data.size", {}, r"^data\.size is a whole number, 14 to 4096, found \{\}\.$"),
     ],
 )
@@ -370,3 +372,9 @@ def test_how_an_object_is_built(key, value, match, compose_config, tmp_path):
     OmegaConf.update(cfg, key, value, force_add=True)
     with pytest.raises(SettingError, match=match):
         check(cfg, "train")
+
+
+def test_an_object_that_lacks_an_argument_is_named(compose_config, tiny):
+    cfg = compose_config("train", [*TYPED["train"], "scheduler._partial_=false"])
+    with pytest.raises(SettingError, match=r"^scheduler cannot be built: poly\(\) missing 2 required positional arg"):
+        objects.build_module(cfg, tiny)
