@@ -104,9 +104,9 @@ def refuse_strangers(
         node = cfg.get(part)
         if node is None and part == "adapter":
             continue
-        right = type(node) is int and node >= 0 if part == "seed" else isinstance(node, DictConfig)
+        right = type(node) is int and 0 <= node < 2**32 if part == "seed" else isinstance(node, DictConfig)
         if not right and not is_below(part, typed):
-            expected = "a whole number, 0 or above" if part == "seed" else "a group of settings"
+            expected = "a whole number, 0 to 4294967295" if part == "seed" else "a group of settings"
             raise UntrustedConfigError(f"{source}: {part} in its configuration is {expected}, found {node!r:.80}.")
         if OmegaConf.is_config(node):
             values = current(OmegaConf.to_container(node, resolve=True, throw_on_missing=False))

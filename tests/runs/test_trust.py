@@ -102,7 +102,8 @@ def test_code_that_a_checkpoint_names_is_not_run(change, chosen):
         (lambda c: c["model"].update(_args_=["vits"]), r"model\._args_ in its configuration does not belong there"),
         (lambda c: c["model"].update(_partial_=True), r"model\._partial_ in its configuration does not belong"),
         (lambda c: c["data"].update(mine={"_args_": []}), r"data\.mine\._args_ in its configuration does not belong"),
-        (lambda c: c.update(seed="x"), r"seed in its configuration is a whole number, 0 or above, found 'x'\."),
+        (lambda c: c.update(seed="x"), r"seed in its configuration is a whole number, 0 to 4294967295, found 'x'\."),
+        (lambda c: c.update(seed=2**70), r"seed in its configuration is a whole number, 0 to 4294967295, found 118"),
         (lambda c: c.update(protocol=[]), r"protocol in its configuration is a group of settings, found \[\]\."),
         (
             lambda c: c.update(adapter=call("depth_lightning.models.LoRA", note=1)),
