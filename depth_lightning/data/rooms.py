@@ -17,6 +17,7 @@ from rich.progress import track
 
 from depth_lightning.atomic import atomically
 from depth_lightning.data import patterns, raycast
+from depth_lightning.data.h5 import open_dataset, open_h5, read_dataset
 from depth_lightning.data.nyu import read_h5
 from depth_lightning.data.patterns import BRICKS, CHECKERS, MOTTLE, PANELS, PLAIN, PLANKS, STRIPES, TILES, Pattern
 from depth_lightning.data.raycast import Boxes, Camera, Floats, Hits, Indices
@@ -234,6 +235,13 @@ def render_room(seed: Sequence[int], height: int, width: int, view: int = 0) -> 
     return expose(rng, radiance.reshape(3, height, width)), depth.reshape(height, width)
 
 
+def intrinsics_of(seed: Sequence[int], height: int, width: int, view: int = 0) -> Floats:
+    """fx, fy, cx, cy of the camera of `render_room`, (4,) float32 in pixels; see `camera`."""
+    boxes = random_room(np.random.default_rng([*seed, 0])).boxes
+    focal = random_camera(np.random.default_rng([*seed, 1 + view]), boxes).focal(width)
+    return np.array([focal, focal, (width - 1) / 2, (height - 1) / 2], np.float32)
+
+
 def write_rooms(root: Path, split: Split, count: int, seed: int = 0, height: int = 84, width: int = 112) -> Path:
     """Render images into the folder `root/split`, in the layout of NYU's h5 release, unless it is there already.
 
@@ -251,10 +259,12 @@ def write_rooms(root: Path, split: Split, count: int, seed: int = 0, height: int
             for index in track(range(count), f"Rendering {split} rooms", transient=True, disable=count < 200):
                 room, view = divmod(index, VIEWS[split])
                 file = complete / f"{split}_{room:05d}" / f"{view:05d}.h5"
-                rgb, depth = render_room((seed, list(VIEWS).index(split), room), height, width, view)
+                number = (seed, list(VIEWS).index(split), room)
+                rgb, depth = render_room(number, height, width, view)
                 with h5py.File(content := io.BytesIO(), "w") as h5:
                     h5.create_dataset("rgb", data=rgb.transpose(2, 0, 1), track_times=False)
                     h5.create_dataset("depth", data=depth, track_times=False)
+                    h5.create_dataset("intrinsics", data=intrinsics_of(number, height, width, view), track_times=False)
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_bytes(content.getbuffer())
     except FileExistsError:
@@ -305,6 +315,8 @@ class RenderedRooms:
         """One image and its depth in metres, as they are on disk."""
         file = self.files[index]
         image, depth = read_h5(file)
+        with open_h5(file) as h5:
+            intrinsics = read_dataset(open_dataset(h5, "intrinsics"))
         return DepthSample(
             image=image,
             target=depth,
@@ -312,6 +324,7 @@ class RenderedRooms:
             kind=DepthKind.METRES,
             id=file.relative_to(self.folder).as_posix(),
             scene=file.parent.name,
+            intrinsics=intrinsics,
         )
 
     def path(self, index: int) -> Path:

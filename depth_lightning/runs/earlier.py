@@ -22,6 +22,9 @@ MOVED = {
 UNSET: Mapping[str, Any] = {"exif": "auto", "image_range": [0, 65535]}
 """Keys of `DepthPairs` that earlier versions did not have → a value that means what they did."""
 
+CAMERA = ("intrinsics", "intrinsics_size", "calibration")
+"""Keys of data sets that decide what is learned only with camera=canonical or augmentation=camera."""
+
 NEW: Mapping[str, Mapping[str, Any]] = {"model": {"head": "sigmoid"}, "optimizer": {"no_decay": []}}
 """Part → its keys that earlier versions did not have → a value that means what they did; others are null."""
 
@@ -63,7 +66,9 @@ def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without_repetition(data: Mapping[str, Any]) -> dict[str, Any]:
-    values = {key: value for key, value in data.items() if key not in UNSET or value != UNSET[key]}
+    values = {
+        key: value for key, value in data.items() if key not in CAMERA and (key not in UNSET or value != UNSET[key])
+    }
     if data.get("crop") == "square":
         values["crop"] = list(network_size(1, 1, data["size"]))
     if "dataset" in data:
