@@ -16,10 +16,11 @@ import cv2
 import numpy as np
 
 from depth_lightning import camera
+from depth_lightning.data.canonical import Canonical
 from depth_lightning.data.photometric import check_share
 from depth_lightning.data.reading import BrokenError, naming
 from depth_lightning.sample import DepthKind, DepthSample
-from depth_lightning.settings import several, whole_number
+from depth_lightning.settings import SettingError, several, whole_number
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # otherwise importing it checks online for an update
 
@@ -101,15 +102,17 @@ class EvaluationTransform:
     The intrinsics stay those of the image.
     """
 
-    def __init__(self, size: int = 518) -> None:
-        self.size = check_size("size", size)
+    def __init__(self, size: int = 518, canonical: Canonical | None = None) -> None:
+        self.size, self.canonical = check_size("size", size), canonical
 
     def __call__(self, sample: DepthSample) -> DepthSample:
         """Replace the uint8 image by a float32 one at `network_size`.
 
         Raises:
-            ValueError: see `network_image`.
+            ValueError: see `network_image`; a camera that `canonical` needs is unknown.
         """
+        if self.canonical is not None:
+            sample = self.canonical.known(sample)
         with naming(sample.id, "an image that can be resized"):
             image = network_image(sample.image, self.size)
         (height, width), (h, w) = sample.image.shape[:2], image.shape[:2]
@@ -127,9 +130,10 @@ class TrainTransform:
         transforms: albumentations transforms or compatible ones, applied after the flip. Geometric ones move image and
             depth together; areas that they uncover should be filled with 0, which is a hole. After these the camera
             is unknown. `ColourNoise` changes the colours of a whole batch at once, on the device.
+        canonical: the canonical camera at whose focal length metres are given; None for metres as they are.
 
     Raises:
-        SettingError: an argument is out of range.
+        SettingError: an argument is out of range, or a transform loses the camera that `canonical` needs.
         ValueError: for a sample, a crop larger than the resized image, or a transform that returns another type.
     """
 
@@ -139,23 +143,35 @@ class TrainTransform:
         crop: Sequence[int] | Literal["square"] | None = "square",
         flip_probability: float = 0.5,
         transforms: Sequence[A.BasicTransform] = (),
+        canonical: Canonical | None = None,
     ) -> None:
         self.size = check_size("size", size)
         self.crop = crop_of(self.size, crop)
         self.flip_probability = check_share("flip_probability", flip_probability)
         self.transforms = transforms
         self.augment = _compose(transforms) if transforms else None
-        self.keeps_camera = not any(map(_is_geometric, transforms))
+        moving = [type(transform).__name__ for transform in transforms if _is_geometric(transform)]
+        self.keeps_camera, self.canonical = not moving, canonical
+        if moving and canonical is not None:
+            raise SettingError(
+                "transforms",
+                f"may not move pixels with camera=canonical, which needs the focal length; found {moving[0]}. "
+                "augmentation=camera zooms, crops and rotates with a known camera.",
+            )
 
     def __call__(self, sample: DepthSample, seed: int) -> DepthSample:
         """An (h, w, 3) uint8 image with its target and mask at the crop's size."""
         rng = np.random.default_rng(seed)
+        if self.canonical is not None:
+            sample = self.canonical.known(sample)
         sample = resized_crop(sample, self.size, self.crop, rng)._replace(seed=seed)
         if self.flip_probability and rng.random() < self.flip_probability:
             # A view; collating copies it.
             image, target, mask = (array[:, ::-1] for array in (sample.image, sample.target, sample.mask))
             intrinsics = camera.mirrored(sample.intrinsics, image.shape[1])
             sample = sample._replace(image=image, target=target, mask=mask, intrinsics=intrinsics)
+        if self.canonical is not None:
+            sample = self.canonical.target(sample)
         if self.augment is None:
             return sample
         # All transforms share one pair of generators: set_random_seed would give each its own with the same seed, and

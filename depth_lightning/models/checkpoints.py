@@ -198,7 +198,8 @@ def with_kind(network: DepthAnythingV2, metadata: Mapping[str, Any]) -> dict[str
         "version": "V2",
     }
     head = {} if network.head_name == "sigmoid" else {"head": network.head_name}
-    return {**metadata, **own, **head}
+    canonical = {} if network.focal_px is None else {"focal_px": network.focal_px}
+    return {**metadata, **own, **head, **canonical}
 
 
 def to_json(content: Mapping[str, Any]) -> str:

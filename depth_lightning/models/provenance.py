@@ -37,6 +37,8 @@ class Provenance:
     """Of a metric network."""
     size: int | None = None
     """Shorter side of images in training, in pixels."""
+    focal_px: float | None = None
+    """Canonical focal length, see `DepthAnythingV2`."""
 
     def __str__(self) -> str:
         depth = "" if self.max_depth is None else f" with max_depth {self.max_depth:g}"
@@ -128,7 +130,7 @@ def _from_fields(source: str, fields: Mapping[str, Any]) -> Provenance | None:
     if output not in get_args(Output):  # another program's file of that name, or an interpolation
         return None
     metres = float(max_depth) if output == "metric" and isinstance(max_depth, int | float) else None
-    encoder, size, head = fields.get("encoder"), fields.get("size"), fields.get("head")
+    encoder, size, head, focal_px = (fields.get(key) for key in ("encoder", "size", "head", "focal_px"))
     return Provenance(
         source,
         output,
@@ -136,6 +138,7 @@ def _from_fields(source: str, fields: Mapping[str, Any]) -> Provenance | None:
         encoder=encoder if encoder in SIZES else None,
         head="log_depth" if head == "log_depth" else "sigmoid",
         size=size if isinstance(size, int) else None,
+        focal_px=float(focal_px) if isinstance(focal_px, int | float) else None,
     )
 
 

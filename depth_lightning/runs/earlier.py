@@ -55,8 +55,11 @@ def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     values: dict[str, Any] = current(config)
     chosen = values.pop("augmentation", None)
+    canonical = values.pop("camera", None) or {}
+    if canonical.get("focal_px") is not None:
+        values["camera"] = canonical
     if "data" in values:
-        data = _without_repetition(values["data"])
+        data = _without_repetition(values["data"], decisive="camera" in values)
         data["augmentation"] = augmentation_options(data["augmentation"], chosen)
         values["data"] = data
     for part, new in NEW.items():
@@ -65,16 +68,18 @@ def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _without_repetition(data: Mapping[str, Any]) -> dict[str, Any]:
+def _without_repetition(data: Mapping[str, Any], decisive: bool) -> dict[str, Any]:
     values = {
-        key: value for key, value in data.items() if key not in CAMERA and (key not in UNSET or value != UNSET[key])
+        key: value
+        for key, value in data.items()
+        if (decisive or key not in CAMERA) and (key not in UNSET or value != UNSET[key])
     }
     if data.get("crop") == "square":
         values["crop"] = list(network_size(1, 1, data["size"]))
     if "dataset" in data:
         values["dataset"] = _own_arguments(data["dataset"], data)
     if "parts" in data:
-        values["parts"] = {name: _without_repetition(part) for name, part in data["parts"].items()}
+        values["parts"] = {name: _without_repetition(part, decisive) for name, part in data["parts"].items()}
     return values
 
 

@@ -10,7 +10,7 @@ from depth_lightning.data import DepthPairs
 from depth_lightning.data.augmentation import BY_NAME
 from depth_lightning.data.photometric import ColourNoise
 from depth_lightning.runs import objects
-from depth_lightning.runs.earlier import comparable
+from depth_lightning.runs.earlier import CAMERA, comparable
 
 RECORDED = json.loads(Path(__file__).with_name("compositions.json").read_text())
 """By overrides of train.py: parts of the configuration, from when data.dataset held every option of data again."""
@@ -39,7 +39,9 @@ def without_later(node):
     """Without the keys that came later, if they have their defaults."""
     if not isinstance(node, dict):
         return node
-    return {key: without_later(value) for key, value in node.items() if LATER.get(key, LATER) != value}
+    return {
+        key: without_later(value) for key, value in node.items() if key not in CAMERA and LATER.get(key, LATER) != value
+    }
 
 
 def dataset_nodes(data):
@@ -90,7 +92,7 @@ def test_a_class_of_ones_own_takes_what_it_has_arguments_for(composed, tmp_path)
         data = composed(f"hydra.searchpath=[file://{tmp_path}]", f"data={name}", "data.depth_scale=1000").data
         return objects.dataset_node(data)
 
-    pairs = {**RECORDED["data=pairs"]["data"]["dataset"], **LATER}
+    pairs = {**RECORDED["data=pairs"]["data"]["dataset"], **LATER, **dict.fromkeys(CAMERA)}
     thousand = {**pairs["encoding"], "depth_scale": 1000}
     own = {"_target_": f"{__name__}.OwnPairs", "root": "data/here", "val_share": 0.5, "encoding": thousand}
     assert built("pairs_of_ones_own") == {**pairs, **own}
