@@ -116,7 +116,7 @@ class DepthPairs:
         self.pairs = PairTable(select(pairs, split, split_list, val_share, folder))
         self.encoding = encoding or DepthEncoding()
         for pair in pairs:
-            if pair.numbers:
+            if pair.numbers or pair.kind:
                 _of_row(self.encoding, pair)
         if min_confidence is not None and not any(pair.mask for pair in pairs):
             raise SettingError("min_confidence", "is about masks, which there are none of: set data.mask=… as well.")
@@ -220,10 +220,10 @@ class DepthPairs:
 
 
 def _of_row(encoding: DepthEncoding, pair: Pair) -> DepthEncoding:
-    if not pair.numbers:
+    if not (pair.numbers or pair.kind):
         return encoding
     try:
-        numbers: dict[str, Any] = dict(pair.numbers)
-        return replace(encoding, **numbers)
+        own: dict[str, Any] = {**pair.numbers, **({"kind": pair.kind} if pair.kind else {})}
+        return replace(encoding, **own)
     except ValueError as error:
         raise ValueError(f"{pair.id}, in its row of the manifest: {error}") from error

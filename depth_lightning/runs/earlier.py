@@ -22,7 +22,11 @@ MOVED = {
 UNSET: Mapping[str, Any] = {"exif": "auto", "image_range": [0, 65535]}
 """Keys of `DepthPairs` that earlier versions did not have → a value that means what they did."""
 
-NEW: Mapping[str, Mapping[str, Any]] = {"model": {"head": "sigmoid"}, "optimizer": {"no_decay": []}}
+NEW: Mapping[str, Mapping[str, Any]] = {
+    "model": {"head": "sigmoid"},
+    "data": {"every_batch": False},
+    "optimizer": {"no_decay": []},
+}
 """Part → its keys that earlier versions did not have → a value that means what they did; others are null."""
 
 
