@@ -27,7 +27,11 @@ UNSET_ROOMS: Mapping[str, Any] = {"look": "usual", "off_centre": 0.0, "sky": "ig
 CAMERA = ("intrinsics", "intrinsics_size", "calibration")
 """Keys of data sets that decide what is learned only with camera=canonical or augmentation=camera."""
 
-NEW: Mapping[str, Mapping[str, Any]] = {"model": {"head": "sigmoid"}, "optimizer": {"no_decay": []}}
+NEW: Mapping[str, Mapping[str, Any]] = {
+    "model": {"head": "sigmoid"},
+    "data": {"every_batch": False},
+    "optimizer": {"no_decay": []},
+}
 """Part → its keys that earlier versions did not have → a value that means what they did; others are null."""
 
 

@@ -14,7 +14,7 @@ from depth_lightning.runs.earlier import comparable
 
 RECORDED = json.loads(Path(__file__).with_name("compositions.json").read_text())
 """By overrides of train.py: parts of the configuration, from when data.dataset held every option of data again."""
-LATER = {"exif": "auto", "image_range": None, "packing": None, "min_confidence": None}
+LATER = {"exif": "auto", "image_range": None, "packing": None, "min_confidence": None, "every_batch": False}
 """Keys of data=pairs that came later, with their defaults."""
 LATER_ROOMS = {"look": "usual", "fov_deg": None, "val_fov_deg": None, "off_centre": 0.0, "val_off_centre": None} | {
     "sky": "ignore"
