@@ -14,12 +14,14 @@ from depth_lightning.runs.earlier import comparable
 
 RECORDED = json.loads(Path(__file__).with_name("compositions.json").read_text())
 """By overrides of train.py: parts of the configuration, from when data.dataset held every option of data again."""
-LATER = {"exif": "auto", "image_range": None, "packing": None, "min_confidence": None, "every_batch": False}
+LATER = {"exif": "auto", "image_range": None, "packing": None, "min_confidence": None}
 """Keys of data=pairs that came later, with their defaults."""
 LATER_ROOMS = {"look": "usual", "fov_deg": None, "val_fov_deg": None, "off_centre": 0.0, "val_off_centre": None} | {
     "sky": "ignore"
 }
 """The same of data=rooms."""
+LATER_MIXTURE = {"every_batch": False}
+"""The same of data=mixture."""
 OWN = "[{_target_: albumentations.Rotate, limit: 5}]"
 
 
@@ -43,7 +45,7 @@ def without_later(node):
     """Without the keys that came later, if they have their defaults."""
     if not isinstance(node, dict):
         return node
-    later = LATER | (LATER_ROOMS if "fov_deg" in node else {})
+    later = LATER | (LATER_ROOMS if "fov_deg" in node else LATER_MIXTURE if "parts" in node else {})
     return {key: without_later(value) for key, value in node.items() if later.get(key, later) != value}
 
 
