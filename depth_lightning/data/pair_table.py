@@ -8,7 +8,10 @@ import numpy as np
 
 from depth_lightning.data.texts import Texts
 
-PER_ROW = ("depth_scale", "depth_offset", "focal_px", "baseline_m", "invalid")
+OF_ENCODING = ("depth_scale", "depth_offset", "focal_px", "baseline_m", "invalid")
+OF_CAMERA = ("fx", "fy", "cx", "cy", "fov_deg")
+"""Four intrinsics in pixels of the image, or the field of view of its longer side."""
+PER_ROW = (*OF_ENCODING, *OF_CAMERA)
 """Numeric columns that override the data set's declaration for their row."""
 
 

@@ -19,6 +19,7 @@ from rich.progress import track
 
 from depth_lightning.atomic import atomically
 from depth_lightning.data import looks, patterns, raycast, scenes
+from depth_lightning.data.h5 import open_dataset, open_h5, read_dataset
 from depth_lightning.data.looks import Range, look_of
 from depth_lightning.data.nyu import read_h5
 from depth_lightning.data.raycast import Boxes, Camera, Floats, Hits
@@ -318,9 +319,11 @@ class RenderedRooms:
         file = self.files[index]
         if self.is_kept:
             image, depth = read_h5(file)
+            with open_h5(file) as h5:
+                intrinsics = read_dataset(open_dataset(h5, "intrinsics"))
         else:
             seed, view = self._scene(index % len(self))
-            image, depth, *_ = photograph(seed, *self._size, view, self._look, self._lens)
+            image, depth, _, intrinsics = photograph(seed, *self._size, view, self._look, self._lens)
         depth = np.where(np.isinf(depth), np.float32(FAR_M if self.sky == "far" else 0), depth)
         return DepthSample(
             image=image,
@@ -329,6 +332,7 @@ class RenderedRooms:
             kind=DepthKind.METRES,
             id=file.relative_to(self.folder).as_posix(),
             scene=file.parent.name,
+            intrinsics=intrinsics,
         )
 
     def path(self, index: int) -> Path:

@@ -24,6 +24,8 @@ UNSET: Mapping[str, Any] = {"exif": "auto", "image_range": [0, 65535]}
 
 UNSET_ROOMS: Mapping[str, Any] = {"look": "usual", "off_centre": 0.0, "sky": "ignore"}
 """The same for `RenderedRooms`, which takes these values by default."""
+CAMERA = ("intrinsics", "intrinsics_size", "calibration")
+"""Keys of data sets that decide what is learned only with camera=canonical or augmentation=camera."""
 
 NEW: Mapping[str, Mapping[str, Any]] = {
     "model": {"head": "sigmoid"},
@@ -71,7 +73,9 @@ def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _without_repetition(data: Mapping[str, Any]) -> dict[str, Any]:
     unset = {**UNSET, **UNSET_ROOMS}
-    values = {key: value for key, value in data.items() if key not in unset or value != unset[key]}
+    values = {
+        key: value for key, value in data.items() if key not in CAMERA and (key not in unset or value != unset[key])
+    }
     if data.get("crop") == "square":
         values["crop"] = list(network_size(1, 1, data["size"]))
     if "dataset" in data:

@@ -124,7 +124,7 @@ def test_the_folder_reads_as_nyu(tmp_path, split):
     theirs = NYUDepthV2(root=ours.folder, split=split)
     assert len(theirs) == len(ours)
     for i in range(5):
-        for mine, read in zip(ours[i], theirs[i], strict=True):
+        for mine, read in zip(ours[i][:-1], theirs[i][:-1], strict=True):  # all but the camera
             np.testing.assert_array_equal(mine, read)
 
 
