@@ -97,7 +97,7 @@ def run_arm(folder: Path, arm: str, seed: int, rooms: tuple[str, ...], scored: t
     elif "synthetic" in arm:
         parts = [word.replace("data.", "data.parts.synthetic.", 1) for word in (*SYNTHETIC[1:], *rooms)]
         own = ("experiment=student", *MIXED, *parts, f"data.parts.photos.manifest={labels}/manifest.csv", start)
-        own += ("data.weights={synthetic: 1, photos: 2}", "data.every_batch=true", "data.validate_on=[photos]")
+        own += ("+data.weights.photos=2", "data.every_batch=true", "data.validate_on=[photos]")
     else:
         own = ("experiment=student", f"data.manifest={labels}/manifest.csv", start)
     if not (run / "metrics.json").is_file():
