@@ -98,7 +98,8 @@ def start_weights(network: DepthAnythingV2, model: DictConfig) -> LoadReport | N
 def start_alignment(module: DepthModule) -> None:
     """Load the frozen encoder of `loss.alignment`, which no checkpoint holds, if there is one."""
     if module.objective is not None and module.objective.alignment is not None:
-        rank_zero_only(log.info)(f"loss.alignment: {module.objective.alignment.load()}")
+        report = module.objective.alignment.load()
+        rank_zero_only(log.info)(f"loss.alignment: the frozen encoder is that of {report.path}.")
 
 
 def start_head(network: DepthAnythingV2, data: DepthDataModule, loaded: LoadReport | None) -> None:
