@@ -171,8 +171,16 @@ def _model_card(
         starting_weights=metadata["starting_weights"],
         licence=metadata["licence"],
         checks=checks,
-        limits=layout.limits,
+        limits=[*layout.limits, *_calibrated(run)],
     )
+
+
+def _calibrated(run: DictConfig | None) -> list[str]:
+    """For which camera scale and shift of disparity were fitted, if they were."""
+    record = {} if run is None else run.get("calibration") or {}
+    if record.get("kind") != "affine_disparity":
+        return []
+    return [f"Metres are those of the camera of {record['data']}, with which it was calibrated, and of no other."]
 
 
 def _print(folder: Path, layout: Layout, differences: Sequence[Difference], notes: Sequence[str]) -> None:

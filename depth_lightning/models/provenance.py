@@ -134,7 +134,7 @@ def _from_fields(source: str, fields: Mapping[str, Any]) -> Provenance | None:
         output,
         metres,
         encoder=encoder if encoder in SIZES else None,
-        head="log_depth" if head == "log_depth" else "sigmoid",
+        head=next((name for name in get_args(HeadName) if name == head), "sigmoid"),
         size=size if isinstance(size, int) else None,
     )
 
