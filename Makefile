@@ -30,7 +30,7 @@ test: setup  ## run the test suite (pytest arguments in ARGS)
 
 .PHONY: test-slow
 test-slow: setup  ## run the slow tests
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(BIN)/python -m pytest -m slow --timeout 3600 $(ARGS)
 
 .PHONY: bench
 bench: setup  ## run the benchmarks that need no GPU, with few repeats (half an hour)

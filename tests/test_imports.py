@@ -9,6 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "depth_lightning"
 LAYERS = [
+    {"camera"},
     {"sample", "settings", "atomic", "affine", "interrupts", "invocation", "version"},
     {"data", "models", "losses", "metrics"},
     {"reporting"},

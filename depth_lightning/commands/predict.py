@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from depth_lightning.inference import CloudOptions, Outputs, Predictor, predict_stream, predict_video, save_behind
 from depth_lightning.inference.inputs import Input, find_images, is_video, open_video, photo_reader
+from depth_lightning.inference.labels import Labels
 from depth_lightning.inference.outputs import claim
 from depth_lightning.inference.point_cloud import parse_intrinsics
 from depth_lightning.inference.stream import Failure, Predicted
@@ -81,30 +82,30 @@ def predict(cfg: DictConfig, overrides: Sequence[str]) -> Summary:
     read = photo_reader(objects.plain(cfg.data), [image.path for image in images])
     claim(
         outputs.folder,
-        {"input": str(root.resolve()), "network": _describe(predictor), **read.keywords, **outputs.settings()},
+        {"input": str(root.resolve()), "network": described(predictor), **read.keywords, **outputs.settings()},
         [video_path(root, outputs)] if video else _files(outputs, images),
     )
     start = time.perf_counter()
-    with _progress(total) as advance:
+    with progress_bar(total) as advance:
         if video:
             predicted, failures = predict_video(predictor, root, outputs, cfg.batch_size, done=advance)
             summary = Summary(predicted, max(0, total - predicted - len(failures)), failures)
         else:
             summary = predict_images(predictor, images, outputs, cfg.batch_size, read, done=advance)
-    _report(summary, outputs.folder, time.perf_counter() - start, "frames" if video else "images")
+    report(summary, outputs.folder, time.perf_counter() - start, "frames" if video else "images")
     return summary
 
 
 def predict_images(
     predictor: Predictor,
     images: Sequence[Input],
-    outputs: Outputs,
+    outputs: Outputs | Labels,
     batch_size: int,
     read_photo: Callable[[Path], np.ndarray],
     done: Callable[[], None],
 ) -> Summary:
     """Save the missing files of every image; `done` is called after each image."""
-    unfinished, missing_files = [], {}
+    unfinished, missing_files = list[Input](), dict[str, Any]()
     for image in images:
         changed = image.path.stat().st_mtime if image.path.is_file() else 0.0
         if missing := outputs.unfinished(image.name, changed):
@@ -119,8 +120,7 @@ def predict_images(
     def save(result: Predicted) -> None:
         outputs.write(result.name, result.image, result.prediction, missing_files[result.name])
 
-    disagreement = "uncertainty" in outputs.save
-    results = predict_stream(predictor, unfinished, read, batch_size=batch_size, disagreement=disagreement)
+    results = predict_stream(predictor, unfinished, read, batch_size=batch_size, disagreement=outputs.disagreement)
     with closing(results):
         failures = save_behind(results, save, done=done)
     return Summary(len(unfinished) - len(failures), len(images) - len(unfinished), failures)
@@ -149,7 +149,8 @@ def build_outputs(cfg: DictConfig, video: bool, metric: bool, max_depth: float) 
     )
 
 
-def _describe(predictor: Predictor) -> dict[str, Any]:
+def described(predictor: Predictor) -> dict[str, Any]:
+    """What decides a network's predictions, its weights by their hash."""
     network = predictor.network
     return {
         "weights": predictor.fingerprint(),
@@ -166,7 +167,7 @@ def _files(outputs: Outputs, images: Sequence[Input]) -> list[Path]:
 
 
 @contextmanager
-def _progress(total: int) -> Iterator[Callable[[], None]]:
+def progress_bar(total: int) -> Iterator[Callable[[], None]]:
     """A bar on a terminal, nothing elsewhere; yields the function to call after each image."""
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"), TimeRemainingColumn())
     with Progress(*columns, disable=not sys.stdout.isatty(), console=Console()) as bar:
@@ -181,7 +182,8 @@ def _progress(total: int) -> Iterator[Callable[[], None]]:
         yield advance
 
 
-def _report(summary: Summary, folder: Path, seconds: float, what: str) -> None:
+def report(summary: Summary, folder: Path, seconds: float, what: str) -> None:
+    """Log what was done and what failed; `what` names the images."""
     before = f", {summary.finished_before} were already finished" if summary.finished_before else ""
     speed = f" ({summary.predicted / seconds:.1f} per second)" if summary.predicted else ""
     log.info(f"{summary.predicted} {what} predicted{speed}{before}. Written: {folder}")

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
+from depth_lightning import camera
 from depth_lightning.data.photometric import check_share
 from depth_lightning.data.reading import BrokenError, naming
 from depth_lightning.sample import DepthKind, DepthSample
@@ -95,7 +96,10 @@ def network_image(image: np.ndarray, size: int) -> np.ndarray:
 
 
 class EvaluationTransform:
-    """Resize the image to the network's size; the ground truth is unchanged, and the prediction is resized to it."""
+    """Resize the image to the network's size; the ground truth is unchanged, and the prediction is resized to it.
+
+    The intrinsics stay those of the image.
+    """
 
     def __init__(self, size: int = 518) -> None:
         self.size = check_size("size", size)
@@ -107,7 +111,9 @@ class EvaluationTransform:
             ValueError: see `network_image`.
         """
         with naming(sample.id, "an image that can be resized"):
-            return sample._replace(image=network_image(sample.image, self.size))
+            image = network_image(sample.image, self.size)
+        (height, width), (h, w) = sample.image.shape[:2], image.shape[:2]
+        return sample._replace(image=image, intrinsics=camera.resized(sample.intrinsics, w / width, h / height))
 
 
 class TrainTransform:
@@ -119,8 +125,8 @@ class TrainTransform:
             None for the whole image.
         flip_probability: share of the samples that are mirrored.
         transforms: albumentations transforms or compatible ones, applied after the flip. Geometric ones move image and
-            depth together; areas that they uncover should be filled with 0, which is a hole. `ColourNoise` changes the
-            colours of a whole batch at once, on the device.
+            depth together; areas that they uncover should be filled with 0, which is a hole. After these the camera
+            is unknown. `ColourNoise` changes the colours of a whole batch at once, on the device.
 
     Raises:
         SettingError: an argument is out of range.
@@ -139,6 +145,7 @@ class TrainTransform:
         self.flip_probability = check_share("flip_probability", flip_probability)
         self.transforms = transforms
         self.augment = _compose(transforms) if transforms else None
+        self.keeps_camera = not any(map(_is_geometric, transforms))
 
     def __call__(self, sample: DepthSample, seed: int) -> DepthSample:
         """An (h, w, 3) uint8 image with its target and mask at the crop's size."""
@@ -147,7 +154,8 @@ class TrainTransform:
         if self.flip_probability and rng.random() < self.flip_probability:
             # A view; collating copies it.
             image, target, mask = (array[:, ::-1] for array in (sample.image, sample.target, sample.mask))
-            sample = sample._replace(image=image, target=target, mask=mask)
+            intrinsics = camera.mirrored(sample.intrinsics, image.shape[1])
+            sample = sample._replace(image=image, target=target, mask=mask, intrinsics=intrinsics)
         if self.augment is None:
             return sample
         # All transforms share one pair of generators: set_random_seed would give each its own with the same seed, and
@@ -157,7 +165,8 @@ class TrainTransform:
         augmented = self.augment(image=image, target=target, valid=mask.astype(np.uint8))
         image, target, valid = augmented["image"], augmented["target"], augmented["valid"]
         self._check(image, target, valid)
-        return sample._replace(image=image, target=target, mask=valid.astype(bool))
+        intrinsics = sample.intrinsics if self.keeps_camera else camera.UNKNOWN
+        return sample._replace(image=image, target=target, mask=valid.astype(bool), intrinsics=intrinsics)
 
     def _check(self, image: Any, target: Any, valid: Any) -> None:
         """Refuse what a transform returns that the network would take for another image.
@@ -184,6 +193,13 @@ def is_augmentation(name: str) -> bool:
     package, _, attribute = name.partition(".")
     named = getattr(A, attribute, None) if package == "albumentations" else None
     return isinstance(named, type) and issubclass(named, A.BasicTransform | A.BaseCompose)
+
+
+def _is_geometric(transform: A.BasicTransform | A.BaseCompose) -> bool:
+    """Whether a transform may move pixels: all but those of albumentations that change colours alone."""
+    if isinstance(transform, A.BaseCompose):
+        return any(map(_is_geometric, transform.transforms))
+    return not isinstance(transform, A.ImageOnlyTransform)
 
 
 def _compose(transforms: Sequence[A.BasicTransform]) -> A.Compose:
@@ -219,7 +235,8 @@ def resized_crop(sample: DepthSample, size: int, crop: Sequence[int] | None, rng
             break
     source = sample.image[top : top + source_h, left : left + source_w]
     image = cv2.resize(source, None, fx=scale_x, fy=scale_y, interpolation=cv2.INTER_CUBIC)[:h, :w]
-    return sample._replace(image=image, target=target, mask=mask)
+    intrinsics = camera.resized(camera.cropped(sample.intrinsics, left, top), scale_x, scale_y)
+    return sample._replace(image=image, target=target, mask=mask, intrinsics=intrinsics)
 
 
 def _resized_target(

@@ -26,7 +26,7 @@ from depth_lightning.models.adapters import of_run
 from depth_lightning.models.checkpoints import load_run_state
 from depth_lightning.models.depth_anything import Output
 from depth_lightning.models.torch_files import NotARunError, read_run
-from depth_lightning.settings import SettingError, one_of, text
+from depth_lightning.settings import SettingError, boolean, one_of, text
 
 Precision = Literal["float32", "bfloat16", "float16"]
 _NETWORK_ARGUMENTS = ("encoder", "output", "max_depth", "features", "out_channels", "head")
@@ -50,6 +50,7 @@ class Predictor:
         device: "cuda", "cuda:1", "mps", "cpu"; by default the best available.
         precision: float32, or the autocast dtype.
         read: reads an image file as (h, w, 3) uint8 RGB.
+        flip_average: predict the mean of the prediction and the mirrored image's, mirrored back.
 
     Raises:
         SettingError: an argument is out of range, or the device is not available.
@@ -62,10 +63,12 @@ class Predictor:
         device: str | torch.device | None = None,
         precision: Precision = "float32",
         read: Callable[[Path], np.ndarray] = read_photo,
+        flip_average: bool = False,
     ) -> None:
         self.precision: Precision = one_of("precision", precision, get_args(Precision))
         self.size = check_size("size", size)
         self.read = read
+        self.flip_average = boolean("flip_average", flip_average)
         if device is not None and not isinstance(device, torch.device):
             device = text("device", device, "cuda, cuda:1, mps or cpu")
         try:
@@ -120,12 +123,16 @@ class Predictor:
         half = nullcontext() if dtype == torch.float32 else torch.autocast(self.device.type, dtype)
         with half:
             depths = self.network(images)
-            mirrored = self.network(images.flip(-1)).flip(-1) if disagreement else None
+            mirrored = self.network(images.flip(-1)).flip(-1) if disagreement or self.flip_average else None
         predictions = []
         for index, size in enumerate(sizes):
             depth = _upsampled(depths[index], size)
-            apart = None if mirrored is None else (depth - _upsampled(mirrored[index], size)).abs()
-            predictions.append(Prediction(depth.cpu().numpy(), None if apart is None else apart.cpu().numpy()))
+            apart = None
+            if mirrored is not None:
+                other = _upsampled(mirrored[index], size)
+                apart = (depth - other).abs().cpu().numpy() if disagreement else None
+                depth = (depth + other) / 2 if self.flip_average else depth
+            predictions.append(Prediction(depth.cpu().numpy(), apart))
         return predictions
 
     def fingerprint(self) -> str:

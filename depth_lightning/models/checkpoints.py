@@ -118,10 +118,12 @@ def load_weights(network: DepthAnythingV2, path: str | Path, init: Init = "all",
 def load_run_state(network: DepthAnythingV2, state: Mapping[str, Tensor], path: str | Path) -> None:
     """Copy a run's weights into its network; their keys may start with `network.`, its name in the module.
 
+    What the run's loss has learnt, under `objective.`, is left out.
+
     Raises:
         ValueError: they do not fit the network.
     """
-    own = {key.removeprefix("network."): tensor for key, tensor in state.items()}
+    own = {key.removeprefix("network."): tensor for key, tensor in state.items() if not key.startswith("objective.")}
     try:
         network.load_state_dict(own)
     except RuntimeError as error:

@@ -92,11 +92,12 @@ class DepthAnythingV2(nn.Module):
         if adapter is not None:
             add_adapters(self, adapter)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor, with_features: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Depth in metres, or disparity ≥ 0 (larger is nearer): (b, h, w) float32.
 
         Args:
             image: (b, 3, h, w), ImageNet-normalised (see `normalize`); h and w are multiples of 14.
+            with_features: also return the encoder's last features, (b, rows·columns, width) of the 14×14 patches.
 
         Raises:
             ValueError: the image has another shape.
@@ -107,11 +108,12 @@ class DepthAnythingV2(nn.Module):
                 f"{tuple(image.shape)}."
             )
         height, width = image.shape[-2:]
-        maps = [
-            tokens[:, 1:].unflatten(1, (height // PATCH, width // PATCH)).permute(0, 3, 1, 2)
-            for tokens in self.encoder(image)
-        ]
-        logits = self.head(maps, (height, width)).float()
+        patches = [tokens[:, 1:] for tokens in self.encoder(image)]
+        maps = [each.unflatten(1, (height // PATCH, width // PATCH)).permute(0, 3, 1, 2) for each in patches]
+        depth = self._activated(self.head(maps, (height, width)).float())
+        return (depth, patches[-1]) if with_features else depth
+
+    def _activated(self, logits: Tensor) -> Tensor:
         if self.output == "relative":
             return F.relu(logits)
         if self.head_name == "log_depth":

@@ -22,7 +22,16 @@ MOVED = {
 UNSET: Mapping[str, Any] = {"exif": "auto", "image_range": [0, 65535]}
 """Keys of `DepthPairs` that earlier versions did not have → a value that means what they did."""
 
-NEW: Mapping[str, Mapping[str, Any]] = {"model": {"head": "sigmoid"}, "optimizer": {"no_decay": []}}
+UNSET_ROOMS: Mapping[str, Any] = {"look": "usual", "off_centre": 0.0, "sky": "ignore"}
+"""The same for `RenderedRooms`, which takes these values by default."""
+CAMERA = ("intrinsics", "intrinsics_size", "calibration")
+"""Keys of data sets that decide what is learned only with camera=canonical or augmentation=camera."""
+
+NEW: Mapping[str, Mapping[str, Any]] = {
+    "model": {"head": "sigmoid"},
+    "data": {"every_batch": False},
+    "optimizer": {"no_decay": []},
+}
 """Part → its keys that earlier versions did not have → a value that means what they did; others are null."""
 
 
@@ -63,7 +72,10 @@ def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without_repetition(data: Mapping[str, Any]) -> dict[str, Any]:
-    values = {key: value for key, value in data.items() if key not in UNSET or value != UNSET[key]}
+    unset = {**UNSET, **UNSET_ROOMS}
+    values = {
+        key: value for key, value in data.items() if key not in CAMERA and (key not in unset or value != unset[key])
+    }
     if data.get("crop") == "square":
         values["crop"] = list(network_size(1, 1, data["size"]))
     if "dataset" in data:

@@ -95,6 +95,12 @@ def start_weights(network: DepthAnythingV2, model: DictConfig) -> LoadReport | N
     return report
 
 
+def start_alignment(module: DepthModule) -> None:
+    """Load the frozen encoder of `loss.alignment`, which no checkpoint holds, if there is one."""
+    if module.objective is not None and module.objective.alignment is not None:
+        rank_zero_only(log.info)(f"loss.alignment: {module.objective.alignment.load()}")
+
+
 def start_head(network: DepthAnythingV2, data: DepthDataModule, loaded: LoadReport | None) -> None:
     """Start a new last layer, but that of head=sigmoid, at the median of several training images' depth."""
     is_loaded = loaded is not None and loaded.init == "all" and not loaded.left_out
@@ -209,7 +215,10 @@ def _mixture(data: DictConfig) -> Callable[[str], Mixture]:
         names = data.parts if split == "train" or data.validate_on is None else data.validate_on
         parts = {name: dataset_of(data.parts[name], f"data.parts.{name}")(split=split) for name in names}
         with within("data"):
-            return Mixture(parts, plain(data.weights), data.samples_per_epoch) if split == "train" else Mixture(parts)
+            if split != "train":
+                return Mixture(parts)
+            # A checkpoint may be older than the last option.
+            return Mixture(parts, plain(data.weights), data.samples_per_epoch, data.get("every_batch", False))
 
     return open_split
 

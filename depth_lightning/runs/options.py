@@ -80,7 +80,7 @@ DATA: dict[str, Any] = {
     "num_workers": partial(optional, check=partial(FROM_0, most=MOST_WORKERS, otherwise=NUM_WORKERS)),
     "on_error": partial(one_of, choices=("raise", "skip")),
     "dataset": OBJECT,
-    **dict.fromkeys(("weights", "samples_per_epoch", "validate_on")),
+    **dict.fromkeys(("weights", "samples_per_epoch", "every_batch", "validate_on")),
 }
 DATA["parts"] = {"*": DATA}
 COMMON: Options = {
@@ -93,7 +93,11 @@ NETWORK: Options = {**COMMON, "checkpoint": PATH_OR_NONE, "model": MODEL, "data"
 TRAIN: Options = {
     **NETWORK,
     **dict.fromkeys(("protocol", "optimizer", "scheduler", "trainer"), OBJECT),
-    "loss": {**dict.fromkeys(("metres", "up_to_scale", "disparity"), OBJECT), "across_devices": None},
+    "loss": {
+        **dict.fromkeys(("metres", "up_to_scale", "disparity"), OBJECT),
+        "alignment": None,
+        "across_devices": None,
+    },
     **{group: {"*": OBJECT} for group in ("callbacks", "logger")},
     **dict.fromkeys(("augmentation", "adapter")),
     **dict.fromkeys(("compile", "self_check", "baseline", "report"), boolean),
@@ -138,6 +142,15 @@ COMMANDS: Mapping[str, Options] = {
         "batch_size": whole_number,
         **dict.fromkeys(("save", "overwrite", "device", "precision", "png_scale", "range")),
         "cloud": dict.fromkeys(("intrinsics", "calibrated_size", "fov_deg", "max_range_m", "remove_flying")),
+    },
+    "label": {
+        **NETWORK,
+        "data": {"size": check_size, "exif": check_exif, "image_range": check_range},
+        "input": partial(text, what="one path or pattern (several go into a .txt file, a line each)"),
+        "output": PATH,
+        "batch_size": whole_number,
+        **dict.fromkeys(("format", "flip_average", "max_disagreement", "device", "precision")),
+        "sky": PATH_OR_NONE,
     },
     "export": {
         **NETWORK,

@@ -193,8 +193,9 @@ def _outputs(page: Page, module: DepthModule, batch: DepthBatch, findings: Findi
     assert objective is not None
     with isolated(network), torch.no_grad(), mixed_precision(precision, batch.image.device):
         network.eval()
-        prediction = network(normalize(batch.image))
-        evaluated = objective(prediction, batch.target, batch.mask, batch.kind).item()
+        prediction, alignment = objective.predict(network, normalize(batch.image))
+        losses = objective.by_kind(prediction, batch.target, batch.mask, batch.kind)
+        evaluated = objective.weighed(losses, batch.kind, alignment).value.item()
     flat = float(torch.tensor(findings.saturated).mean())
     height, width = batch.image.shape[-2:]
     page.lines.append(
