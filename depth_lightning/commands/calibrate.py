@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from rich.progress import track
 
@@ -74,10 +75,14 @@ def fit(cfg: DictConfig, overrides: Sequence[str]) -> Calibration:
     found = calibrate(seen, relative, network.max_depth)
     numbers, run_dir = _numbers(found), Path(cfg.run_dir)
     of = subject(cfg) if cfg.points is None else {**subject(cfg), "data": str(cfg.points), "split": None}
-    record = {**numbers, "images": len(seen.scene), "data": without_paths(of["data"])}
+    known = np.unique(seen.fov_deg[np.isfinite(seen.fov_deg)].round(1)).tolist()
+    camera = {"fov_deg": [known[0], known[-1]] if known else None}
+    record = {**numbers, **camera, "images": len(seen.scene), "data": without_paths(of["data"])}
     evidence = {"before": found.before, "after": found.after, "held_out": found.units.name, "outliers": found.outliers}
     apart = [group._asdict() for group in found.apart]
-    write_json(run_dir / "calibration.json", {**numbers, **evidence, "apart": apart, "images": len(seen.scene), **of})
+    write_json(
+        run_dir / "calibration.json", {**numbers, **evidence, "apart": apart, "images": len(seen.scene), **camera, **of}
+    )
     _report(cfg, found, len(seen.scene))
     if relative and found.kind == "none":
         raise ValueError(

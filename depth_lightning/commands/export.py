@@ -180,7 +180,9 @@ def _calibrated(run: DictConfig | None) -> list[str]:
     record = {} if run is None else run.get("calibration") or {}
     if record.get("kind") != "affine_disparity":
         return []
-    return [f"Metres are those of the camera of {record['data']}, with which it was calibrated, and of no other."]
+    fov = " to ".join(f"{fov_deg:g}°" for fov_deg in dict.fromkeys(record["fov_deg"] or ()))
+    camera = f"{record['data']} (field of view across the longer side: {fov or 'unknown'})"
+    return [f"Metres are those of the camera of {camera}, with which it was calibrated, and of no other."]
 
 
 def _print(folder: Path, layout: Layout, differences: Sequence[Difference], notes: Sequence[str]) -> None:

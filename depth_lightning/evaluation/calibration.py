@@ -224,7 +224,8 @@ def _interval(factor: float, left: np.ndarray, scenes: Sequence[str], confidence
 
 def _apart(seen: Observations, overall: float, left: np.ndarray) -> tuple[Group, ...]:
     """The groups with the smallest and the largest factor, if they disagree; by camera, or else by scene."""
-    for names in (seen.camera, seen.scene):
+    cameras = ["" if np.isnan(fov) else f"a field of view of {fov:.0f}°" for fov in seen.fov_deg]
+    for names in (cameras, seen.scene):
         groups = []
         for name in sorted({*names} - {""}):
             own = left[[other == name for other in names]]
@@ -244,7 +245,7 @@ def _pixel_by_pixel(seen: Observations) -> Observations:
     return seen._replace(
         image=np.arange(len(seen.image)),
         scene=[""] * len(seen.image),
-        camera=[seen.camera[image] for image in seen.image],
+        fov_deg=seen.fov_deg[seen.image],
     )
 
 

@@ -6,6 +6,7 @@ from typing import NamedTuple, cast
 import numpy as np
 import torch
 
+from depth_lightning.camera import fov_from_focal
 from depth_lightning.sample import DepthBatch, DepthKind, DepthSample, collate
 from depth_lightning.training import DepthModule
 
@@ -24,8 +25,8 @@ class Observations(NamedTuple):
     """(n,) which image, from 0."""
     scene: Sequence[str]
     """Of every image; empty where unknown."""
-    camera: Sequence[str]
-    """Of every image, in words; empty where unknown."""
+    fov_deg: np.ndarray
+    """(images,) field of view across the longer side; NaN where the camera is unknown."""
 
     def of_images(self, images: np.ndarray) -> "Observations":
         """Those of the images of a (images,) bool mask; images keep their numbers."""
@@ -47,7 +48,7 @@ def observe(module: DepthModule, samples: Iterable[DepthSample], device: torch.d
     """
     module = module.eval().to(device)
     rng = np.random.default_rng(0)
-    parts, scenes = list[tuple[np.ndarray, np.ndarray]](), list[str]()
+    parts, scenes, fovs_deg = list[tuple[np.ndarray, np.ndarray]](), list[str](), list[float]()
     for sample in samples:
         if sample.kind != DepthKind.METRES:
             kind = sample.kind.name.lower()
@@ -60,6 +61,9 @@ def observe(module: DepthModule, samples: Iterable[DepthSample], device: torch.d
         predicted = module.predict_batch(batch).flatten()[torch.from_numpy(pixels).to(device)]
         parts.append((predicted.double().cpu().numpy(), sample.target.ravel()[pixels].astype(float)))
         scenes.append(sample.scene)
+        height, width = sample.image.shape[:2]
+        focal_px = float(sample.intrinsics[0 if width >= height else 1])
+        fovs_deg.append(fov_from_focal(focal_px, max(height, width)))
     predictions, depths = (np.concatenate([np.empty(0), *(part[which] for part in parts)]) for which in (0, 1))
     image = np.repeat(np.arange(len(parts)), [len(part[0]) for part in parts])
-    return Observations(predictions, depths, image, scenes, [""] * len(scenes))
+    return Observations(predictions, depths, image, scenes, np.array(fovs_deg))

@@ -49,7 +49,7 @@ def calibrated(network, images, truth, folder, compose_config, *more):
         np.save(folder / "depth" / name.replace("png", "npy"), depth.astype(np.float32))
     rows = [f"{images}/rgb/{name},{folder}/depth/{name.replace('png', 'npy')},val" for name in truth]
     (folder / "my.csv").write_text("\n".join(["image,depth,split", *rows]))
-    data = ["data=pairs", f"data.manifest={folder}/my.csv", "data.num_workers=0"]
+    data = ["data=pairs", f"data.manifest={folder}/my.csv", "data.num_workers=0", "data.intrinsics=[40,40,39.5,29.5]"]
     typed = [*network, *data, "protocol.max_depth=100", "device=cpu", f"output={folder}/calibrated.ckpt", *more]
     return fit(compose_config("calibrate", typed, folder), typed)
 
@@ -178,7 +178,8 @@ def test_its_exports_carry_scale_and_shift_and_the_card_names_the_rig(rig, compo
     with torch.no_grad():
         torch.testing.assert_close(same(image), network(image))
     card = (official.folder / "README.md").read_text()
-    assert "Metres are those of the camera of DepthPairs my.csv, with which it was calibrated" in card
+    camera = "DepthPairs my.csv (field of view across the longer side: 90°)"
+    assert f"Metres are those of the camera of {camera}, with which it was calibrated, and of no other." in card
     assert "reads 1 / depth" in card
 
 

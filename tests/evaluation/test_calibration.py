@@ -17,13 +17,13 @@ def observed(seed, images=20, pixels=200, factor=1.0, relative=False, outliers=0
     predicted = truth * np.exp(rng.normal(0, of_image, images)[image] + rng.normal(0, 0.05, len(image)))
     predicted = np.maximum((1 / predicted - SHIFT) / SCALE, 0) if relative else predicted / factor
     truth = np.where(rng.random(len(image)) < outliers, 3 * truth, truth)
-    return Observations(predicted, truth, image, [scene] * images, [""] * images)
+    return Observations(predicted, truth, image, [scene] * images, np.full(images, np.nan))
 
 
 def joined(one, other):
     image = np.r_[one.image, other.image + len(one.scene)]
     pixels = (np.r_[ours, theirs] for ours, theirs in zip(one[:2], other[:2], strict=True))
-    return Observations(*pixels, image, [*one.scene, *other.scene], [*one.camera, *other.camera])
+    return Observations(*pixels, image, [*one.scene, *other.scene], np.r_[one.fov_deg, other.fov_deg])
 
 
 @pytest.mark.parametrize("outliers", [0, 0.1])
@@ -82,5 +82,6 @@ def test_scenes_that_need_factors_of_their_own_are_named():
 
 def test_cameras_are_asked_before_scenes():
     seen = joined(observed(0, images=10, factor=0.81, scene="a"), observed(1, images=10, factor=1.22, scene="b"))
-    seen = seen._replace(camera=["wide"] * 10 + ["tele"] * 10)
-    assert [group.name for group in calibrate(seen, relative=False, max_depth=10).apart] == ["wide", "tele"]
+    seen = seen._replace(fov_deg=np.repeat([75.2, 34.9], 10))
+    names = [group.name for group in calibrate(seen, relative=False, max_depth=10).apart]
+    assert names == ["a field of view of 75°", "a field of view of 35°"]
