@@ -171,8 +171,18 @@ def _model_card(
         starting_weights=metadata["starting_weights"],
         licence=metadata["licence"],
         checks=checks,
-        limits=layout.limits,
+        limits=[*layout.limits, *_calibrated(run)],
     )
+
+
+def _calibrated(run: DictConfig | None) -> list[str]:
+    """For which camera scale and shift of disparity were fitted, if they were."""
+    record = {} if run is None else run.get("calibration") or {}
+    if record.get("kind") != "affine_disparity":
+        return []
+    fov = " to ".join(f"{fov_deg:g}°" for fov_deg in dict.fromkeys(record["fov_deg"] or ()))
+    camera = f"{record['data']} (field of view across the longer side: {fov or 'unknown'})"
+    return [f"Metres are those of the camera of {camera}, with which it was calibrated, and of no other."]
 
 
 def _print(folder: Path, layout: Layout, differences: Sequence[Difference], notes: Sequence[str]) -> None:

@@ -173,7 +173,9 @@ def save_weights(
             f"layout={layout} is read by code that has the encoders of Depth Anything V2 alone, and this network has "
             f"{network.encoder_name}: use layout=safetensors, or a graph, layout=onnx or layout=pt2."
         )
-    if network.head_name != "sigmoid" and layout != "safetensors":
+    # The authors' relative class reads the file of an inverse_depth head: its ReLU gives 1 / depth.
+    read_elsewhere = {"sigmoid": ("official", "transformers"), "log_depth": (), "inverse_depth": ("official",)}
+    if layout != "safetensors" and layout not in read_elsewhere[network.head_name]:
         raise ValueError(
             f"layout={layout} is read by code that ends in a sigmoid, and this network has head={network.head_name}: "
             "use layout=safetensors, or a graph, layout=onnx or layout=pt2."

@@ -17,9 +17,11 @@ from depth_lightning.models.sizes import SIZES, size_like
 from depth_lightning.settings import SettingError, boolean, number, one_of, several, whole_number
 
 Output = Literal["metric", "relative"]
-HeadName = Literal["sigmoid", "log_depth"]
+HeadName = Literal["sigmoid", "log_depth", "inverse_depth"]
 MIN_DEPTH_M = 1e-3
 """The least depth of head="log_depth"."""
+MAX_DEPTH_M = 1e6
+"""The largest `max_depth`."""
 WIDEST = 2048
 """Most channels in a head; vitg's have up to 1536. A checkpoint that claims more would only fill the memory."""
 
@@ -44,7 +46,8 @@ class DepthAnythingV2(nn.Module):
             the backward pass. Less memory, more time.
         adapter: train low-rank adapters, and the head, instead of the encoder's own weights.
         head: of a metric network. "sigmoid": times `max_depth`; "log_depth": depth is the exponential of the logits,
-            from 1 mm to `max_depth`, for scenes where no `max_depth` fits.
+            from 1 mm to `max_depth`, for scenes where no `max_depth` fits; "inverse_depth": depth is one over the
+            logits, up to `max_depth`, as `to_metres` makes of a relative network.
         taps: the encoder's four blocks that the head reads, counted from 0, of an encoder of timm; by default those
             published for its depth, or else the last of each quarter.
 
@@ -70,12 +73,12 @@ class DepthAnythingV2(nn.Module):
         self.encoder_name = encoder
         self.output: Output = one_of("output", output, get_args(Output))
         self.head_name: HeadName = one_of("head", head, get_args(HeadName))
-        if head == "log_depth" and output == "relative":
-            raise SettingError(
-                "head", "is sigmoid where output=relative, whose head ends in a ReLU; found 'log_depth'."
-            )
-        default = 10.0 if head == "sigmoid" else 1000.0
-        self.max_depth = number("max_depth", default if max_depth is None else max_depth, above=MIN_DEPTH_M, most=1e6)
+        if head != "sigmoid" and output == "relative":
+            raise SettingError("head", f"is sigmoid where output=relative, whose head ends in a ReLU; found {head!r}.")
+        default = 1000.0 if head == "log_depth" else 10.0
+        self.max_depth = number(
+            "max_depth", default if max_depth is None else max_depth, above=MIN_DEPTH_M, most=MAX_DEPTH_M
+        )
         if features is not None:
             features = whole_number("features", features, least=2, most=WIDEST)
         if out_channels is not None:
@@ -125,11 +128,47 @@ class DepthAnythingV2(nn.Module):
         if self.head_name == "log_depth":
             # Bounded before the exponential, which may overflow.
             return torch.exp(logits.clamp(math.log(MIN_DEPTH_M), math.log(self.max_depth)))
+        if self.head_name == "inverse_depth":
+            return torch.reciprocal(logits.clamp(min=1 / self.max_depth))
         return logits_to_depth(logits, self.max_depth)
 
     def start_at(self, depth_m: float) -> None:
-        """Have a new last layer of head="log_depth" predict depths about this one."""
-        nn.init.constant_(self.head.get_parameter("scratch.output_conv2.2.bias"), math.log(depth_m))
+        """Have a new last layer, of a head other than "sigmoid", predict depths about this one."""
+        start = math.log(depth_m) if self.head_name == "log_depth" else 1 / depth_m
+        nn.init.constant_(self._last_layer()[1], start)
+
+    @torch.no_grad()
+    def multiply(self, factor: float) -> None:
+        """Have a metric network predict every depth times `factor`, without another layer.
+
+        The factor goes into `max_depth`; a "log_depth" head also adds its logarithm to the last bias, and an
+        "inverse_depth" head divides the last layer by it.
+        """
+        weight, bias = self._last_layer()
+        if self.head_name == "log_depth":
+            bias.add_(math.log(factor))
+        elif self.head_name == "inverse_depth":
+            weight.div_(factor)
+            bias.div_(factor)
+        self.max_depth = min(self.max_depth * factor, MAX_DEPTH_M)
+
+    @torch.no_grad()
+    def to_metres(self, scale: float, shift: float) -> None:
+        """Make a relative network metric, with head="inverse_depth": depth is 1 / (scale · disparity + shift).
+
+        Args:
+            scale: above 0, in 1/m.
+            shift: in 1/m. Above 0, it lowers `max_depth` to 1 / shift, where disparity is 0.
+        """
+        weight, bias = self._last_layer()
+        weight.mul_(scale)
+        bias.mul_(scale).add_(shift)
+        self.output, self.head_name = "metric", "inverse_depth"
+        self.max_depth = min(self.max_depth, 1 / shift) if shift > 0 else self.max_depth
+
+    def _last_layer(self) -> tuple[nn.Parameter, nn.Parameter]:
+        name = "scratch.output_conv2.2"
+        return self.head.get_parameter(f"{name}.weight"), self.head.get_parameter(f"{name}.bias")
 
     def parameter_groups(self) -> ParameterGroups:
         """Every trainable parameter in exactly one list, "encoder" or "head"; a frozen encoder has none."""

@@ -151,7 +151,7 @@ def _from_fields(source: str, fields: Mapping[str, Any]) -> Provenance | None:
         output,
         metres,
         encoder=encoder if is_encoder(encoder) else None,
-        head="log_depth" if head == "log_depth" else "sigmoid",
+        head=next((name for name in get_args(HeadName) if name == head), "sigmoid"),
         size=size if isinstance(size, int) else None,
         taps=tuple(taps) if isinstance(taps, list) else None,
     )

@@ -109,8 +109,9 @@ def start_alignment(module: DepthModule) -> None:
 
 
 def start_head(network: DepthAnythingV2, data: DepthDataModule, loaded: LoadReport | None) -> None:
-    """Start a new last layer of head=log_depth at the median of several training images' depth."""
-    if network.head_name != "log_depth" or (loaded is not None and loaded.init != "encoder" and not loaded.left_out):
+    """Start a new last layer, but that of head=sigmoid, at the median of several training images' depth."""
+    is_loaded = loaded is not None and loaded.init != "encoder" and not loaded.left_out
+    if is_loaded or network.head_name == "sigmoid":
         return
     samples = [data.train_data[index] for index in evenly_spread(range(len(data.train_data)), 16)]
     depths = [sample.target[sample.mask] for sample in samples if sample.kind == DepthKind.METRES]

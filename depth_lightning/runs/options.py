@@ -127,6 +127,15 @@ COMMANDS: Mapping[str, Options] = {
         "predictions_scale": partial(optional, check=partial(number, above=0)),
         "split": partial(one_of, choices=("train", "val", "test", "all")),
     },
+    "calibrate": {
+        **NETWORK,
+        "protocol": OBJECT,
+        "split": partial(one_of, choices=("train", "val", "test", "all")),
+        "images": partial(optional, check=whole_number),
+        "points": PATH_OR_NONE,
+        "output": PATH,
+        "device": None,
+    },
     "predict": {
         **NETWORK,
         "data": {"size": check_size, "exif": check_exif, "image_range": check_range},
