@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from depth_lightning.inference import CloudOptions, Outputs, Predictor, predict_stream, predict_video, save_behind
 from depth_lightning.inference.cameras import CameraOptions, PhotoCamera, photo_camera
 from depth_lightning.inference.inputs import Input, find_images, is_video, open_video, photo_reader
+from depth_lightning.inference.labels import Labels
 from depth_lightning.inference.outputs import claim, record_cameras
 from depth_lightning.inference.point_cloud import parse_intrinsics
 from depth_lightning.inference.predict import NOTHING_TYPED
@@ -87,7 +88,7 @@ def predict(cfg: DictConfig, overrides: Sequence[str]) -> Summary:
         outputs.folder,
         {
             "input": str(root.resolve()),
-            "network": _describe(predictor),
+            "network": described(predictor),
             **read.keywords,
             **outputs.settings(),
             **({} if network.focal_px is None else {"camera": vars(options)}),
@@ -95,20 +96,20 @@ def predict(cfg: DictConfig, overrides: Sequence[str]) -> Summary:
         [video_path(root, outputs)] if video else _files(outputs, images),
     )
     start = time.perf_counter()
-    with _progress(total) as advance:
+    with progress_bar(total) as advance:
         if video:
             predicted, failures = predict_video(predictor, root, outputs, cfg.batch_size, advance, options)
             summary = Summary(predicted, max(0, total - predicted - len(failures)), failures)
         else:
             summary = predict_images(predictor, images, outputs, cfg.batch_size, read, advance, options)
-    _report(summary, outputs.folder, time.perf_counter() - start, "frames" if video else "images")
+    report(summary, outputs.folder, time.perf_counter() - start, "frames" if video else "images")
     return summary
 
 
 def predict_images(
     predictor: Predictor,
     images: Sequence[Input],
-    outputs: Outputs,
+    outputs: Outputs | Labels,
     batch_size: int,
     read_photo: Callable[[Path], np.ndarray],
     done: Callable[[], None],
@@ -118,8 +119,8 @@ def predict_images(
 
     The cameras are recorded where they matter: for clouds, and for a network trained with camera=canonical.
     """
-    unfinished, missing_files, cameras = [], {}, dict[str, PhotoCamera]()
-    matter = "cloud" in outputs.save or predictor.network.focal_px is not None
+    unfinished, missing_files, cameras = list[Input](), dict[str, Any](), dict[str, PhotoCamera]()
+    matter = isinstance(outputs, Outputs) and ("cloud" in outputs.save or predictor.network.focal_px is not None)
     for image in images:
         changed = image.path.stat().st_mtime if image.path.is_file() else 0.0
         if missing := outputs.unfinished(image.name, changed):
@@ -139,8 +140,7 @@ def predict_images(
         missing = missing_files[result.name]
         outputs.write(result.name, result.image, result.prediction, missing, intrinsics=result.camera.intrinsics)
 
-    disagreement = "uncertainty" in outputs.save
-    results = predict_stream(predictor, unfinished, read, batch_size=batch_size, disagreement=disagreement)
+    results = predict_stream(predictor, unfinished, read, batch_size=batch_size, disagreement=outputs.disagreement)
     try:
         with closing(results):
             failures = save_behind(results, save, done=done)
@@ -198,7 +198,8 @@ def camera_options(cfg: DictConfig) -> CameraOptions:
         return CameraOptions(**typed)
 
 
-def _describe(predictor: Predictor) -> dict[str, Any]:
+def described(predictor: Predictor) -> dict[str, Any]:
+    """What decides a network's predictions, its weights by their hash."""
     network = predictor.network
     return {
         "weights": predictor.fingerprint(),
@@ -215,7 +216,7 @@ def _files(outputs: Outputs, images: Sequence[Input]) -> list[Path]:
 
 
 @contextmanager
-def _progress(total: int) -> Iterator[Callable[[], None]]:
+def progress_bar(total: int) -> Iterator[Callable[[], None]]:
     """A bar on a terminal, nothing elsewhere; yields the function to call after each image."""
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"), TimeRemainingColumn())
     with Progress(*columns, disable=not sys.stdout.isatty(), console=Console()) as bar:
@@ -230,7 +231,8 @@ def _progress(total: int) -> Iterator[Callable[[], None]]:
         yield advance
 
 
-def _report(summary: Summary, folder: Path, seconds: float, what: str) -> None:
+def report(summary: Summary, folder: Path, seconds: float, what: str) -> None:
+    """Log what was done and what failed; `what` names the images."""
     before = f", {summary.finished_before} were already finished" if summary.finished_before else ""
     speed = f" ({summary.predicted / seconds:.1f} per second)" if summary.predicted else ""
     log.info(f"{summary.predicted} {what} predicted{speed}{before}. Written: {folder}")

@@ -72,6 +72,9 @@ def replay(folder: Path, device: str | None = None, trust: Sequence[str] = ()) -
     refuse_resolvers(recorded, str(folder))
     cfg = OmegaConf.create(recorded)
     refuse_strangers(cfg, BUILT, str(folder), trust=trust)
+    if cfg.loss.get("alignment") is not None:
+        print("Replayed without loss.alignment, whose frozen encoder is not in the record.")
+        cfg.loss.alignment = None
     network = objects.build_network(cfg.model, cfg.get("adapter"))
     load_run_state(network, incident.weights, folder / "weights.safetensors")
     objective = objects.build_module(cfg, network).objective

@@ -79,6 +79,7 @@ def train(cfg: DictConfig) -> float:
     recorded = {**objects.plain(cfg), "protocol_hash": module.metrics.protocol.hash, "version": version()}
     if trainer.is_global_zero:
         lock = claim_folder(run_dir, recorded, checkpoint, auto)  # noqa: F841 — held until the run ends
+    objects.start_alignment(module)
     if checkpoint is None:
         loaded = objects.start_weights(network, cfg.model)
         objects.start_head(network, data, loaded)

@@ -20,7 +20,7 @@ from depth_lightning.data.walk import find
 log = logging.getLogger(__name__)
 
 Split = Literal["train", "val", "test", "all"]
-COLUMNS = ("image", "depth", "mask", "scene", "split")
+COLUMNS = ("image", "depth", "mask", "scene", "split", "kind")
 
 
 class _Found(NamedTuple):
@@ -173,8 +173,8 @@ def _some(names: Sequence[str]) -> str:
 def read_manifest(manifest: Path, root: Path | None = None) -> list[Pair]:
     """Read a table of pairs: CSV with a header, or JSON lines.
 
-    Required columns: image and depth. Optional columns: mask, scene, split and those of `PER_ROW`. Others are ignored
-    and named in the log.
+    Required columns: image and depth. Optional columns: mask, scene, split, kind and those of `PER_ROW`. Others are
+    ignored and named in the log.
 
     Args:
         manifest: path of the table, see `read_rows`.
@@ -206,8 +206,8 @@ def read_manifest(manifest: Path, root: Path | None = None) -> list[Pair]:
         numbers = {
             column: _number(f"{manifest}, line {line}", column, row[column]) for column in PER_ROW if row.get(column)
         }
-        scene, split = row.get("scene", ""), row.get("split", "").lower()
-        pairs.append(Pair(image.removeprefix(below), image, depth, mask, scene, split, numbers))
+        scene, split, kind = row.get("scene", ""), row.get("split", "").lower(), row.get("kind", "").lower()
+        pairs.append(Pair(image.removeprefix(below), image, depth, mask, scene, split, kind, numbers))
         for path in filter(None, (image, depth, mask)):
             where.setdefault(path, line)
         if (before := rows.setdefault((image, depth, split), line)) != line:

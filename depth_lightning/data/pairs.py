@@ -134,7 +134,7 @@ class DepthPairs:
         self.pairs = PairTable(select(pairs, split, split_list, val_share, folder))
         self.encoding = encoding or DepthEncoding()
         for pair in pairs:
-            if pair.numbers:
+            if pair.numbers or pair.kind:
                 _of_row(self.encoding, pair)
                 _check_camera(pair)
         if min_confidence is not None and not any(pair.mask for pair in pairs):
@@ -253,11 +253,13 @@ class DepthPairs:
 
 
 def _of_row(encoding: DepthEncoding, pair: Pair) -> DepthEncoding:
-    numbers: dict[str, Any] = {key: value for key, value in pair.numbers.items() if key in OF_ENCODING}
-    if not numbers:
+    own: dict[str, Any] = {key: value for key, value in pair.numbers.items() if key in OF_ENCODING}
+    if pair.kind:
+        own["kind"] = pair.kind
+    if not own:
         return encoding
     try:
-        return replace(encoding, **numbers)
+        return replace(encoding, **own)
     except ValueError as error:
         raise ValueError(f"{pair.id}, in its row of the manifest: {error}") from error
 

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -130,6 +130,11 @@ class Outputs:
                 f"{_LARGEST / self.png_scale:g} m, and this network reaches {self.max_depth:g} m. "
                 f"Use a smaller png_scale, at most {int(_LARGEST / self.max_depth)}, or save=[npy]."
             )
+
+    @property
+    def disagreement(self) -> bool:
+        """Whether the mirrored images are to be predicted as well."""
+        return "uncertainty" in self.save
 
     @property
     def quantity(self) -> str:
@@ -271,23 +276,25 @@ def is_finished(path: Path, changed: float) -> bool:
     return path.is_file() and path.stat().st_mtime >= changed
 
 
-def claim(folder: Path, settings: Mapping[str, Any], files: Sequence[Path]) -> None:
+def claim(folder: Path, settings: Mapping[str, Any], files: Iterable[Path], record: str = MANIFEST) -> None:
     """Record the settings of a folder's files, or check that they match those already recorded there.
 
     Args:
         folder: created if it is missing.
         settings: name → plain values; recorded settings that are not among them are kept unchanged.
         files: the files to be written. Without recorded settings, none of them may exist.
+        record: name of the file in the folder that records the settings.
 
     Raises:
         OSError: the folder cannot be written to.
         FileExistsError: a file exists, but no settings are recorded.
         ValueError: the folder's files were made with other settings.
     """
-    manifest = folder / MANIFEST
+    manifest = folder / record
     wanted: dict[str, Any] = json.loads(json.dumps(settings))
     recorded: dict[str, Any] = {}
-    if manifest.is_file():
+    present = None if manifest.is_file() else next((file for file in files if file.exists()), None)
+    if manifest.is_file():  # perhaps only now, by another process
         with reading(manifest, "the settings of a folder of predictions", "Give another output=…"):
             recorded = dict(json.loads(manifest.read_text(encoding="utf-8")).items())
         differing = [
@@ -300,9 +307,9 @@ def claim(folder: Path, settings: Mapping[str, Any], files: Sequence[Path]) -> N
                 f"output={folder} holds predictions made with other settings: {'; '.join(sorted(differing))}. "
                 "Give another output=…, or remove that folder."
             )
-    elif present := next((file for file in files if file.exists()), None):
+    elif present is not None:
         raise FileExistsError(
-            f"{present} exists, but {MANIFEST}, which records its settings, is missing. Give another output=…"
+            f"{present} exists, but {record}, which records its settings, is missing. Give another output=…"
         )
     try:
         write_text(manifest, json.dumps({**recorded, **wanted}, indent=2, ensure_ascii=False) + "\n")

@@ -28,11 +28,11 @@ from depth_lightning.models.adapters import of_run
 from depth_lightning.models.checkpoints import load_run_state
 from depth_lightning.models.depth_anything import Output
 from depth_lightning.models.torch_files import NotARunError, read_run
-from depth_lightning.settings import SettingError, one_of, text
+from depth_lightning.settings import SettingError, boolean, one_of, text
 
 NOTHING_TYPED: Final = CameraOptions()
 Precision = Literal["float32", "bfloat16", "float16"]
-_NETWORK_ARGUMENTS = ("encoder", "output", "max_depth", "features", "out_channels", "head")
+_NETWORK_ARGUMENTS = ("encoder", "output", "max_depth", "features", "out_channels", "head", "taps")
 
 
 class Prediction(NamedTuple):
@@ -53,6 +53,7 @@ class Predictor:
         device: "cuda", "cuda:1", "mps", "cpu"; by default the best available.
         precision: float32, or the autocast dtype.
         read: reads an image file as (h, w, 3) uint8 RGB.
+        flip_average: predict the mean of the prediction and the mirrored image's, mirrored back.
 
     Raises:
         SettingError: an argument is out of range, or the device is not available.
@@ -65,10 +66,12 @@ class Predictor:
         device: str | torch.device | None = None,
         precision: Precision = "float32",
         read: Callable[[Path], np.ndarray] = read_photo,
+        flip_average: bool = False,
     ) -> None:
         self.precision: Precision = one_of("precision", precision, get_args(Precision))
         self.size = check_size("size", size)
         self.read = read
+        self.flip_average = boolean("flip_average", flip_average)
         if device is not None and not isinstance(device, torch.device):
             device = text("device", device, "cuda, cuda:1, mps or cpu")
         try:
@@ -108,7 +111,7 @@ class Predictor:
         """Resize an (h, w, 3) uint8 RGB image to the network's input, (h', w', 3) float32, on the CPU."""
         if image.ndim != 3 or image.shape[2] != 3 or not image.size or image.dtype != np.uint8:
             raise ValueError(f"An image is (h, w, 3) uint8 RGB, found {image.shape} {image.dtype}.")
-        return network_image(image, self.size)
+        return network_image(image, self.size, self.network.encoder.patch)
 
     @torch.inference_mode()
     def predict_batch(
@@ -136,15 +139,19 @@ class Predictor:
         half = nullcontext() if dtype == torch.float32 else torch.autocast(self.device.type, dtype)
         with half:
             depths = self.network(images)
-            mirrored = self.network(images.flip(-1)).flip(-1) if disagreement else None
+            mirrored = self.network(images.flip(-1)).flip(-1) if disagreement or self.flip_average else None
         if focal_px is not None:
             depths = self.network.in_metres(depths, focal_px)
             mirrored = None if mirrored is None else self.network.in_metres(mirrored, focal_px)
         predictions = []
         for index, size in enumerate(sizes):
             depth = _upsampled(depths[index], size)
-            apart = None if mirrored is None else (depth - _upsampled(mirrored[index], size)).abs()
-            predictions.append(Prediction(depth.cpu().numpy(), None if apart is None else apart.cpu().numpy()))
+            apart = None
+            if mirrored is not None:
+                other = _upsampled(mirrored[index], size)
+                apart = (depth - other).abs().cpu().numpy() if disagreement else None
+                depth = (depth + other) / 2 if self.flip_average else depth
+            predictions.append(Prediction(depth.cpu().numpy(), apart))
         return predictions
 
     def check_camera(self, intrinsics: np.ndarray) -> None:
@@ -236,10 +243,8 @@ def load(
             "max_depth=20.0), or output='relative'."
         )
     head = "sigmoid" if known is None or output == "relative" else known.head
-    focal_px = known.focal_px if known is not None else None
-    network = DepthAnythingV2(
-        encoder, output, max_depth if max_depth is not None else 1.0, head=head, focal_px=focal_px
-    )
+    declared: dict[str, Any] = {} if known is None else {"taps": known.taps, "focal_px": known.focal_px}
+    network = DepthAnythingV2(encoder, output, max_depth if max_depth is not None else 1.0, head=head, **declared)
     load_weights(network, weights)
     read = partial(read_image, upright=True, image_range=image_range)
     return Predictor(network, size or 518, device, precision, read)

@@ -5,6 +5,7 @@ from typing import Any
 
 from depth_lightning.data.augmentation import augmentation_options
 from depth_lightning.data.transforms import network_size
+from depth_lightning.models.encoders import is_encoder, patch_of
 
 MOVED = {
     "depth_lightning.training.callbacks.LearningRates": "depth_lightning.training.display.learning_rates.LearningRates",
@@ -22,10 +23,16 @@ MOVED = {
 UNSET: Mapping[str, Any] = {"exif": "auto", "image_range": [0, 65535]}
 """Keys of `DepthPairs` that earlier versions did not have → a value that means what they did."""
 
+UNSET_ROOMS: Mapping[str, Any] = {"look": "usual", "off_centre": 0.0, "sky": "ignore"}
+"""The same for `RenderedRooms`, which takes these values by default."""
 CAMERA = ("intrinsics", "intrinsics_size", "calibration")
 """Keys of data sets that decide what is learned only with camera=canonical or augmentation=camera."""
 
-NEW: Mapping[str, Mapping[str, Any]] = {"model": {"head": "sigmoid"}, "optimizer": {"no_decay": []}}
+NEW: Mapping[str, Mapping[str, Any]] = {
+    "model": {"head": "sigmoid"},
+    "data": {"every_batch": False},
+    "optimizer": {"no_decay": []},
+}
 """Part → its keys that earlier versions did not have → a value that means what they did; others are null."""
 
 
@@ -59,7 +66,9 @@ def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     if canonical.get("focal_px") is not None:
         values["camera"] = canonical
     if "data" in values:
-        data = _without_repetition(values["data"], decisive="camera" in values)
+        encoder = values.get("model", {}).get("encoder")
+        patch = patch_of(encoder if is_encoder(encoder) else "vits")
+        data = _without_repetition(values["data"], patch, decisive="camera" in values)
         data["augmentation"] = augmentation_options(data["augmentation"], chosen)
         values["data"] = data
     for part, new in NEW.items():
@@ -68,18 +77,20 @@ def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _without_repetition(data: Mapping[str, Any], decisive: bool) -> dict[str, Any]:
+def _without_repetition(data: Mapping[str, Any], patch: int, decisive: bool) -> dict[str, Any]:
+    """Without what repeats or means nothing; the camera's keys only count if they are `decisive`."""
+    unset = {**UNSET, **UNSET_ROOMS}
     values = {
         key: value
         for key, value in data.items()
-        if (decisive or key not in CAMERA) and (key not in UNSET or value != UNSET[key])
+        if (decisive or key not in CAMERA) and (key not in unset or value != unset[key])
     }
     if data.get("crop") == "square":
-        values["crop"] = list(network_size(1, 1, data["size"]))
+        values["crop"] = list(network_size(1, 1, data["size"], patch))
     if "dataset" in data:
         values["dataset"] = _own_arguments(data["dataset"], data)
     if "parts" in data:
-        values["parts"] = {name: _without_repetition(part, decisive) for name, part in data["parts"].items()}
+        values["parts"] = {name: _without_repetition(part, patch, decisive) for name, part in data["parts"].items()}
     return values
 
 

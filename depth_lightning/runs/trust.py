@@ -32,6 +32,7 @@ BELONGS: Mapping[str, tuple[str, ...]] = {
     r"data(\.parts\.\w+)?\.dataset\.encoding": ("depth_lightning.data.DepthEncoding",),
     r"protocol": ("depth_lightning.metrics.Protocol",),
     r"loss\.\w+(\.loss)?": tuple(f"depth_lightning.losses.{name}" for name in LOSSES),
+    r"loss\.alignment": ("depth_lightning.training.alignment.FeatureAlignment",),
     r"optimizer": ("depth_lightning.training.optimizer.adamw",),
     r"scheduler": tuple(f"depth_lightning.training.scheduler.{name}" for name in ("poly", "cosine", "constant")),
 }
@@ -45,7 +46,7 @@ METRICS = (
     *(f"depth_lightning.metrics.boundary.boundary_{name}" for name in ("f1", "precision", "recall")),
 )
 OWN_KEYS = {
-    "loss": {"metres", "up_to_scale", "disparity", "across_devices"},
+    "loss": {"metres", "up_to_scale", "disparity", "alignment", "across_devices"},
     "camera": {"focal_px", "default_fov_deg", "intrinsics", "size", "fov_deg"},
 }
 """The keys of a group that names no target itself."""

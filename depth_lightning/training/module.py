@@ -75,20 +75,27 @@ class DepthModule(lightning.LightningModule):
     def configure_model(self) -> None:
         """Shard the network if the strategy does so; evaluation on its own keeps it unsharded."""
         if self.device_mesh is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            if self.objective is not None and list(self.objective.parameters()):
+                raise ValueError(
+                    "loss.alignment learns a projector where the encoders' widths differ, and trainer=fsdp shards the "
+                    "network alone. Use trainer=ddp, or an encoder of the same width."
+                )
             # Lightning's own mesh would use tensor parallelism within a node.
             shard(self.network, init_device_mesh(self.device_mesh.device_type, (self.trainer.world_size,)))
 
     def training_step(self, batch: DepthBatch, batch_index: int) -> Tensor:
-        """The loss of one batch; if the batch mixes kinds of depth, the loss of each kind is logged as well."""
+        """The loss of one batch. Its terms are logged as well, and the loss of each kind if the batch mixes kinds."""
         assert self.objective is not None, "DepthModule was built without an objective, which training needs."
-        prediction = self.network(normalize(batch.image))
+        prediction, alignment = self.objective.predict(self.network, normalize(batch.image))
         images = self.objective.whole_batch(prediction, batch.target, batch.mask, batch.kind)
         losses = self.objective.by_kind(*images)
-        loss = self.objective.weighed(losses, images[-1])
-        self.log("train/loss", loss, batch_size=len(batch.image))
+        loss = self.objective.weighed(losses, images[-1], alignment)
+        self.log("train/loss", loss.value, batch_size=len(batch.image))
+        self.log_dict({f"train/loss_{name}": term for name, term in loss.terms.items()}, batch_size=1)
         if len(losses) > 1:
-            self.log_dict({f"train/loss_{kind.name.lower()}": value for kind, value in losses.items()}, batch_size=1)
-        return loss
+            kinds = {f"train/loss_{kind.name.lower()}": own.value for kind, own in losses.items()}
+            self.log_dict(kinds, batch_size=1)
+        return loss.value
 
     def predict_batch(self, batch: DepthBatch) -> Tensor:
         """(b, h, w) prediction at the resolution of the batch's ground truth: metres, or disparity."""
@@ -154,7 +161,10 @@ class DepthModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimiser, and its schedule over the trainer's total number of steps."""
-        optimizer = self.optimizer(self.network.parameter_groups())
+        groups = self.network.parameter_groups()
+        if self.objective is not None and self.objective.alignment is not None:
+            groups.add("head", self.objective.alignment)
+        optimizer = self.optimizer(groups)
         total_steps = self.trainer.estimated_stepping_batches
         if total_steps == torch.inf:
             raise ValueError("A schedule needs the run's length: set trainer.max_epochs or trainer.max_steps.")

@@ -47,7 +47,7 @@ def test_targets_are_those_of_the_canonical_camera():
     np.testing.assert_allclose(scaled.target, plain.target * 300 / focal, rtol=1e-5)
     np.testing.assert_array_equal(scaled.mask, plain.mask)
     np.testing.assert_array_equal(scaled.image, plain.image)
-    kept = EvaluationTransform(84, Canonical(300))(sample())
+    kept = EvaluationTransform(84, canonical=Canonical(300))(sample())
     np.testing.assert_array_equal(kept.target, sample().target)  # predictions are multiplied instead
 
 
@@ -61,14 +61,14 @@ def test_truth_without_metres_needs_no_camera(kind):
 def test_an_unknown_camera_is_an_error_or_the_declared_one():
     unknown = sample(intrinsics=camera.UNKNOWN)
     for transform in (
-        EvaluationTransform(84, Canonical(300)),
+        EvaluationTransform(84, canonical=Canonical(300)),
         lambda s: TrainTransform(84, canonical=Canonical(300))(s, 0),
     ):
         with pytest.raises(
             ValueError, match=r"^a: camera=canonical needs the camera of every .* camera\.default_fov_deg="
         ):
             transform(unknown)
-    declared = EvaluationTransform(84, Canonical(300, default_fov_deg=90))(unknown)
+    declared = EvaluationTransform(84, canonical=Canonical(300, default_fov_deg=90))(unknown)
     assert declared.intrinsics[0] == pytest.approx(40 * 84 / 60)
 
 

@@ -126,8 +126,8 @@ def _weights(page: Page, module: DepthModule, loaded: LoadReport | None) -> None
         return
     own = {name: p for name, p in network.named_parameters() if not is_adapters(name)}
     total, adapters = _count(own.values()), _count(network.parameters()) - _count(own.values())
-    filled = _count(p for name, p in own.items() if loaded.init == "all" or name.startswith("encoder."))
-    rest = "" if filled == total else "; the head is random"
+    filled = _count(p for name, p in own.items() if loaded.init == "all" or name.startswith(f"{loaded.init}."))
+    rest = "" if filled == total else f"; the {'head' if loaded.init == 'encoder' else 'encoder'} is random"
     rest += "; the head's last layer is new" if loaded.left_out else ""
     rest += f"; {adapters:,} of adapters, which add 0 at first" if adapters else ""
     page.lines.append(f"weights: {100 * filled / total:.1f} % of {total:,} parameters from {loaded.path.name}{rest}")
@@ -193,8 +193,9 @@ def _outputs(page: Page, module: DepthModule, batch: DepthBatch, findings: Findi
     assert objective is not None
     with isolated(network), torch.no_grad(), mixed_precision(precision, batch.image.device):
         network.eval()
-        prediction = network(normalize(batch.image))
-        evaluated = objective(prediction, batch.target, batch.mask, batch.kind).item()
+        prediction, alignment = objective.predict(network, normalize(batch.image))
+        losses = objective.by_kind(prediction, batch.target, batch.mask, batch.kind)
+        evaluated = objective.weighed(losses, batch.kind, alignment).value.item()
     flat = float(torch.tensor(findings.saturated).mean())
     height, width = batch.image.shape[-2:]
     page.lines.append(
