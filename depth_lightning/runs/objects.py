@@ -234,7 +234,8 @@ def _augmentation(cfg: DictConfig) -> tuple[dict[str, Any], ColourNoise | None]:
     written = (cfg.data.augmentation, cfg.get("augmentation"))
     options = augmentation_options(*(plain(node) if OmegaConf.is_config(node) else node for node in written))
     transforms = build("augmentation.transforms", options.pop("transforms"))
-    geometry = {"flip_probability": options.pop("flip_probability"), "transforms": transforms}
+    geometry = {key: options.pop(key) for key in ("flip_probability", "zoom", "rotation_deg")}
+    geometry["transforms"] = transforms
     colour = ColourNoise(**options)
     return geometry, colour if colour.jitter_probability or colour.noise_probability else None
 
