@@ -144,8 +144,13 @@ def build_data(cfg: DictConfig, eval_split: str = "val") -> DepthDataModule:
 
 def patch_size(cfg: DictConfig) -> int:
     """The side of the patches of the network's encoder, in pixels."""
-    with within("model"):
-        return patch_of(cfg.model.encoder) if "model" in cfg else PATCH
+    if "model" not in cfg:
+        return PATCH
+    try:
+        return patch_of(cfg.model.encoder)
+    except SettingError as error:
+        raw = OmegaConf.to_container(cfg.model, resolve=False)
+        raise SettingError(typed_key("model", raw, error.name), error.problem) from error
 
 
 def worker_count(count: int | None) -> int:
