@@ -172,6 +172,8 @@ def _model_card(
         licence=metadata["licence"],
         checks=checks,
         limits=[*layout.limits, *_calibrated(run)],
+        focal_px=model.get("focal_px") if metric else None,
+        takes_focal=layout.takes_focal,
     )
 
 

@@ -102,6 +102,7 @@ def summary_rows(splits: Mapping[str, Summary]) -> list[list[str]]:
         "truth": [split.kind or "–" for split in splits.values()],
         "image sizes (w×h)": [_sizes(split.image_sizes) for split in splits.values()],
         "depth sizes (w×h)": [_sizes(split.target_sizes) for split in splits.values()],
+        "field of view, longer side": [_angles(split) for split in splits.values()],
         "valid, median": [_percent(split.valid_share) for split in splits.values()],
         "0.1 %, 50 %, 99.9 %": [", ".join(f"{value:.3g}" for value in split.quantiles) for split in splits.values()],
         "suggested model.max_depth": [_suggestion(split) for split in splits.values()],
@@ -113,6 +114,13 @@ def _suggestion(summary: Summary) -> str:
     if summary.suggested_max_depth is None:
         return "–"
     return f"{summary.suggested_max_depth:g} m ({summary.beyond:.2%} beyond)"
+
+
+def _angles(summary: Summary) -> str:
+    if summary.fov_deg is None:
+        return "not known"
+    low, middle, high = (f"{angle:.1f}°" for angle in summary.fov_deg)
+    return low if low == high else f"{low} to {high}, median {middle}"
 
 
 def _sizes(sizes: Mapping[str, int]) -> str:

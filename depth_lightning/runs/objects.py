@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from depth_lightning.data import DepthDataModule, DepthPairs, Mixture
 from depth_lightning.data.augmentation import augmentation_options
+from depth_lightning.data.canonical import Canonical
 from depth_lightning.data.da2k import DA2K
 from depth_lightning.data.photometric import ColourNoise
 from depth_lightning.data.sampling import evenly_spread
@@ -87,6 +88,24 @@ def build_network(model: DictConfig, adapter: DictConfig | None = None) -> Depth
         raise
 
 
+def canonical(cfg: DictConfig) -> Canonical | None:
+    """The canonical camera of `camera`; None with camera=none, and for relative networks, which have no use for it.
+
+    Raises:
+        SettingError: an option is out of range, or the network has no canonical focal length.
+    """
+    settings: dict[str, Any] = plain(cfg.camera) if cfg.get("camera") else {}
+    focal_px, model = settings.get("focal_px"), cfg.get("model") or {}
+    if focal_px is None and "focal_px" in model:
+        raise SettingError("camera.focal_px", "is missing, which camera=canonical needs. Type camera.focal_px=…")
+    if focal_px is None or model.get("output") == "relative":
+        return None
+    if model and "focal_px" not in model:
+        raise SettingError("camera.focal_px", f"is for camera=canonical, found {focal_px} with camera=none.")
+    with within("camera"):
+        return Canonical(focal_px, settings.get("default_fov_deg"))
+
+
 def start_weights(network: DepthAnythingV2, model: DictConfig) -> LoadReport | None:
     """Load `model.weights` as configured by `model.init`, and log what was loaded, or a warning if nothing was."""
     if model.weights is None:
@@ -126,12 +145,13 @@ def build_data(cfg: DictConfig, eval_split: str = "val") -> DepthDataModule:
     """The data module of `data`, which evaluates on `eval_split`, for the encoder of `model`, if there is one."""
     data, patch = cfg.data, patch_size(cfg)
     geometry, colour = _augmentation(cfg)
+    known = canonical(cfg)
     skip = data.get("on_error") == "skip"  # a checkpoint may be older than the option
     with within("data"):
         return DepthDataModule(
             dataset=_mixture(data) if "parts" in data else dataset_of(data),
-            train_transform=TrainTransform(data.size, data.crop, **geometry, patch=patch),
-            eval_transform=EvaluationTransform(data.size, patch),
+            train_transform=TrainTransform(data.size, data.crop, **geometry, patch=patch, canonical=known),
+            eval_transform=EvaluationTransform(data.size, patch, known),
             batch_size=data.batch_size,
             eval_batch_size=data.eval_batch_size,
             num_workers=worker_count(data.num_workers),
@@ -219,7 +239,8 @@ def _augmentation(cfg: DictConfig) -> tuple[dict[str, Any], ColourNoise | None]:
     written = (cfg.data.augmentation, cfg.get("augmentation"))
     options = augmentation_options(*(plain(node) if OmegaConf.is_config(node) else node for node in written))
     transforms = build("augmentation.transforms", options.pop("transforms"))
-    geometry = {"flip_probability": options.pop("flip_probability"), "transforms": transforms}
+    geometry = {key: options.pop(key) for key in ("flip_probability", "zoom", "rotation_deg")}
+    geometry["transforms"] = transforms
     colour = ColourNoise(**options)
     return geometry, colour if colour.jitter_probability or colour.noise_probability else None
 

@@ -45,7 +45,10 @@ METRICS = (
     *(f"depth_lightning.metrics.errors.{name}" for name in ERRORS),
     *(f"depth_lightning.metrics.boundary.boundary_{name}" for name in ("f1", "precision", "recall")),
 )
-OWN_KEYS = {"loss": {"metres", "up_to_scale", "disparity", "alignment", "across_devices"}}
+OWN_KEYS = {
+    "loss": {"metres", "up_to_scale", "disparity", "alignment", "across_devices"},
+    "camera": {"focal_px", "default_fov_deg", "intrinsics", "size", "fov_deg"},
+}
 """The keys of a group that names no target itself."""
 BESIDE = {"model": {"weights", "init", "force"}}
 """Keys allowed beside a target's arguments."""
@@ -103,7 +106,7 @@ def refuse_strangers(
     """
     for part in parts:
         node = cfg.get(part)
-        if node is None and part == "adapter":
+        if node is None and part in ("adapter", "camera"):
             continue
         right = type(node) is int and 0 <= node < 2**32 if part == "seed" else isinstance(node, DictConfig)
         if not right and not is_below(part, typed):

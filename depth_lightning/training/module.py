@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.optim.lr_scheduler import LambdaLR
 
+from depth_lightning.camera import focal_length
 from depth_lightning.metrics import AffineMetrics, DepthMetrics, PartMetrics, Protocol
 from depth_lightning.metrics.per_image import ValidationCounts, ValidationTables
 from depth_lightning.metrics.protocol import Alignment
@@ -102,6 +103,7 @@ class DepthModule(lightning.LightningModule):
         prediction: Tensor = self.network(image)
         if self.metrics.protocol.flip_average:
             prediction = (prediction + self.network(image.flip(-1)).flip(-1)) / 2
+        prediction = in_metres(self.network, prediction, batch)
         return self.metrics.protocol.upsampled(prediction, *batch.target.shape[-2:])
 
     def on_validation_start(self) -> None:
@@ -178,6 +180,16 @@ class DepthModule(lightning.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store the run's configuration in the checkpoint."""
         checkpoint["config"] = self.config
+
+
+def in_metres(network: DepthAnythingV2, prediction: Tensor, batch: DepthBatch) -> Tensor:
+    """Predictions (b, h, w) for the cameras of a batch, of a network with a canonical focal length; others unchanged.
+
+    Images of unknown camera, which the data refuses if their truth is metres, count as of the canonical one.
+    """
+    if getattr(network, "focal_px", None) is None:
+        return prediction
+    return network.in_metres(prediction, focal_length(batch.intrinsics).nan_to_num(nan=network.focal_px))
 
 
 def _names(batch: DepthBatch, images: Sequence[int]) -> tuple[list[str], list[str]]:
