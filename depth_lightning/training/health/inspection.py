@@ -115,7 +115,7 @@ def saturated_share(network: DepthAnythingV2, prediction: Tensor) -> Tensor:
     """(b,) share of the pixels of (b, h, w) predictions where the gradient of the last activation vanishes."""
     if network.output == "relative":
         flat = prediction <= 0
-    elif network.head_name == "log_depth":
+    elif network.head_name != "sigmoid":
         flat = (prediction < 1.001 * MIN_DEPTH_M) | (prediction > 0.999 * network.max_depth)
     else:
         share = prediction / network.max_depth
