@@ -23,6 +23,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 train: setup  ## train a tiny network on rendered rooms, with table and pictures; downloads only packages
 	$(BIN)/python train.py experiment=rooms
 
+.PHONY: pipeline
+pipeline: setup  ## teacher, labels, student, fine-tune and evaluation at toy size, half an hour; resumes
+	$(BIN)/python benchmarks/pipeline.py
+
 .PHONY: test
 test: setup  ## run the test suite (pytest arguments in ARGS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not timed' $(ARGS)

@@ -83,7 +83,7 @@ def _open_data(cfg: DictConfig) -> DepthDataModule | DA2K:
             raise SettingError(
                 "split", f"is for depth maps; DA-2K is one set of point pairs. Leave out split={cfg.split}."
             )
-        pairs: DA2K = objects.dataset_of(cfg.data)()
+        pairs: DA2K = objects.dataset_of(cfg.data)(patch=objects.patch_size(cfg))
         return pairs
     data = objects.build_data(cfg, cfg.split)
     data.setup("validate")

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 MOST: Final = 0.01
 """Share of a data set's samples that may be broken before the run ends."""
 MIN_SIDE: Final = 14
-"""Shortest side of an image, in pixels: one patch of the network. A smaller image has no usable content."""
+"""Shortest side of an image, in pixels. A smaller image has no usable content."""
 ASPECT_TOLERANCE: Final = 0.01
 LONGEST_REASON: Final = 1000
 """Most characters of a reason in the list."""
@@ -193,14 +193,14 @@ def check_sample(sample: DepthSample) -> None:
     """Refuse a sample that cannot be trained on or evaluated, from any data set. Takes 0.1 ms.
 
     Raises:
-        ValueError: see `check_arrays`; the image is smaller than one patch, or its aspect differs from the target's.
+        ValueError: see `check_arrays`; the image is smaller than `MIN_SIDE`, or its aspect differs from the target's.
     """
     check_arrays(sample)
     height, width, _ = sample.image.shape
     if min(height, width) < MIN_SIDE:
         raise ValueError(
-            f"{sample.id}: expected an image of at least {MIN_SIDE}×{MIN_SIDE} pixels, one patch of the network, found "
-            f"{height}×{width} (h×w). Take it out of the split."
+            f"{sample.id}: expected an image of at least {MIN_SIDE}×{MIN_SIDE} pixels, found {height}×{width} (h×w). "
+            "Take it out of the split."
         )
     depth_h, depth_w = sample.target.shape
     if not same_aspect((height, width), (depth_h, depth_w)):

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from depth_lightning.data.files import read_image
 from depth_lightning.data.reading import naming, read_text
 from depth_lightning.data.sampling import EvaluationSampler
-from depth_lightning.data.transforms import check_size, network_image
+from depth_lightning.data.transforms import PATCH, check_size, network_image
 from depth_lightning.data.workers import Loader
 from depth_lightning.invocation import command_line
 from depth_lightning.settings import text
@@ -49,6 +49,7 @@ class DA2K(Dataset[PointPairSample]):
         root: the folder that holds annotations.json and images/.
         size: what the shorter side is resized to, see `network_size`.
         split: "val"; there are no depth maps to train on.
+        patch: side of the patches of the network's encoder.
 
     Raises:
         SettingError: an argument is out of range.
@@ -56,13 +57,14 @@ class DA2K(Dataset[PointPairSample]):
         ValueError: annotations.json holds something other than pairs of points, or the split is not "val".
     """
 
-    def __init__(self, root: str | Path, size: int = 518, split: str = "val") -> None:
+    def __init__(self, root: str | Path, size: int = 518, split: str = "val", patch: int = PATCH) -> None:
         if split != "val":
             raise ValueError(
                 "DA-2K has pairs of points and no depth maps: it can score a network "
                 f"({command_line('evaluate')} data=da2k), not train one. Choose other data for training."
             )
         self.root, self.size = Path(text("root", root, "a path")).expanduser(), check_size("size", size)
+        self.patch = patch
         self.pairs = {image: pairs for image, pairs in _read_annotations(self.root).items() if pairs}
         if not self.pairs:
             raise ValueError(f"{self.root / 'annotations.json'}: expected images with pairs of points, found none.")
@@ -101,7 +103,7 @@ class DA2K(Dataset[PointPairSample]):
                 f"image, which has {height} rows and {width} columns. Was it resized? Unpack DA-2K.zip again."
             )
         with naming(self.root / name, "an image that can be resized"):
-            image = network_image(photo, self.size)
+            image = network_image(photo, self.size, self.patch)
         return PointPairSample(
             image=torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
             size=(height, width),

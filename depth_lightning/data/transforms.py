@@ -1,8 +1,8 @@
 """From a sample on disk to the network's size: random for training, exact for evaluation.
 
 Sizes follow MiDaS and Depth Anything: the shorter side becomes `size` or slightly more, the aspect is kept, and both
-sides are multiples of the patch size 14. The image is resized bicubically without antialiasing, the depth with nearest
-neighbour. Sparse depth, as from LiDAR, keeps its points instead.
+sides are multiples of the encoder's patch. The image is resized bicubically without antialiasing, the depth with
+nearest neighbour. Sparse depth, as from LiDAR, keeps its points instead.
 """
 
 import math
@@ -26,6 +26,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # otherwise importing it
 import albumentations as A
 
 PATCH = 14
+"""Side of a patch of Depth Anything's own encoders, the default."""
 MAX_TOKENS = 16_384
 """Most tokens per image, as many as 1792×1792 takes; or those of four squares of `size`, if that is more."""
 SPARSE = 0.3
@@ -37,43 +38,43 @@ check_size = partial(whole_number, least=PATCH, most=MAX_SIZE)
 """Check of the shorter side, as in `settings`."""
 
 
-def network_size(height: int, width: int, size: int) -> tuple[int, int]:
+def network_size(height: int, width: int, size: int, patch: int = PATCH) -> tuple[int, int]:
     """The size (h, w) at which the network sees an image of `height` × `width`.
 
-    Both sides are multiples of 14 and at least `size`; the aspect is as close to the image's as rounding allows.
+    Both sides are multiples of `patch` and at least `size`; the aspect is as close to the image's as rounding allows.
     """
     scale = size / min(height, width)
-    sides = (PATCH * round(scale * side / PATCH) for side in (height, width))
-    h, w = (side if side >= size else side + PATCH for side in sides)
+    sides = (patch * round(scale * side / patch) for side in (height, width))
+    h, w = (side if side >= size else side + patch for side in sides)
     return h, w
 
 
-def crop_of(size: int, crop: Sequence[int] | Literal["square"] | None) -> tuple[int, int] | None:
+def crop_of(size: int, crop: Sequence[int] | Literal["square"] | None, patch: int = PATCH) -> tuple[int, int] | None:
     """The crop (h, w) that is meant: "square" is the largest square that fits into every image at network size.
 
     Raises:
-        SettingError: `crop` is neither a size in multiples of 14, nor "square" or None.
+        SettingError: `crop` is neither a size in multiples of `patch`, nor "square" or None.
     """
     if crop is None:
         return None
     if isinstance(crop, str) and crop == "square":
-        return network_size(1, 1, size)
-    what = f"[height, width] in multiples of {PATCH}, square for the size's own, or null for the whole image"
-    height, width = several("crop", crop, 2, what, partial(whole_number, least=PATCH, multiple_of=PATCH))
+        return network_size(1, 1, size, patch)
+    what = f"[height, width] in multiples of {patch}, square for the size's own, or null for the whole image"
+    height, width = several("crop", crop, 2, what, partial(whole_number, least=patch, multiple_of=patch))
     return height, width
 
 
-def check_cost(height: int, width: int, size: int) -> None:
+def check_cost(height: int, width: int, size: int, patch: int = PATCH) -> None:
     """Refuse an image so narrow that a shorter side of `size` makes it huge: attention is quadratic in its tokens.
 
     Raises:
         BrokenError: it takes more than `MAX_TOKENS`.
     """
-    h, w = network_size(height, width, size)
-    tokens, most = h * w // PATCH**2, max(MAX_TOKENS, 4 * math.ceil(size / PATCH) ** 2)
+    h, w = network_size(height, width, size, patch)
+    tokens, most = h * w // patch**2, max(MAX_TOKENS, 4 * math.ceil(size / patch) ** 2)
     if tokens > most:
         rounded_down = MAX_TOKENS - math.isqrt(MAX_TOKENS)  # since the longer side may be rounded up by a patch
-        enough = PATCH * math.isqrt(rounded_down * min(height, width) // max(height, width))
+        enough = patch * math.isqrt(rounded_down * min(height, width) // max(height, width))
         lower = f"Choose data.size={enough} or less, or" if enough else "Leave it out, or"
         raise BrokenError(
             f"expected an image that takes the network at most {most:,} tokens, found {tokens:,}: data.size={size} "
@@ -81,15 +82,15 @@ def check_cost(height: int, width: int, size: int) -> None:
         )
 
 
-def network_image(image: np.ndarray, size: int) -> np.ndarray:
+def network_image(image: np.ndarray, size: int, patch: int = PATCH) -> np.ndarray:
     """Resize an (h, w, 3) uint8 image as the reference does: (h', w', 3) float32, in [0, 1] except for overshoot.
 
     Raises:
         BrokenError: see `check_cost`; NumPy's and OpenCV's own errors pass through.
     """
     height, width = image.shape[:2]
-    check_cost(height, width, size)
-    h, w = network_size(height, width, size)
+    check_cost(height, width, size, patch)
+    h, w = network_size(height, width, size, patch)
     scaled = np.divide(image, 255, dtype=np.float32)
     resized: np.ndarray = cv2.resize(scaled, (w, h), interpolation=cv2.INTER_CUBIC)
     return resized
@@ -101,8 +102,8 @@ class EvaluationTransform:
     The intrinsics stay those of the image.
     """
 
-    def __init__(self, size: int = 518) -> None:
-        self.size = check_size("size", size)
+    def __init__(self, size: int = 518, patch: int = PATCH) -> None:
+        self.size, self.patch = check_size("size", size), patch
 
     def __call__(self, sample: DepthSample) -> DepthSample:
         """Replace the uint8 image by a float32 one at `network_size`.
@@ -111,7 +112,7 @@ class EvaluationTransform:
             ValueError: see `network_image`.
         """
         with naming(sample.id, "an image that can be resized"):
-            image = network_image(sample.image, self.size)
+            image = network_image(sample.image, self.size, self.patch)
         (height, width), (h, w) = sample.image.shape[:2], image.shape[:2]
         return sample._replace(image=image, intrinsics=camera.resized(sample.intrinsics, w / width, h / height))
 
@@ -121,12 +122,13 @@ class TrainTransform:
 
     Args:
         size: what the shorter side is resized to, see `network_size`.
-        crop: (h, w) of the crop in network pixels, multiples of 14; "square" for the size's own square, see `crop_of`;
-            None for the whole image.
+        crop: (h, w) of the crop in network pixels, multiples of `patch`; "square" for the size's own square, see
+            `crop_of`; None for the whole image.
         flip_probability: share of the samples that are mirrored.
         transforms: albumentations transforms or compatible ones, applied after the flip. Geometric ones move image and
             depth together; areas that they uncover should be filled with 0, which is a hole. After these the camera
             is unknown. `ColourNoise` changes the colours of a whole batch at once, on the device.
+        patch: side of the encoder's patches.
 
     Raises:
         SettingError: an argument is out of range.
@@ -139,9 +141,10 @@ class TrainTransform:
         crop: Sequence[int] | Literal["square"] | None = "square",
         flip_probability: float = 0.5,
         transforms: Sequence[A.BasicTransform] = (),
+        patch: int = PATCH,
     ) -> None:
-        self.size = check_size("size", size)
-        self.crop = crop_of(self.size, crop)
+        self.size, self.patch = check_size("size", size), patch
+        self.crop = crop_of(self.size, crop, patch)
         self.flip_probability = check_share("flip_probability", flip_probability)
         self.transforms = transforms
         self.augment = _compose(transforms) if transforms else None
@@ -150,7 +153,7 @@ class TrainTransform:
     def __call__(self, sample: DepthSample, seed: int) -> DepthSample:
         """An (h, w, 3) uint8 image with its target and mask at the crop's size."""
         rng = np.random.default_rng(seed)
-        sample = resized_crop(sample, self.size, self.crop, rng)._replace(seed=seed)
+        sample = resized_crop(sample, self.size, self.crop, rng, self.patch)._replace(seed=seed)
         if self.flip_probability and rng.random() < self.flip_probability:
             # A view; collating copies it.
             image, target, mask = (array[:, ::-1] for array in (sample.image, sample.target, sample.mask))
@@ -206,7 +209,9 @@ def _compose(transforms: Sequence[A.BasicTransform]) -> A.Compose:
     return A.Compose(list(transforms), additional_targets={"target": "mask", "valid": "mask"})
 
 
-def resized_crop(sample: DepthSample, size: int, crop: Sequence[int] | None, rng: np.random.Generator) -> DepthSample:
+def resized_crop(
+    sample: DepthSample, size: int, crop: Sequence[int] | None, rng: np.random.Generator, patch: int = PATCH
+) -> DepthSample:
     """A random crop of the sample at network size, made by resizing only that part of the image.
 
     The crop starts at a whole pixel of the original. Its scale is exactly that of resizing the full image. The target
@@ -214,10 +219,10 @@ def resized_crop(sample: DepthSample, size: int, crop: Sequence[int] | None, rng
     `CROP_DRAWS` times; the last one is kept regardless.
     """
     height, width = sample.image.shape[:2]
-    full_h, full_w = network_size(height, width, size)
+    full_h, full_w = network_size(height, width, size, patch)
     if crop is None:
         with naming(sample.id, "an image that can be resized"):
-            check_cost(height, width, size)
+            check_cost(height, width, size, patch)
     h, w = crop or (full_h, full_w)
     if h > full_h or w > full_w:
         raise ValueError(

@@ -289,7 +289,8 @@ def claim(folder: Path, settings: Mapping[str, Any], files: Iterable[Path], reco
     manifest = folder / record
     wanted: dict[str, Any] = json.loads(json.dumps(settings))
     recorded: dict[str, Any] = {}
-    if manifest.is_file():
+    present = None if manifest.is_file() else next((file for file in files if file.exists()), None)
+    if manifest.is_file():  # perhaps only now, by another process
         with reading(manifest, "the settings of a folder of predictions", "Give another output=…"):
             recorded = dict(json.loads(manifest.read_text(encoding="utf-8")).items())
         differing = [
@@ -302,7 +303,7 @@ def claim(folder: Path, settings: Mapping[str, Any], files: Iterable[Path], reco
                 f"output={folder} holds predictions made with other settings: {'; '.join(sorted(differing))}. "
                 "Give another output=…, or remove that folder."
             )
-    elif present := next((file for file in files if file.exists()), None):
+    elif present is not None:
         raise FileExistsError(
             f"{present} exists, but {record}, which records its settings, is missing. Give another output=…"
         )

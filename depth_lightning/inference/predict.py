@@ -29,7 +29,7 @@ from depth_lightning.models.torch_files import NotARunError, read_run
 from depth_lightning.settings import SettingError, boolean, one_of, text
 
 Precision = Literal["float32", "bfloat16", "float16"]
-_NETWORK_ARGUMENTS = ("encoder", "output", "max_depth", "features", "out_channels", "head")
+_NETWORK_ARGUMENTS = ("encoder", "output", "max_depth", "features", "out_channels", "head", "taps")
 
 
 class Prediction(NamedTuple):
@@ -104,7 +104,7 @@ class Predictor:
         """Resize an (h, w, 3) uint8 RGB image to the network's input, (h', w', 3) float32, on the CPU."""
         if image.ndim != 3 or image.shape[2] != 3 or not image.size or image.dtype != np.uint8:
             raise ValueError(f"An image is (h, w, 3) uint8 RGB, found {image.shape} {image.dtype}.")
-        return network_image(image, self.size)
+        return network_image(image, self.size, self.network.encoder.patch)
 
     @torch.inference_mode()
     def predict_batch(
@@ -193,7 +193,8 @@ def load(
             "max_depth=20.0), or output='relative'."
         )
     head = "sigmoid" if known is None or output == "relative" else known.head
-    network = DepthAnythingV2(encoder, output, max_depth if max_depth is not None else 1.0, head=head)
+    taps = None if known is None else known.taps
+    network = DepthAnythingV2(encoder, output, max_depth if max_depth is not None else 1.0, head=head, taps=taps)
     load_weights(network, weights)
     read = partial(read_image, upright=True, image_range=image_range)
     return Predictor(network, size or 518, device, precision, read)

@@ -83,8 +83,9 @@ def add_adapters(network: "DepthAnythingV2", lora: LoRA) -> None:
 
     inject_adapter_in_model(peft_config(network, lora), network)
     network.get_submodule(learning_part(lora)).requires_grad_(True)
-    for block in cast(list[Block], network.encoder.blocks):
-        block.has_adapters = True
+    for block in network.encoder.blocks:
+        if isinstance(block, Block):
+            block.has_adapters = True
 
 
 def learning_part(lora: LoRA) -> str:
@@ -98,11 +99,18 @@ def peft_config(network: "DepthAnythingV2", lora: LoRA) -> "LoraConfig":
     Args:
         network: without adapters.
         lora: which to describe.
+
+    Raises:
+        SettingError: the encoder's blocks do not have such linears.
     """
     from peft import LoraConfig
 
-    blocks = range(len(network.encoder.blocks))
-    targets = [f"encoder.blocks.{block}.{_LINEARS[name]}" for block in blocks for name in lora.linears]
+    adaptable = _adaptable(network.encoder.blocks[0])
+    if not set(lora.linears) <= set(adaptable):
+        own = f"some of {', '.join(adaptable)} with encoder={network.encoder_name}"
+        raise SettingError("adapter.linears", f"are {own}, found {list(lora.linears)}.")
+    names = {module: name for name, module in network.named_modules()}
+    targets = [f"{names[block]}.{_LINEARS[name]}" for block in network.encoder.blocks for name in lora.linears]
     if lora.head:
         # The layers that are never called have buffers instead.
         targets += [
@@ -111,6 +119,13 @@ def peft_config(network: "DepthAnythingV2", lora: LoRA) -> "LoraConfig":
             if type(module) is nn.Conv2d and isinstance(module.weight, nn.Parameter)
         ]
     return LoraConfig(r=lora.rank, lora_alpha=cast(int, lora.alpha), lora_dropout=lora.dropout, target_modules=targets)
+
+
+def _adaptable(block: nn.Module) -> list[str]:
+    """The linears of a block that it calls. timm's EVA with separate biases only reads the weights of its qkv."""
+    layers = {path for path, module in block.named_modules() if isinstance(module, nn.Linear)}
+    reads_qkv = getattr(block.attn, "q_bias", None) is not None
+    return [name for name, path in _LINEARS.items() if path in layers and not (name == "qkv" and reads_qkv)]
 
 
 def is_adapters(key: str) -> bool:

@@ -13,14 +13,15 @@ from torch import Tensor
 from depth_lightning.atomic import atomically, write_bytes, write_text
 from depth_lightning.models.adapters import merged, without_adapters
 from depth_lightning.models.depth_anything import DepthAnythingV2
-from depth_lightning.models.layouts import Layout, State, count_blocks, to_official, to_transformers
+from depth_lightning.models.layouts import ENCODER_LAYOUTS, Layout, State, count_blocks, to_official, to_transformers
 from depth_lightning.models.provenance import Provenance, check_provenance, find_provenance, metadata_path
 from depth_lightning.models.sizes import SIZES
+from depth_lightning.models.timm_encoder import TimmEncoder, architecture
 from depth_lightning.models.transformers_folder import image_processor_config, transformers_config
 from depth_lightning.models.weight_files import read_weights
 from depth_lightning.settings import boolean, one_of
 
-Init = Literal["all", "encoder"]
+Init = Literal["all", "encoder", "head"]
 SaveLayout = Literal["official", "transformers", "safetensors"]
 _LAST_LAYER = "depth_head.scratch.output_conv2.2."
 _OFFICIAL_PREFIX = {"encoder": "pretrained", "head": "depth_head"}
@@ -33,7 +34,7 @@ class LoadReport(NamedTuple):
     layout: Layout
     """The file's key layout."""
     init: Init
-    """With "encoder", the head keeps its random initialisation."""
+    """What is loaded; the rest keeps its random initialisation."""
     loaded: int
     """Number of keys copied into the network."""
     dropped: tuple[str, ...]
@@ -50,13 +51,14 @@ class LoadReport(NamedTuple):
         if self.provenance is not None:
             text += f" Provenance: {self.provenance}."
         head = [key for key in self.dropped if key.startswith("depth_head.")]
-        others = [key for key in self.dropped if not key.startswith("depth_head.")]
-        if self.init == "encoder":
-            text += " The head keeps its random start"
-            text += f": {len(head)} tensors of a head were left out." if head else "."
-            dropped = others
-        else:
-            dropped = [*others, *head]
+        encoder = [key for key in self.dropped if key.startswith("pretrained.")]
+        dropped = [*(key for key in self.dropped if key not in {*head, *encoder}), *encoder, *head]
+        if self.init != "all":
+            part, unused = ("head", head) if self.init == "encoder" else ("encoder", encoder)
+            article = "a" if part == "head" else "an"
+            text += f" The {part} keeps its random start"
+            text += f": {len(unused)} tensors of {article} {part} were left out." if unused else "."
+            dropped = [key for key in dropped if key not in unused]
         if self.left_out:
             text += f" Left out, since the file's head ends otherwise than this one: {', '.join(self.left_out)}."
         if dropped:
@@ -74,7 +76,8 @@ def load_weights(network: DepthAnythingV2, path: str | Path, init: Init = "all",
         path: a torch or safetensors file in the published layout, complete or with the encoder alone; a transformers
             folder; a checkpoint of this project; for the encoder, DINOv2's own file or timm's. Keys may start with
             `module.`. Only tensors and plain values are unpickled.
-        init: "all", or "encoder" to leave the head unchanged.
+        init: "all"; "encoder" to leave the head unchanged; "head" to leave the encoder unchanged, which then may be
+            another than the file's.
         force: load weights with the other kind of output, or of Depth Anything V1, with a warning.
 
     Raises:
@@ -86,19 +89,14 @@ def load_weights(network: DepthAnythingV2, path: str | Path, init: Init = "all",
     boolean("force", force)
     path = Path(path)
     content, run_config = read_weights(path)
-    recognised = to_official(content)
-    if recognised is None:
-        raise ValueError(
-            f"{path} has no weights of a Depth Anything encoder: its keys are in none of the layouts "
-            f"{', '.join(get_args(Layout))}. It has {', '.join(list(content)[:4])} …"
-        )
-    layout, state = recognised
-    _check_encoder(state, network, path)
+    layout, state = _recognise(content, network, path)
     provenance = find_provenance(path, run_config)
+    if init != "head":
+        _check_encoder(state, network, path, None if provenance is None else provenance.encoder)
     check_provenance(provenance, network, path, init, force)
 
     own = official_state_dict(network)
-    wanted = own if init == "all" else {key: own[key] for key in own if key.startswith("pretrained.")}
+    wanted = own if init == "all" else {key: own[key] for key in own if key.startswith(f"{_OFFICIAL_PREFIX[init]}.")}
     ends = "sigmoid" if provenance is None else provenance.head
     left_out = tuple(key for key in wanted if key.startswith(_LAST_LAYER)) if ends != network.head_name else ()
     wanted = {key: tensor for key, tensor in wanted.items() if key not in left_out}
@@ -106,13 +104,30 @@ def load_weights(network: DepthAnythingV2, path: str | Path, init: Init = "all",
     _check_missing(missing, wanted, network, path, init)
     shared = {key: tensor for key, tensor in wanted.items() if key in state}
     if differing := [key for key, tensor in shared.items() if tensor.shape != state[key].shape]:
-        shapes = ", ".join(f"{key} is {tuple(state[key].shape)}, not {tuple(own[key].shape)}" for key in differing)
-        raise ValueError(f"{path} does not fit the network: {shapes}.")
+        shapes = [f"{key} is {tuple(state[key].shape)}, not {tuple(own[key].shape)}" for key in differing]
+        others = f", and {len(shapes) - 4} more" if len(shapes) > 4 else ""
+        raise ValueError(f"{path} does not fit the network: {', '.join(shapes[:4])}{others}.")
     with torch.no_grad():
         for key, tensor in shared.items():
             tensor.copy_(state[key])
     dropped = tuple(key for key in state if key not in wanted and key not in left_out)
     return LoadReport(path, layout, init, len(shared), dropped, missing, provenance, left_out)
+
+
+def _recognise(content: State, network: DepthAnythingV2, path: Path) -> tuple[Layout, State]:
+    recognised = to_official(content)
+    if isinstance(network.encoder, TimmEncoder) and (recognised is None or recognised[0] in ENCODER_LAYOUTS):
+        try:
+            encoder = network.encoder.published(content)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        return "timm", {f"pretrained.{key}": tensor for key, tensor in encoder.items()}
+    if recognised is None:
+        raise ValueError(
+            f"{path} has no weights of a Depth Anything encoder: its keys are in none of the layouts "
+            f"{', '.join(get_args(Layout))}. It has {', '.join(list(content)[:4])} …"
+        )
+    return recognised
 
 
 def load_run_state(network: DepthAnythingV2, state: Mapping[str, Tensor], path: str | Path) -> None:
@@ -150,9 +165,14 @@ def save_weights(
     Raises:
         FileExistsError: `path` or its metadata file exists already.
         ValueError: transformers cannot build this network (see `transformers_config`), or other programs expect another
-            head.
+            encoder or head.
     """
     one_of("layout", layout, get_args(SaveLayout))
+    if network.encoder_name not in SIZES and layout != "safetensors":
+        raise ValueError(
+            f"layout={layout} is read by code that has the encoders of Depth Anything V2 alone, and this network has "
+            f"{network.encoder_name}: use layout=safetensors, or a graph, layout=onnx or layout=pt2."
+        )
     # The authors' relative class reads the file of an inverse_depth head: its ReLU gives 1 / depth.
     read_elsewhere = {"sigmoid": ("official", "transformers"), "log_depth": (), "inverse_depth": ("official",)}
     if layout != "safetensors" and layout not in read_elsewhere[network.head_name]:
@@ -202,7 +222,8 @@ def with_kind(network: DepthAnythingV2, metadata: Mapping[str, Any]) -> dict[str
         "version": "V2",
     }
     head = {} if network.head_name == "sigmoid" else {"head": network.head_name}
-    return {**metadata, **own, **head}
+    taps = {} if network.encoder_name in SIZES else {"taps": list(network.encoder.taps)}
+    return {**metadata, **own, **head, **taps}
 
 
 def to_json(content: Mapping[str, Any]) -> str:
@@ -218,7 +239,7 @@ def official_state_dict(network: DepthAnythingV2) -> dict[str, Tensor]:
 def official_key(network: DepthAnythingV2, key: str) -> str:
     """The published name of an entry of the network's state dict."""
     part, _, name = key.partition(".")
-    if SIZES[network.encoder_name].swiglu:
+    if network.encoder_name in SIZES and SIZES[network.encoder_name].swiglu:
         name = name.replace(".mlp.fc1.", ".mlp.w12.").replace(".mlp.fc2.", ".mlp.w3.")
     return f"{_OFFICIAL_PREFIX[part]}.{name}"
 
@@ -233,30 +254,43 @@ def _check_missing(
         return
     lacks_head = all(key.startswith("depth_head.") for key in lacking if key not in unused)
     head_is_there = any(key.startswith("depth_head.") and key not in missing for key in wanted)
-    only_encoder = init == "all" and lacks_head and any(key.startswith("depth_head.") for key in lacking)
+    only_encoder = init != "encoder" and lacks_head and any(key.startswith("depth_head.") for key in lacking)
     if only_encoder and not head_is_there:
         raise ValueError(f"{path} holds an encoder without a head. Type model.init=encoder to load the encoder alone.")
     hint = " Type model.init=encoder to load the encoder alone." if only_encoder else ""
     raise ValueError(f"{path} lacks {len(lacking)} of {len(wanted)} tensors: {', '.join(lacking)}.{hint}")
 
 
-def _check_encoder(state: State, network: DepthAnythingV2, path: Path) -> None:
-    """Identify the encoder by width and depth; shapes alone are ambiguous where files of two encoders overlap."""
+def _check_encoder(state: State, network: DepthAnythingV2, path: Path, declared: str | None) -> None:
+    """Identify the encoder: that of timm by what is declared, one of Depth Anything by width and depth.
+
+    Shapes alone are ambiguous where files of two encoders overlap.
+    """
+    own = network.encoder_name
+    of_timm = any(key.startswith("pretrained.vit.") for key in state)
+    if own not in SIZES or of_timm:
+        if (own in SIZES) == of_timm or (declared is not None and architecture(declared) != architecture(own)):
+            held = declared or ("an encoder of timm" if of_timm else "an encoder of Depth Anything")
+            advice = f"type model.encoder={declared}, give" if declared else "give"
+            raise ValueError(
+                f"{path} holds {held}, and the network's encoder is {own}: {advice} weights of {own}, or type "
+                "model.init=head to load the head alone."
+            )
+        return
     class_token = state.get("pretrained.cls_token")
     if class_token is None:
         raise ValueError(f"{path} lacks pretrained.cls_token, so it is not a complete Depth Anything encoder.")
     if registers := {"pretrained.register_tokens", "pretrained.reg_token"} & state.keys():
         raise ValueError(
             f"{path} holds a DINOv2 with registers ({', '.join(registers)}), which Depth Anything does not have: give "
-            f"the one without, as in dinov2_{network.encoder_name}14_pretrain.pth."
+            f"the one without, as in dinov2_{own}14_pretrain.pth, or choose encoder=dinov2reg_vits, _vitb or _vitl."
         )
     shape = (class_token.shape[-1], count_blocks(state, "pretrained.blocks."))
-    size = SIZES[network.encoder_name]
+    size = SIZES[own]
     if shape != (size.width, size.depth):
         name = next((name for name, s in SIZES.items() if (s.width, s.depth) == shape), None)
         advice = f"type model={name}, or give" if name else "give"
         raise ValueError(
             f"{path} holds {name or 'an unknown encoder'} (width {shape[0]}, {shape[1]} blocks), and the network is "
-            f"{network.encoder_name} (width {size.width}, {size.depth} blocks): {advice} weights of "
-            f"{network.encoder_name}."
+            f"{own} (width {size.width}, {size.depth} blocks): {advice} weights of {own}."
         )

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from depth_lightning.models.adapters import LoRA, add_adapters
 from depth_lightning.models.dpt import DPTHead
-from depth_lightning.models.encoder import PATCH, Encoder
+from depth_lightning.models.encoders import build_encoder
 from depth_lightning.models.parameter_groups import ParameterGroups
-from depth_lightning.models.sizes import find_size
+from depth_lightning.models.sizes import SIZES, size_like
 from depth_lightning.settings import SettingError, boolean, number, one_of, several, whole_number
 
 Output = Literal["metric", "relative"]
@@ -33,12 +33,14 @@ class DepthAnythingV2(nn.Module):
     """Depth from a single image, in metres or as disparity.
 
     Args:
-        encoder: vits, vitb, vitl, vitg or tiny.
+        encoder: vits, vitb, vitl, vitg or tiny; dinov2reg_vits, dinov3_vits and others of `timm_encoder.NAMED`; or the
+            name of any vision transformer in timm.
         output: "metric" (metres) or "relative" (disparity up to scale and shift).
         max_depth: largest depth that a metric network can predict, in metres, above 0.001. No published file stores it.
             By default 10, and with head="log_depth" 1000.
-        features: channels of the head's fusion blocks; the encoder's own by default.
-        out_channels: channels of the head's four projections; the encoder's own by default.
+        features: channels of the head's fusion blocks; by default those published for this width of the encoder, or
+            for the most similar width.
+        out_channels: channels of the head's four projections; likewise.
         freeze_encoder: train the head alone; no graph is built for the encoder.
         recompute_blocks: activation checkpointing: in training, keep only each block's input and recompute the rest in
             the backward pass. Less memory, more time.
@@ -46,6 +48,8 @@ class DepthAnythingV2(nn.Module):
         head: of a metric network. "sigmoid": times `max_depth`; "log_depth": depth is the exponential of the logits,
             from 1 mm to `max_depth`, for scenes where no `max_depth` fits; "inverse_depth": depth is one over the
             logits, up to `max_depth`, as `to_metres` makes of a relative network.
+        taps: the encoder's four blocks that the head reads, counted from 0, of an encoder of timm; by default those
+            published for its depth, or else the last of each quarter.
 
     Raises:
         ModuleNotFoundError: for the adapter, PEFT is not installed.
@@ -63,9 +67,9 @@ class DepthAnythingV2(nn.Module):
         recompute_blocks: bool = False,
         adapter: LoRA | None = None,
         head: HeadName = "sigmoid",
+        taps: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        size = find_size(encoder)
         self.encoder_name = encoder
         self.output: Output = one_of("output", output, get_args(Output))
         self.head_name: HeadName = one_of("head", head, get_args(HeadName))
@@ -75,13 +79,17 @@ class DepthAnythingV2(nn.Module):
         self.max_depth = number(
             "max_depth", default if max_depth is None else max_depth, above=MIN_DEPTH_M, most=MAX_DEPTH_M
         )
-        features = size.features if features is None else whole_number("features", features, least=2, most=WIDEST)
+        if features is not None:
+            features = whole_number("features", features, least=2, most=WIDEST)
         if out_channels is not None:
             channels = partial(whole_number, most=WIDEST)
             out_channels = several("out_channels", out_channels, 4, f"four whole numbers, 1 to {WIDEST}", channels)
-        self.encoder = Encoder(size).requires_grad_(not boolean("freeze_encoder", freeze_encoder))
+        if taps is not None:
+            taps = several("taps", taps, 4, "four blocks, counted from 0", partial(whole_number, least=0))
+        self.encoder = build_encoder(encoder, taps).requires_grad_(not boolean("freeze_encoder", freeze_encoder))
         self.encoder.recompute_blocks = boolean("recompute_blocks", recompute_blocks)
-        dpt = DPTHead(size.width, features, out_channels or size.out_channels)
+        size = SIZES.get(encoder) or size_like(self.encoder.width)
+        dpt = DPTHead(self.encoder.width, features or size.features, out_channels or size.out_channels)
         if output == "relative":
             # A random head's logits are all near 0: where they are negative, the last ReLU lets no gradient through,
             # and the network never learns. Loaded weights replace this.
@@ -96,20 +104,21 @@ class DepthAnythingV2(nn.Module):
         """Depth in metres, or disparity ≥ 0 (larger is nearer): (b, h, w) float32.
 
         Args:
-            image: (b, 3, h, w), ImageNet-normalised (see `normalize`); h and w are multiples of 14.
-            with_features: also return the encoder's last features, (b, rows·columns, width) of the 14×14 patches.
+            image: (b, 3, h, w), ImageNet-normalised (see `normalize`); h and w are multiples of `encoder.patch`.
+            with_features: also return the encoder's last features, (b, rows·columns, width) of the patches.
 
         Raises:
             ValueError: the image has another shape.
         """
-        if image.ndim != 4 or image.shape[1] != 3 or image.shape[2] % PATCH or image.shape[3] % PATCH:
+        patch = self.encoder.patch
+        if image.ndim != 4 or image.shape[1] != 3 or image.shape[2] % patch or image.shape[3] % patch:
             raise ValueError(
-                f"The network expects images (b, 3, h, w) with h and w multiples of {PATCH}, found "
+                f"The network expects images (b, 3, h, w) with h and w multiples of {patch}, found "
                 f"{tuple(image.shape)}."
             )
         height, width = image.shape[-2:]
-        patches = [tokens[:, 1:] for tokens in self.encoder(image)]
-        maps = [each.unflatten(1, (height // PATCH, width // PATCH)).permute(0, 3, 1, 2) for each in patches]
+        patches = [tokens[:, self.encoder.prefix_tokens :] for tokens in self.encoder(image)]
+        maps = [each.unflatten(1, (height // patch, width // patch)).permute(0, 3, 1, 2) for each in patches]
         depth = self._activated(self.head(maps, (height, width)).float())
         return (depth, patches[-1]) if with_features else depth
 

@@ -5,9 +5,11 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+import timm
 from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 
 from depth_lightning.models.depth_anything import Output
+from depth_lightning.models.timm_encoder import timm_names
 
 _log = logging.getLogger(__name__)
 
@@ -19,7 +21,8 @@ class Release:
     repo: str
     file: str
     encoder: str
-    output: Output
+    output: Output | None
+    """None for an encoder alone, of timm."""
     max_depth: float | None
     """In metres; None for a relative network."""
     licence: str
@@ -78,13 +81,35 @@ _V1_REPOS = (
 
 
 def find_release(source: str | Path) -> Release | None:
-    """The release with this hub id, or with the file or folder name of this path; None if there is none."""
+    """The release with this hub id, or with the file or folder name of this path; None if there is none.
+
+    A hub id `timm/<name>` may lack the tag; it then means the weights that timm prefers.
+    """
     for release in RELEASES:
         if _is_repo(source, release.repo):
             return release
         if not release.for_transformers and Path(source).name == release.file:
             return release
-    return None
+    owner, _, name = str(source).partition("/")
+    return _find_in_timm(name) if owner == "timm" else None
+
+
+def _find_in_timm(name: str) -> Release | None:
+    if name.partition(".")[0] not in timm_names():
+        return None
+    try:
+        config = timm.get_pretrained_cfg(name)
+    except RuntimeError:  # an unknown tag
+        return None
+    if config is None or not config.hf_hub_id:
+        return None
+    file = config.hf_hub_filename or "model.safetensors"
+    return Release(config.hf_hub_id, file, name, None, None, config.license or "unknown", None)
+
+
+def is_noncommercial(licence: str) -> bool:
+    """Whether a licence's name says that it excludes commercial use."""
+    return not {"nc", "noncommercial"}.isdisjoint(licence.lower().split("-"))
 
 
 def find_v1(source: str | Path) -> str | None:
@@ -114,18 +139,22 @@ def resolve_weights(source: str | Path) -> Path:
         if str(source) in _V1_REPOS:
             known = ", ".join(r.repo for r in RELEASES if r.output == "relative")
             raise ValueError(f"{source} is Depth Anything V1, which needs another network. Type one of V2: {known}.")
-        if release is None or str(source) != release.repo:
+        if release is None or (str(source) != release.repo and release.output is not None):
             known = "\n  ".join(release.repo for release in RELEASES)
             raise FileNotFoundError(
                 f"{source} is neither a file nor a hub id known here. "
                 "Give the path of a .pth or .safetensors file or of a transformers folder (model.weights=/path/to/it), "
-                f"or one of:\n  {known}"
+                f"timm/<name> for an encoder of timm, or one of:\n  {known}"
             )
         path = _download(release)
     if release is not None:
-        commercial = release.licence == "Apache-2.0"
-        level, limit = (logging.INFO, "") if commercial else (logging.WARNING, ": no commercial use")
-        name = release.repo if release.for_transformers else release.file
+        if is_noncommercial(release.licence):
+            level, limit = logging.WARNING, ": no commercial use"
+        elif release.licence.lower() in ("apache-2.0", "mit"):
+            level, limit = logging.INFO, ""
+        else:
+            level, limit = logging.WARNING, ": read its terms"
+        name = release.repo if release.for_transformers or release.output is None else release.file
         _log.log(level, "%s is licensed under %s%s.", name, release.licence, limit)
     return path
 

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 State = dict[str, Tensor]
-Layout = Literal["official", "transformers", "Lightning", "DINOv2", "timm DINOv2"]
+Layout = Literal["official", "transformers", "Lightning", "DINOv2", "timm DINOv2", "timm"]
+ENCODER_LAYOUTS: tuple[Layout, ...] = ("DINOv2", "timm DINOv2", "timm")
+"""Of an encoder without a head; "timm" is that of any encoder in `timm_encoder`, which timm itself converts."""
 
 _QKV = ("query", "key", "value")
 

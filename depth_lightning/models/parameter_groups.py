@@ -26,7 +26,7 @@ class ParameterGroups(dict[str, list[nn.Parameter]]):
     Args:
         parts: the parameters of every part's layers, from the lowest to the highest.
         network: whose modules decide each parameter's roles. "norm": of a norm or layer scale; "bias": every bias;
-            "position": position table and class token.
+            "position": position table, class token and registers.
     """
 
     def __init__(self, parts: Mapping[str, Sequence[Sequence[nn.Parameter]]], network: nn.Module) -> None:
@@ -54,9 +54,10 @@ def _roles(network: nn.Module) -> dict[nn.Parameter, frozenset[Role]]:
     for module in network.modules():
         for name, parameter in module.named_parameters(recurse=False):
             roles: dict[Role, bool] = {
-                "norm": isinstance(module, nn.LayerNorm | LayerScale),
-                "bias": name == "bias",
-                "position": name in ("pos_embed", "cls_token"),
+                # In timm, gamma_1 and gamma_2 are a block's layer scales.
+                "norm": isinstance(module, nn.LayerNorm | LayerScale) or name in ("gamma_1", "gamma_2"),
+                "bias": name in ("bias", "q_bias", "v_bias"),
+                "position": name in ("pos_embed", "cls_token", "reg_token"),
             }
             found[parameter] = frozenset(role for role, has in roles.items() if has)
     return found

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from depth_lightning.models.depth_anything import DepthAnythingV2, HeadName, Output
+from depth_lightning.models.encoders import is_encoder
 from depth_lightning.models.hub import RELEASES, find_release, find_v1
 from depth_lightning.models.sizes import SIZES
 
@@ -32,11 +33,13 @@ class Provenance:
     """In metres; None for a relative network or if not declared."""
     version: Literal["V1", "V2"] = "V2"
     encoder: str | None = None
-    """A name in `SIZES`, used to build a network; when loading, the encoder is detected from the tensors."""
+    """Used to build a network; when loading, an encoder of Depth Anything is detected from the tensors."""
     head: HeadName = "sigmoid"
     """Of a metric network."""
     size: int | None = None
     """Shorter side of images in training, in pixels."""
+    taps: tuple[int, ...] | None = None
+    """The blocks that the head reads, if declared."""
 
     def __str__(self) -> str:
         depth = "" if self.max_depth is None else f" with max_depth {self.max_depth:g}"
@@ -64,12 +67,17 @@ def find_provenance(path: Path, run_config: Mapping[str, Any] | None = None) -> 
 
 
 def check_provenance(
-    provenance: Provenance | None, network: DepthAnythingV2, path: Path, init: Literal["all", "encoder"], force: bool
+    provenance: Provenance | None,
+    network: DepthAnythingV2,
+    path: Path,
+    init: Literal["all", "encoder", "head"],
+    force: bool,
 ) -> None:
     """Refuse a file declared as another kind of network; with `force`, warn instead.
 
     Raises:
-        ValueError: the file is of V1, or has the other kind of output, unless only the encoder is loaded.
+        ValueError: the file is of V1; or, unless only the encoder is loaded, it has the other kind of output or its
+            head reads other blocks.
     """
     if provenance is None:
         return
@@ -77,14 +85,22 @@ def check_provenance(
         wanted = "relative" if init == "encoder" else network.output
         repo = next((r.repo for r in RELEASES if (r.encoder, r.output) == (network.encoder_name, wanted)), None)
         advice = f"type model.weights={repo} for those of V2" if repo else "give weights of V2"
-        taps = ", ".join(str(tap) for tap in SIZES[network.encoder_name].taps)
+        taps = ", ".join(str(tap) for tap in network.encoder.taps)
         _refuse(
             f"{path} is of Depth Anything V1 ({provenance.source}). Keys and shapes are the same, but its head reads "
             f"the last four blocks, and that of V2 the blocks {taps}: {advice}, "
             "or model.force=true to start from it anyway.",
             force,
         )
-    if init == "encoder" or provenance.head != network.head_name:  # then the last layer is not loaded
+    if init == "encoder":
+        return
+    if provenance.taps not in (None, tuple(network.encoder.taps)):
+        _refuse(
+            f"{path} has a head for the blocks {list(provenance.taps or ())} ({provenance.source}), and this one reads "
+            f"{list(network.encoder.taps)}: type +model.taps={list(provenance.taps or ())}, or model.force=true.",
+            force,
+        )
+    if provenance.head != network.head_name:  # then the last layer is not loaded
         return
     if provenance.output not in (None, network.output):
         _refuse(
@@ -129,13 +145,15 @@ def _from_fields(source: str, fields: Mapping[str, Any]) -> Provenance | None:
         return None
     metres = float(max_depth) if output == "metric" and isinstance(max_depth, int | float) else None
     encoder, size, head = fields.get("encoder"), fields.get("size"), fields.get("head")
+    taps = fields.get("taps")
     return Provenance(
         source,
         output,
         metres,
-        encoder=encoder if encoder in SIZES else None,
+        encoder=encoder if is_encoder(encoder) else None,
         head=next((name for name in get_args(HeadName) if name == head), "sigmoid"),
         size=size if isinstance(size, int) else None,
+        taps=tuple(taps) if isinstance(taps, list) else None,
     )
 
 

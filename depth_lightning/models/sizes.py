@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-from depth_lightning.settings import one_of
-
 
 @dataclass(frozen=True)
 class ModelSize:
@@ -35,10 +33,12 @@ SIZES = {
 }
 
 
-def find_size(encoder: str) -> ModelSize:
-    """The size of an encoder, by name.
+def taps_of(depth: int) -> tuple[int, ...]:
+    """Four of `depth` blocks: those of the published encoder of this depth, or else the last of each quarter."""
+    published = (size.taps for size in SIZES.values() if size.depth == depth)
+    return next(published, tuple(depth * quarter // 4 - 1 for quarter in (1, 2, 3, 4)))
 
-    Raises:
-        SettingError: the name is unknown; the message lists the known ones.
-    """
-    return SIZES[one_of("encoder", encoder, SIZES)]
+
+def size_like(width: int) -> ModelSize:
+    """The published size with the most similar width, whose head suits an encoder of this width."""
+    return min(SIZES.values(), key=lambda size: abs(size.width - width))

@@ -3,7 +3,7 @@
 from typing import Any
 
 from depth_lightning.models.depth_anything import IMAGENET_MEAN, IMAGENET_STD, DepthAnythingV2
-from depth_lightning.models.encoder import PATCH
+from depth_lightning.models.dinov2 import PATCH
 from depth_lightning.models.sizes import SIZES
 
 

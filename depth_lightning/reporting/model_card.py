@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from depth_lightning.models.hub import is_noncommercial
 from depth_lightning.reporting.tables import recorded_directions, with_arrow
 
-_KNOWN_LICENCES: Final = {"Apache-2.0": "apache-2.0", "CC-BY-NC-4.0": "cc-by-nc-4.0"}
+_KNOWN_LICENCES: Final = ("apache-2.0", "cc-by-nc-4.0", "mit", "unknown")
+"""To the Hugging Face hub."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,9 @@ class ModelCard:
 
     def _front_matter(self) -> str:
         tags = ["depth-anything-v2", "monocular-depth-estimation", f"{self.output}-depth", *self.tags]
+        licence = (self.licence or "unknown").lower()
         lines = [
-            f"license: {_KNOWN_LICENCES.get(self.licence or '', 'unknown')}",
+            f"license: {licence if licence in _KNOWN_LICENCES else 'other'}",
             f"library_name: {self.library}",
             "pipeline_tag: depth-estimation",
             "tags:",
@@ -105,7 +108,7 @@ class ModelCard:
         if self.licence is None:
             return f"Derived from {quoted(self.starting_weights)}, whose licence is unknown: check it before sharing."
         sentence = f"Derived from {quoted(self.starting_weights)}, which is licensed under {quoted(self.licence)}."
-        return f"{sentence} No commercial use." if "NC" in self.licence.split("-") else sentence
+        return f"{sentence} No commercial use." if is_noncommercial(self.licence) else sentence
 
     def _limits(self) -> list[str]:
         if self.max_depth is None:

@@ -12,7 +12,7 @@ from depth_lightning.models import find_provenance
 from depth_lightning.models.torch_files import END_OF_PARTS, CheckpointError, NotARunError, read_run
 from depth_lightning.runs.earlier import UNSET, with_unset
 from depth_lightning.runs.options import PATH, TRUST, check
-from depth_lightning.runs.overrides import is_below, typed
+from depth_lightning.runs.overrides import REFERENCE, is_below, typed
 from depth_lightning.runs.trust import calls_resolver, refuse_resolvers, refuse_strangers
 from depth_lightning.settings import SettingError
 from depth_lightning.version import version
@@ -121,7 +121,8 @@ def describe(cfg: DictConfig) -> dict[str, Any]:
     """The configuration as stored in a checkpoint, with the version: plain values, references to other keys unresolved.
 
     So `data.root=…` typed at evaluation reaches everything that refers to it. Resolvers, such as those of environment
-    variables, are resolved: another shell may give other values, and nothing resolves them from a file.
+    variables, are resolved: another shell may give other values, and nothing resolves them from a file. So are, in the
+    parts that are read from a checkpoint, references to the others, such as that to `encoder.name`.
     """
 
     def walk(raw: Any, node: Any) -> Any:
@@ -129,11 +130,15 @@ def describe(cfg: DictConfig) -> dict[str, Any]:
             return {
                 key: walk(value, node[key] if isinstance(value, dict | str) else None) for key, value in raw.items()
             }
-        return node if isinstance(raw, str) and calls_resolver(raw) else raw
+        return node if isinstance(raw, str) and (calls_resolver(raw) or _leaves_the_run(raw)) else raw
 
     raw = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False))
     values = {part: value if part in NOT_BUILT else walk({part: value}, cfg)[part] for part, value in raw.items()}
     return {**values, "version": version()}
+
+
+def _leaves_the_run(text: str) -> bool:
+    return any(not dots and key.split(".")[0] not in FROM_RUN for dots, key in REFERENCE.findall(text))
 
 
 def keep_settled(cfg: DictConfig, checkpoint: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from depth_lightning.data.augmentation import augmentation_options
 from depth_lightning.data.transforms import network_size
+from depth_lightning.models.encoders import is_encoder, patch_of
 
 MOVED = {
     "depth_lightning.training.callbacks.LearningRates": "depth_lightning.training.display.learning_rates.LearningRates",
@@ -62,7 +63,8 @@ def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     values: dict[str, Any] = current(config)
     chosen = values.pop("augmentation", None)
     if "data" in values:
-        data = _without_repetition(values["data"])
+        encoder = values.get("model", {}).get("encoder")
+        data = _without_repetition(values["data"], patch_of(encoder if is_encoder(encoder) else "vits"))
         data["augmentation"] = augmentation_options(data["augmentation"], chosen)
         values["data"] = data
     for part, new in NEW.items():
@@ -71,17 +73,17 @@ def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _without_repetition(data: Mapping[str, Any]) -> dict[str, Any]:
+def _without_repetition(data: Mapping[str, Any], patch: int) -> dict[str, Any]:
     unset = {**UNSET, **UNSET_ROOMS}
     values = {
         key: value for key, value in data.items() if key not in CAMERA and (key not in unset or value != unset[key])
     }
     if data.get("crop") == "square":
-        values["crop"] = list(network_size(1, 1, data["size"]))
+        values["crop"] = list(network_size(1, 1, data["size"], patch))
     if "dataset" in data:
         values["dataset"] = _own_arguments(data["dataset"], data)
     if "parts" in data:
-        values["parts"] = {name: _without_repetition(part) for name, part in data["parts"].items()}
+        values["parts"] = {name: _without_repetition(part, patch) for name, part in data["parts"].items()}
     return values
 
 

@@ -22,10 +22,11 @@ from depth_lightning.data.augmentation import augmentation_options
 from depth_lightning.data.da2k import DA2K
 from depth_lightning.data.photometric import ColourNoise
 from depth_lightning.data.sampling import evenly_spread
-from depth_lightning.data.transforms import EvaluationTransform, TrainTransform
+from depth_lightning.data.transforms import PATCH, EvaluationTransform, TrainTransform
 from depth_lightning.metrics import ERRORS, DepthMetrics, ErrorFunction, Protocol
 from depth_lightning.models import DepthAnythingV2, LoadReport, load_weights, resolve_weights
 from depth_lightning.models.depth_anything import MIN_DEPTH_M
+from depth_lightning.models.encoders import patch_of
 from depth_lightning.runs.checkpoint import describe
 from depth_lightning.runs.earlier import current
 from depth_lightning.runs.options import CORES, MOST_WORKERS, argument_names
@@ -79,7 +80,12 @@ def build_network(model: DictConfig, adapter: DictConfig | None = None) -> Depth
     if adapter is not None and "_target_" not in adapter:
         raise SettingError("adapter", f"is none or lora, found {plain(adapter)}. Type adapter=lora adapter.rank=…")
     own = {} if adapter is None else {"adapter": build("adapter", adapter)}
-    return cast(DepthAnythingV2, build("model", arguments, **own))
+    try:
+        return cast(DepthAnythingV2, build("model", arguments, **own))
+    except SettingError as error:
+        if error.name.startswith("model.adapter."):
+            raise SettingError(error.name.removeprefix("model."), error.problem) from error
+        raise
 
 
 def start_weights(network: DepthAnythingV2, model: DictConfig) -> LoadReport | None:
@@ -99,12 +105,13 @@ def start_weights(network: DepthAnythingV2, model: DictConfig) -> LoadReport | N
 def start_alignment(module: DepthModule) -> None:
     """Load the frozen encoder of `loss.alignment`, which no checkpoint holds, if there is one."""
     if module.objective is not None and module.objective.alignment is not None:
-        rank_zero_only(log.info)(f"loss.alignment: {module.objective.alignment.load()}")
+        report = module.objective.alignment.load()
+        rank_zero_only(log.info)(f"loss.alignment: the frozen encoder is that of {report.path}.")
 
 
 def start_head(network: DepthAnythingV2, data: DepthDataModule, loaded: LoadReport | None) -> None:
     """Start a new last layer, but that of head=sigmoid, at the median of several training images' depth."""
-    is_loaded = loaded is not None and loaded.init == "all" and not loaded.left_out
+    is_loaded = loaded is not None and loaded.init != "encoder" and not loaded.left_out
     if is_loaded or network.head_name == "sigmoid":
         return
     samples = [data.train_data[index] for index in evenly_spread(range(len(data.train_data)), 16)]
@@ -117,15 +124,15 @@ def start_head(network: DepthAnythingV2, data: DepthDataModule, loaded: LoadRepo
 
 
 def build_data(cfg: DictConfig, eval_split: str = "val") -> DepthDataModule:
-    """The data module of `data`, which evaluates on `eval_split`."""
-    data = cfg.data
+    """The data module of `data`, which evaluates on `eval_split`, for the encoder of `model`, if there is one."""
+    data, patch = cfg.data, patch_size(cfg)
     geometry, colour = _augmentation(cfg)
     skip = data.get("on_error") == "skip"  # a checkpoint may be older than the option
     with within("data"):
         return DepthDataModule(
             dataset=_mixture(data) if "parts" in data else dataset_of(data),
-            train_transform=TrainTransform(data.size, data.crop, **geometry),
-            eval_transform=EvaluationTransform(data.size),
+            train_transform=TrainTransform(data.size, data.crop, **geometry, patch=patch),
+            eval_transform=EvaluationTransform(data.size, patch),
             batch_size=data.batch_size,
             eval_batch_size=data.eval_batch_size,
             num_workers=worker_count(data.num_workers),
@@ -134,6 +141,12 @@ def build_data(cfg: DictConfig, eval_split: str = "val") -> DepthDataModule:
             bad_samples=Path(cfg.run_dir) / "bad_samples.csv" if skip else None,
             eval_split=eval_split,
         )
+
+
+def patch_size(cfg: DictConfig) -> int:
+    """The side of the patches of the network's encoder, in pixels."""
+    with within("model"):
+        return patch_of(cfg.model.encoder) if "model" in cfg else PATCH
 
 
 def worker_count(count: int | None) -> int:
@@ -280,7 +293,8 @@ def build_module(cfg: DictConfig, network: DepthAnythingV2) -> DepthModule:
         schedule=build("scheduler", cfg.scheduler),
         config=describe(cfg),
     )
-    if network.adapter is not None and network.adapter.head and (cfg.model.weights is None or cfg.model.init != "all"):
+    random_head = cfg.model.weights is None or cfg.model.init == "encoder"
+    if network.adapter is not None and network.adapter.head and random_head:
         raise SettingError(
             "adapter.head", "is true, which keeps the head's own weights, and those are random. Type model.init=all."
         )

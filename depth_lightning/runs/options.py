@@ -89,7 +89,9 @@ COMMON: Options = {
     "metrics": {"*": partial(text, what="the import path of a function")},
     "trust": TRUST,
 }
-NETWORK: Options = {**COMMON, "checkpoint": PATH_OR_NONE, "model": MODEL, "data": DATA}
+ENCODER: Options = {"name": partial(text, what="the name of a vision transformer in timm")}
+"""Of encoder=timm; the others have no options."""
+NETWORK: Options = {**COMMON, "checkpoint": PATH_OR_NONE, "model": MODEL, "encoder": ENCODER, "data": DATA}
 TRAIN: Options = {
     **NETWORK,
     **dict.fromkeys(("protocol", "optimizer", "scheduler", "trainer"), OBJECT),
@@ -170,6 +172,8 @@ COMMANDS: Mapping[str, Options] = {
     },
     "show": {
         **COMMON,
+        "model": {**MODEL, "encoder": None},
+        "encoder": ENCODER,
         "data": DATA,
         "augmentation": None,
         "split": partial(one_of, choices=("train", "val")),
@@ -387,7 +391,7 @@ class _Checked(NamedTuple):
 def _names_below(path: str, node: Any) -> Iterator[str]:
     """The arguments of a data set and of the objects within it, which may be set by the keys beside it."""
     if isinstance(node, dict):
-        yield from argument_names(_called(path, node)) - {"split"} if "_target_" in node else ()
+        yield from argument_names(_called(path, node)) - {"split", "patch"} if "_target_" in node else ()
         for key, entry in node.items():
             yield from _names_below(f"{path}.{key}", entry)
 

@@ -100,7 +100,8 @@ def recipe(run: DictConfig) -> dict[str, str]:
     data, model, trainer = (_values(run, key) for key in ("data", "model", "trainer"))
     start = "random"
     if model.get("weights"):
-        what = "encoder; the head from random" if model.get("init") == "encoder" else "encoder and head"
+        parts = {"encoder": "encoder; the head from random", "head": "head; the encoder from random"}
+        what = parts.get(str(model.get("init")), "encoder and head")
         start = f"{find_origin(model['weights']).name} ({what})"
     batch = f"{data.get('batch_size')} per device"
     if (accumulated := trainer.get("accumulate_grad_batches", 1)) != 1:

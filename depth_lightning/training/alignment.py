@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from depth_lightning.losses import FeatureAlignmentLoss
 from depth_lightning.models import DepthAnythingV2, LoadReport, load_weights, resolve_weights
-from depth_lightning.models.sizes import find_size
+from depth_lightning.models.encoders import outline
 from depth_lightning.settings import SettingError, number, text
 
 
@@ -38,7 +38,13 @@ class FeatureAlignment(nn.Module):
             )
         self.weights = text("weights", weights, "a path or a hub id")
         self.weight = number("weight", weight, above=0, most=1e6)
-        self.loss = FeatureAlignmentLoss(find_size(student).width, find_size(encoder).width, tolerance)
+        ours, frozen = outline(student), outline(encoder)
+        if ours.patch != frozen.patch:
+            raise SettingError(
+                "encoder",
+                f"has patches of {frozen.patch} pixels, and {student} of {ours.patch}: choose one of {ours.patch}.",
+            )
+        self.loss = FeatureAlignmentLoss(ours.width, frozen.width, tolerance)
         network = DepthAnythingV2(encoder, output="relative").eval().requires_grad_(False)
         self._frozen: Callable[[], DepthAnythingV2] = lambda: network  # a module as an attribute would be registered
 
@@ -57,6 +63,6 @@ class FeatureAlignment(nn.Module):
         """
         encoder = self._frozen().encoder.to(image.device)
         with torch.no_grad():
-            frozen = encoder(image)[-1][:, 1:]
+            frozen = encoder(image)[-1][:, encoder.prefix_tokens :]
         value: Tensor = self.weight * self.loss(features, frozen)
         return value

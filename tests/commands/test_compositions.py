@@ -10,16 +10,18 @@ from depth_lightning.data import DepthPairs
 from depth_lightning.data.augmentation import BY_NAME
 from depth_lightning.data.photometric import ColourNoise
 from depth_lightning.runs import objects
-from depth_lightning.runs.earlier import comparable
+from depth_lightning.runs.earlier import CAMERA, comparable
 
 RECORDED = json.loads(Path(__file__).with_name("compositions.json").read_text())
 """By overrides of train.py: parts of the configuration, from when data.dataset held every option of data again."""
-LATER = {"exif": "auto", "image_range": None, "packing": None, "min_confidence": None, "every_batch": False}
+LATER = {"exif": "auto", "image_range": None, "packing": None, "min_confidence": None} | dict.fromkeys(CAMERA)
 """Keys of data=pairs that came later, with their defaults."""
 LATER_ROOMS = {"look": "usual", "fov_deg": None, "val_fov_deg": None, "off_centre": 0.0, "val_off_centre": None} | {
     "sky": "ignore"
 }
 """The same of data=rooms."""
+LATER_MIXTURE = {"every_batch": False}
+"""The same of data=mixture."""
 OWN = "[{_target_: albumentations.Rotate, limit: 5}]"
 
 
@@ -40,11 +42,13 @@ def augmentation(cfg):
 
 
 def without_later(node):
-    """Without the keys that came later, if they have their defaults."""
+    """Without the keys that came later, if they have their defaults; without those of the camera in any case."""
     if not isinstance(node, dict):
         return node
-    later = LATER | (LATER_ROOMS if "fov_deg" in node else {})
-    return {key: without_later(value) for key, value in node.items() if later.get(key, later) != value}
+    later = LATER | LATER_MIXTURE | (LATER_ROOMS if "fov_deg" in node else {})
+    return {
+        key: without_later(value) for key, value in node.items() if key not in CAMERA and later.get(key, later) != value
+    }
 
 
 def dataset_nodes(data):

@@ -92,7 +92,7 @@ NOTHING = "Nothing was written. To do it again, repeat the command."
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["evaluate", "predict", "export", "pack", "doctor", "batch-size"])
+@pytest.mark.parametrize("command", ["evaluate", "predict", "label", "export", "pack", "doctor", "batch-size"])
 def test_other_commands(command, trained, tmp_path):
     run, _ = trained
     checkpoint, photos = f"checkpoint={run}/checkpoints/best.ckpt", tmp_path / "photos"
@@ -104,6 +104,7 @@ def test_other_commands(command, trained, tmp_path):
     arguments, when, message = {
         "evaluate": ([checkpoint, *rooms, "trainer=cpu", "data.num_workers=2"], some(tmp_path / "rooms", "*"), NOTHING),
         "predict": ([checkpoint, f"input={photos}", f"output={packed}"], some(packed, "*.png"), "The files in "),
+        "label": ([checkpoint, f"input={photos}", f"output={packed}"], some(packed, "*.npz"), "The labels in "),
         "export": ([checkpoint, "layout=onnx", f"output={packed}"], some(tmp_path, ".partial-*"), NOTHING),
         "pack": ([*rooms, f"output={packed}"], some(packed, ".partial-*"), f"{packed} is incomplete, and "),
         "doctor": (rooms, has("Reading train"), NOTHING),

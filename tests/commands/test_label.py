@@ -212,8 +212,8 @@ def test_every_process_knows_its_share(environment, expected, monkeypatch):
 def test_killed_ten_times_it_makes_the_same_labels_and_none_twice(files, tmp_path):
     """Every kill comes at a random moment of the work; what was there then is not touched again."""
     rng, moments = np.random.default_rng(1), random.Random(0)
-    for number in range(60):
-        path = tmp_path / f"photos/{number:02}.png"
+    for number in range(200):
+        path = tmp_path / f"photos/{number:03}.png"
         path.parent.mkdir(exist_ok=True)
         cv2.imwrite(str(path), cv2.resize(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8), (320, 240)))
 
@@ -229,7 +229,7 @@ def test_killed_ten_times_it_makes_the_same_labels_and_none_twice(files, tmp_pat
 
     assert start(tmp_path / "never").wait(300) == 0
     expected, killed = labels(tmp_path / "never"), tmp_path / "killed"
-    assert len(expected) == 60
+    assert len(expected) == 200
     written, kills = dict[str, int](), 0
     while kills < 10:
         before = len(labels(killed))
@@ -245,7 +245,7 @@ def test_killed_ten_times_it_makes_the_same_labels_and_none_twice(files, tmp_pat
         for name, content in labels(killed).items():
             changed = (killed / name).stat().st_mtime_ns
             assert content == expected[name] and written.setdefault(name, changed) == changed
-    assert 10 <= len(written) < 60
+    assert 10 <= len(written) < 200
     assert start(killed).wait(300) == 0
     assert labels(killed) == expected and not list(killed.glob(".partial-*"))
     assert all((killed / name).stat().st_mtime_ns == changed for name, changed in written.items())

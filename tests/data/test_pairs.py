@@ -171,6 +171,26 @@ def test_wrong_manifests(name, text, message, folder):
         DepthPairs("train", manifest=manifest(folder, text, name))
 
 
+def test_a_row_says_what_its_numbers_mean(folder):
+    disparity = np.array([[0, 2], [4, np.nan]], np.float16).repeat(3, 0).repeat(4, 1)
+    np.savez(folder / "label.npz", disparity=disparity)
+    path = manifest(
+        folder,
+        "image,depth,kind,depth_scale,depth_offset,invalid\n"
+        "a/rgb/0.png,a/depth/0_mm.png,,,,\n"
+        "a/rgb/1.png,label.npz,Disparity,2,1,-1\n",
+    )
+    pairs = DepthPairs("all", manifest=path, encoding=DepthEncoding(depth_scale=1000))
+    depth, label = pairs[0], pairs[1]
+    assert depth.kind == DepthKind.METRES and (depth.target == 1).all()
+    assert label.kind == DepthKind.DISPARITY and (label.mask == ~np.isnan(disparity)).all()
+    np.testing.assert_array_equal(label.target, np.where(label.mask, np.nan_to_num(disparity) / 2 + 1, 0))
+    wrong = manifest(folder, "image,depth,kind\na/rgb/0.png,a/depth/0_mm.png,meters\n")
+    message = r"^a/rgb/0\.png, in its row of the manifest: kind is one of metres, .* found 'meters'"
+    with pytest.raises(ValueError, match=message):
+        DepthPairs("all", manifest=wrong)
+
+
 def test_nothing_is_chosen(folder):
     with pytest.raises(ValueError, match=r"data\.root=… with data\.image=.*or data\.manifest=my\.csv"):
         dataset()

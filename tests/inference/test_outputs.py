@@ -126,3 +126,14 @@ def test_a_prediction_that_is_no_number_is_not_saved(tmp_path, wrong):
     with pytest.raises(ValueError, match="NaN or infinities"):
         _outputs(tmp_path).write("a", IMAGE, Prediction(depth, None), {"png", "npy"})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_another_process_claims_at_the_same_moment(tmp_path):
+    def files():
+        claim(tmp_path, {"size": 518}, [])
+        (tmp_path / "a_depth.png").write_bytes(b"")
+        yield tmp_path / "a_depth.png"
+
+    claim(tmp_path, {"size": 518}, files())
+    with pytest.raises(ValueError, match="size was 518 and is 84"):
+        claim(tmp_path, {"size": 84}, files())

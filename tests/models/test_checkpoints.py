@@ -152,8 +152,8 @@ def test_other_shapes_are_listed(tiny_state, save):
 
 
 def test_unknown_init_is_an_error(vits_file):
-    with pytest.raises(ValueError, match="'head'"):
-        load_weights(DepthAnythingV2("tiny"), vits_file, init="head")
+    with pytest.raises(ValueError, match="'neck'"):
+        load_weights(DepthAnythingV2("tiny"), vits_file, init="neck")
 
 
 class Malicious:

@@ -110,3 +110,8 @@ def test_nothing_to_align_to_is_refused(compose_config, small):
     cfg = compose_config("train", given)
     with pytest.raises(SettingError, match=r"^model\.weights is missing: random features"):
         objects.build_module(cfg, objects.build_network(cfg.model))
+
+
+def test_encoders_of_other_patches_are_refused():
+    with pytest.raises(SettingError, match=r"^encoder has patches of 16 pixels, and tiny of 14: choose one of 14\.$"):
+        FeatureAlignment("tiny", "dinov3_vits", "dinov3.pth")

@@ -23,10 +23,11 @@ from depth_lightning.models import DepthAnythingV2, load_weights, normalize, res
 from peft import PeftModel
 
 made = json.load(open("metadata.json"))
-network = DepthAnythingV2(made["encoder"], made["output"], made["max_depth"], head=made.get("head", "sigmoid"))
+own = {{key: made[key] for key in ("encoder", "output", "max_depth", "head", "taps") if key in made}}
+network = DepthAnythingV2(**own)
 load_weights(network, resolve_weights(made["starting_weights"]), init=made["init"])
 network = PeftModel.from_pretrained(network, ".").merge_and_unload().eval()
-{quantity} = network(normalize(image))  # (b, 3, h, w) RGB in [0, 1], h and w multiples of 14
+{quantity} = network(normalize(image))  # (b, 3, h, w) RGB in [0, 1], h and w multiples of network.encoder.patch
 """
 
 

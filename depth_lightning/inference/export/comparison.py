@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from depth_lightning.data.rooms import render_room
 from depth_lightning.data.transforms import network_size
 from depth_lightning.models import DepthAnythingV2, normalize
-from depth_lightning.models.encoder import PATCH
 
 Runner = Callable[[Tensor], Tensor]
 """(b, 3, h, w) float32 RGB in [0, 1] → (b, h, w) float32, the network's output."""
@@ -34,9 +33,10 @@ def network_runner(network: nn.Module) -> Runner:
 
 def check_sizes(network: DepthAnythingV2, side: int) -> list[tuple[int, int]]:
     """Sizes (h, w) to compare at: that of the position table, then those of 4:3 images in landscape and portrait."""
-    rows, columns = network.encoder.grid
-    sizes = [(PATCH * rows, PATCH * columns), network_size(3, 4, side), network_size(4, 3, side), (side, side)]
-    return list(dict.fromkeys((h, w) for h, w in sizes if not h % PATCH and not w % PATCH))[:3]
+    patch, (rows, columns) = network.encoder.patch, network.encoder.grid
+    landscape, portrait = network_size(3, 4, side, patch), network_size(4, 3, side, patch)
+    sizes = [(patch * rows, patch * columns), landscape, portrait, (side, side)]
+    return list(dict.fromkeys((h, w) for h, w in sizes if not h % patch and not w % patch))[:3]
 
 
 def example_images(height: int, width: int, count: int = 2) -> Tensor:

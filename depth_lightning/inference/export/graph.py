@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from depth_lightning.data.transforms import network_size
+from depth_lightning.data.transforms import PATCH, network_size
 from depth_lightning.inference.export.comparison import (
     Runner,
     check_differences,
@@ -25,7 +25,6 @@ from depth_lightning.inference.export.comparison import (
 from depth_lightning.inference.export.layout import Export, Layout
 from depth_lightning.models import DepthAnythingV2, normalize
 from depth_lightning.models.checkpoints import to_json, with_kind
-from depth_lightning.models.encoder import PATCH
 from depth_lightning.models.provenance import metadata_path
 from depth_lightning.settings import one_of, optional, several, whole_number
 
@@ -38,13 +37,14 @@ class Graph(Layout):
     """A traced network in a file.
 
     Args:
-        size: fixed (h, w) of all images; None for any multiples of 14 that are 42 or more.
+        size: fixed (h, w) of all images; None for any multiples of `patch`, three or more.
         batch_size: fixed number of images per call; None for any.
         precision: of weights and arithmetic. The logits and their sigmoid or ReLU are always float32.
+        patch: side of the patches of the network's encoder.
 
     Raises:
         ModuleNotFoundError: a package is not installed.
-        SettingError: an unknown precision, the size is not in multiples of 14, or the batch is empty.
+        SettingError: an unknown precision, the size is not in multiples of `patch`, or the batch is empty.
     """
 
     file: ClassVar[str]
@@ -56,15 +56,17 @@ class Graph(Layout):
         size: Sequence[int] | None = None,
         precision: GraphPrecision = "float32",
         batch_size: int | None = None,
+        patch: int = PATCH,
     ) -> None:
         super().__init__()
+        self.patch = patch
         self.batch_size: int | None = optional("batch_size", batch_size, partial(whole_number, otherwise=" null: any."))
         self.precision: GraphPrecision = one_of("precision", precision, get_args(GraphPrecision))
         self.size: tuple[int, int] | None = None
         if size is not None:
-            usual = list(network_size(480, 640, 518))
-            what = f"[height,width] in multiples of {PATCH}, as in {usual}, the size for 480×640; or null for any"
-            height, width = several("size", size, 2, what, partial(whole_number, least=PATCH, multiple_of=PATCH))
+            usual = list(network_size(480, 640, 518, patch))
+            what = f"[height,width] in multiples of {patch}, as in {usual}, the size for 480×640; or null for any"
+            height, width = several("size", size, 2, what, partial(whole_number, least=patch, multiple_of=patch))
             self.size = (height, width)
 
     def write(self, network: DepthAnythingV2, folder: Path, metadata: Mapping[str, Any], side: int) -> Export:
@@ -94,7 +96,7 @@ class Graph(Layout):
     def usage(self, quantity: str) -> str:
         """Python code for the library that runs it."""
         batch = "b" if self.batch_size is None else self.batch_size
-        size = "h and w multiples of 14" if self.size is None else f"h×w {dimensions(self.size)}"
+        size = f"h and w multiples of {self.patch}" if self.size is None else f"h×w {dimensions(self.size)}"
         return self.example.format(quantity=quantity, batch=batch, size=size)
 
     @property
@@ -105,7 +107,8 @@ class Graph(Layout):
     @property
     def limits(self) -> Sequence[str]:
         """The accepted input."""
-        sides = "multiples of 14, 42 or more" if self.size is None else f"{dimensions(self.size)} alone"
+        any_size = f"multiples of {self.patch}, {3 * self.patch} or more"
+        sides = any_size if self.size is None else f"{dimensions(self.size)} alone"
         return [f"Input: {self._input}; the sides are {sides}."]
 
 
@@ -123,10 +126,11 @@ def export_program(
         precision: see `Graph`.
         batch_size: see `Graph`.
     """
-    height, width = size or (5 * PATCH, 7 * PATCH)  # example input; dynamic dimensions do not keep its size
+    patch = network.encoder.patch
+    height, width = size or (5 * patch, 7 * patch)  # example input; dynamic dimensions do not keep its size
     dynamic = {0: Dim("batch")} if batch_size is None else {}
     if size is None:
-        dynamic |= {2: PATCH * Dim("rows", min=3), 3: PATCH * Dim("columns", min=3)}
+        dynamic |= {2: patch * Dim("rows", min=3), 3: patch * Dim("columns", min=3)}
     graph = _FromPixels(network, torch.float16 if precision == "float16" else torch.float32).eval()
     with torch.no_grad():
         return torch.export.export(

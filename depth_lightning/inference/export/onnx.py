@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
+from depth_lightning.data.transforms import PATCH
 from depth_lightning.inference.export.comparison import Runner
 from depth_lightning.inference.export.graph import Graph, GraphPrecision
 from depth_lightning.settings import SettingError, optional, whole_number
@@ -32,6 +33,7 @@ class Onnx(Graph):
         precision: see `Graph`.
         batch_size: see `Graph`.
         opset: version of the operators, which a runtime for embedded devices may limit; None for the exporter's own.
+        patch: see `Graph`.
     """
 
     name = "onnx"
@@ -52,8 +54,9 @@ session = onnxruntime.InferenceSession("model.onnx")
         precision: GraphPrecision = "float32",
         batch_size: int | None = None,
         opset: int | None = None,
+        patch: int = PATCH,
     ) -> None:
-        super().__init__(size, precision, batch_size)
+        super().__init__(size, precision, batch_size, patch)
         self.opset: int | None = optional("opset", opset, partial(whole_number, least=_LOWEST_OPSET))
         if opset == _LOWEST_OPSET and size is None:
             raise SettingError("opset", f"is {opset}, which needs a fixed size: set size=[height,width] as well.")

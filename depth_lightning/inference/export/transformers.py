@@ -16,7 +16,6 @@ from depth_lightning.inference.export.comparison import (
 )
 from depth_lightning.inference.export.layout import Export, Layout
 from depth_lightning.models import DepthAnythingV2, normalize, save_weights
-from depth_lightning.models.encoder import PATCH
 
 LIMIT = 1e-4
 """Largest allowed difference at the size of the position table, relative to the prediction's range."""
@@ -44,7 +43,7 @@ class Transformers(Layout):
         save_weights(network, folder, "transformers", metadata)
         run = transformers_runner(folder)
         rows, columns = check_sizes(network, side)[0]
-        sizes = [(rows, columns), (rows, columns + 12 * PATCH)]
+        sizes = [(rows, columns), (rows, columns + 12 * network.encoder.patch)]
         there, elsewhere = differences = list(compare(run, network_runner(network), sizes))
         check_differences([there], LIMIT)
         note = _ELSEWHERE.format(

@@ -136,8 +136,8 @@ def _weights(page: Page, module: DepthModule, loaded: LoadReport | None) -> None
         return
     own = {name: p for name, p in network.named_parameters() if not is_adapters(name)}
     total, adapters = _count(own.values()), _count(network.parameters()) - _count(own.values())
-    filled = _count(p for name, p in own.items() if loaded.init == "all" or name.startswith("encoder."))
-    rest = "" if filled == total else "; the head is random"
+    filled = _count(p for name, p in own.items() if loaded.init == "all" or name.startswith(f"{loaded.init}."))
+    rest = "" if filled == total else f"; the {'head' if loaded.init == 'encoder' else 'encoder'} is random"
     rest += "; the head's last layer is new" if loaded.left_out else ""
     rest += f"; {adapters:,} of adapters, which add 0 at first" if adapters else ""
     page.lines.append(f"weights: {100 * filled / total:.1f} % of {total:,} parameters from {loaded.path.name}{rest}")

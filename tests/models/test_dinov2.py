@@ -6,13 +6,13 @@ import timm
 import torch
 import torch.nn.functional as F
 
-from depth_lightning.models.encoder import Encoder
+from depth_lightning.models.dinov2 import DINOv2
 from depth_lightning.models.sizes import SIZES
 
 
 def test_equals_timm_at_the_size_of_the_position_table():
     torch.manual_seed(0)
-    encoder = Encoder(SIZES["vits"]).eval()
+    encoder = DINOv2(SIZES["vits"]).eval()
     reference = timm.create_model("vit_small_patch14_dinov2", img_size=518, num_classes=0).eval()
     with torch.no_grad():
         for parameter in encoder.parameters():
@@ -36,7 +36,7 @@ def test_equals_timm_at_the_size_of_the_position_table():
 def test_giant_equals_timm_narrowed():
     """The SwiGLU layers, at a width that a test can afford."""
     torch.manual_seed(0)
-    encoder = Encoder(replace(SIZES["vitg"], width=48, depth=2, heads=2, taps=(0, 0, 0, 1), grid=(4, 4))).eval()
+    encoder = DINOv2(replace(SIZES["vitg"], width=48, depth=2, heads=2, taps=(0, 0, 0, 1), grid=(4, 4))).eval()
     reference = timm.create_model(
         "vit_giant_patch14_dinov2", img_size=56, num_classes=0, embed_dim=48, depth=2, num_heads=2
     ).eval()
@@ -66,7 +66,7 @@ def resample(values, factor, length):
 
 @pytest.mark.parametrize(("rows", "columns"), [(37, 49), (10, 13), (37, 36), (60, 37)])
 def test_positions_lie_where_the_factor_with_its_tenth_of_a_patch_puts_them(rows, columns):
-    encoder = Encoder(SIZES["vits"])
+    encoder = DINOv2(SIZES["vits"])
     table = torch.randn_like(encoder.pos_embed)
     encoder.pos_embed.data.copy_(table)
     grid = table[0, 1:].double().numpy().reshape(37, 37, -1)
@@ -80,7 +80,7 @@ def test_positions_lie_where_the_factor_with_its_tenth_of_a_patch_puts_them(rows
 
 
 def test_positions_are_those_of_interpolate_at_every_size():
-    encoder = Encoder(SIZES["tiny"])
+    encoder = DINOv2(SIZES["tiny"])
     encoder.pos_embed.data.normal_()
     rows, columns = encoder.grid
     table = encoder.pos_embed.detach()[0, 1:].view(1, rows, columns, -1).permute(0, 3, 1, 2)
@@ -101,7 +101,7 @@ class Positions(torch.nn.Module):
 
 @pytest.mark.parametrize("name", ["vits", "tiny"])
 def test_positions_follow_the_size_when_traced_once(name):
-    encoder = Encoder(SIZES[name])
+    encoder = DINOv2(SIZES[name])
     encoder.pos_embed.data.normal_()
     sides = {"image": {0: 14 * torch.export.Dim("rows", min=2), 1: 14 * torch.export.Dim("columns", min=2)}}
     traced = torch.export.export(Positions(encoder), (torch.zeros(70, 98),), dynamic_shapes=sides).module()
@@ -113,12 +113,12 @@ def test_positions_follow_the_size_when_traced_once(name):
 
 
 def test_positions_are_untouched_at_the_size_of_the_table_only():
-    encoder = Encoder(SIZES["tiny"])
+    encoder = DINOv2(SIZES["tiny"])
     assert encoder.positions(6, 8) is encoder.pos_embed
     assert encoder.positions(8, 6).shape == encoder.pos_embed.shape
     assert not torch.equal(encoder.positions(8, 6), encoder.pos_embed)
 
 
 def test_positions_keep_half_precision_weights_in_half_precision():
-    encoder = Encoder(SIZES["tiny"]).bfloat16()
+    encoder = DINOv2(SIZES["tiny"]).bfloat16()
     assert encoder.positions(3, 3).dtype == torch.bfloat16
