@@ -37,6 +37,7 @@ from depth_lightning.runs.processes import check_processes
 from depth_lightning.sample import DepthKind
 from depth_lightning.settings import SettingError, one_of, several, within
 from depth_lightning.training import DepthModule, Objective
+from depth_lightning.training.module import MEAN_OF_PARTS
 
 log = logging.getLogger(__name__)
 
@@ -379,6 +380,8 @@ def check_monitors(cfg: DictConfig, module: DepthModule) -> None:
         SettingError: a monitor is not a validation metric.
     """
     validated = [f"val/{name}" for name in (*module.metrics.errors, *module.affine_metrics.errors)]
+    if parts := cfg.data.get("parts"):
+        validated += [f"{name}_{part}" for part in (*parts, MEAN_OF_PARTS) for name in validated]
     nodes = {name: node for name, node in (plain(cfg).get("callbacks") or {}).items() if node is not None}
     if not all(current(node)["_target_"].startswith(("depth_lightning.", "lightning.")) for node in nodes.values()):
         return
