@@ -23,7 +23,7 @@ from depth_lightning.runs import objects
 from depth_lightning.runs.checkpoint import describe, keep_settled, read_run_checkpoint
 from depth_lightning.runs.job import run_job
 from depth_lightning.runs.options import check
-from depth_lightning.runs.resume import checkpoint_to_resume, claim_folder
+from depth_lightning.runs.resume import checkpoint_to_resume, claim_folder, other_data
 from depth_lightning.training.health.self_check import SelfCheck
 from depth_lightning.training.module import MEAN_OF_PARTS
 from depth_lightning.training.saving.checkpoint_files import LAST, whole_step
@@ -75,7 +75,11 @@ def train(cfg: DictConfig) -> float:
     callbacks, loggers = (objects.build_all(cfg, group) for group in ("callbacks", "logger"))
     objects.check_monitors(cfg, module)
     trainer = objects.build_trainer(cfg, list(callbacks.values()), list(loggers.values()))
-    data.setup("fit")  # before downloading weights, so that problems with the data show early
+    try:
+        data.setup("fit")  # before downloading weights, so that problems with the data show early
+    except FileNotFoundError as error:
+        hint = other_data(cfg, checkpoint) if checkpoint else ""
+        raise FileNotFoundError(f"{error} {hint}".strip()) from error
     check_scorable(module, data)
     objects.settle(cfg, data)
     _say_what_is_best(trainer, data.val_parts)
