@@ -86,7 +86,7 @@ def run_arm(folder: Path, arm: str, seed: int, rooms: tuple[str, ...], scored: t
     run, base = folder / f"{seed}" / folder_name(arm), folder / f"{seed}"
     teacher, labels = base / "teacher/checkpoints/last.ckpt", base / "labels"
     lengths = ("trainer.max_epochs=-1", f"trainer.max_steps={steps}", "trainer.check_val_every_n_epoch=null")
-    lengths += (f"trainer.val_check_interval={max(1, steps // 3)}", "data.crop=square", f"seed={seed}")
+    lengths += (f"+trainer.val_check_interval={steps}", "data.crop=square", f"seed={seed}")
     # The same number of steps for all: TINY's limits are of epochs.
     given = tuple(word for word in TINY if not word.startswith(("trainer.max_steps", "data.crop")))
     start = f"model.weights={teacher}"

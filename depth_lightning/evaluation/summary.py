@@ -9,7 +9,7 @@ from depth_lightning.data import DepthDataModule
 from depth_lightning.metrics import DepthMetrics, Protocol, best_constant
 from depth_lightning.metrics.intervals import DRAWS, MIN_UNITS
 from depth_lightning.metrics.per_image import ValidationCounts
-from depth_lightning.reporting.result import EvaluationResult
+from depth_lightning.reporting.result import EvaluationResult, PartResult
 from depth_lightning.sample import DepthKind
 
 
@@ -46,6 +46,7 @@ def summarise(
             f"({protocol}): {' and '.join(_left_out(counts, protocol))}."
         )
     columns: dict[str, Mapping[str, float]] = {"model": result.metrics}
+    columns |= {name: part.metrics for name, part in result.parts.items()}
     notes = [*_image_notes(counts, protocol), *_interval_notes(result)]
     if data.eval_split != "val":
         seen = "" if data.eval_split == "test" else ", which may hold images that the network was trained on"
@@ -80,8 +81,13 @@ def _content(subject: Mapping[str, Any], result: EvaluationResult, protocol: Pro
         "images": result.counts.depth.scored or result.counts.affine.scored,
         "images_by_truth": {name: counts._asdict() for name, counts in result.counts._asdict().items()},
         "protocol": {**protocol.to_dict(), "hash": protocol.hash},
+        **({"parts": {name: _part(part) for name, part in result.parts.items()}} if result.parts else {}),
         **subject,
     }
+
+
+def _part(part: PartResult) -> dict[str, Any]:
+    return {"metrics": part.metrics, "intervals": part.intervals.bounds, "images": part.images}
 
 
 def constant_baseline(metrics: DepthMetrics, data: DepthDataModule) -> tuple[float, dict[str, float]] | None:

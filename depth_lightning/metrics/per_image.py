@@ -107,6 +107,18 @@ class ImageTable(NamedTuple):
         """(n,) bool."""
         return np.array([status == "scored" for status in self.status], dtype=bool)
 
+    def part(self, name: str) -> "ImageTable":
+        """The images of one part of a mixture, whose ids begin with its name."""
+        chosen = np.array([id.startswith(f"{name}/") for id in self.id], dtype=bool)
+        ids, scenes, status = (
+            [text for text, kept in zip(texts, chosen, strict=True) if kept]
+            for texts in (self.id, self.scene, self.status)
+        )
+        errors, facts = (
+            {key: values[chosen] for key, values in columns.items()} for columns in (self.errors, self.facts)
+        )
+        return ImageTable(ids, scenes, status, errors, facts)
+
 
 class ValidationCounts(NamedTuple):
     """The images of a validation, by the metrics that their truth supports."""
@@ -217,6 +229,11 @@ class PerImageMetrics(Metric):
             errors=dict(zip(self.errors, errors.T, strict=True)),
             facts={name: np.where(valid, column, without.get(name, np.nan)) for name, column in facts.items()},
         )
+
+    def averages(self, images: ImageTable) -> dict[str, float]:
+        """What `compute` gives for the images of a table, or for a part of them; empty if none of them is scored."""
+        scored = images.scored
+        return {name: float(values[scored].mean()) for name, values in images.errors.items()} if scored.any() else {}
 
     def intervals(self, images: ImageTable) -> Intervals:
         """95 % confidence intervals of `compute`, over the result of `images` or a part of it."""

@@ -37,6 +37,7 @@ from depth_lightning.runs.processes import check_processes
 from depth_lightning.sample import DepthKind
 from depth_lightning.settings import SettingError, one_of, several, within
 from depth_lightning.training import DepthModule, Objective
+from depth_lightning.training.module import MEAN_OF_PARTS
 
 log = logging.getLogger(__name__)
 
@@ -164,8 +165,13 @@ def build_data(cfg: DictConfig, eval_split: str = "val") -> DepthDataModule:
 
 def patch_size(cfg: DictConfig) -> int:
     """The side of the patches of the network's encoder, in pixels."""
-    with within("model"):
-        return patch_of(cfg.model.encoder) if "model" in cfg else PATCH
+    if "model" not in cfg:
+        return PATCH
+    try:
+        return patch_of(cfg.model.encoder)
+    except SettingError as error:
+        raw = OmegaConf.to_container(cfg.model, resolve=False)
+        raise SettingError(typed_key("model", raw, error.name), error.problem) from error
 
 
 def worker_count(count: int | None) -> int:
@@ -374,6 +380,8 @@ def check_monitors(cfg: DictConfig, module: DepthModule) -> None:
         SettingError: a monitor is not a validation metric.
     """
     validated = [f"val/{name}" for name in (*module.metrics.errors, *module.affine_metrics.errors)]
+    if parts := cfg.data.get("parts"):
+        validated += [f"{name}_{part}" for part in (*parts, MEAN_OF_PARTS) for name in validated]
     nodes = {name: node for name, node in (plain(cfg).get("callbacks") or {}).items() if node is not None}
     if not all(current(node)["_target_"].startswith(("depth_lightning.", "lightning.")) for node in nodes.values()):
         return

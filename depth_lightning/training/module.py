@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from statistics import mean
 from typing import Any
 
 import lightning
@@ -24,6 +25,9 @@ from depth_lightning.training.scheduler import Schedule, poly
 from depth_lightning.training.sharding import is_sharded, reshard, shard, unshard
 
 log = logging.getLogger(__name__)
+
+MEAN_OF_PARTS = "mean_of_parts"
+"""In the place of a part's name: the mean of a mixture's parts, in which each counts the same."""
 
 
 class DepthModule(lightning.LightningModule):
@@ -151,6 +155,7 @@ class DepthModule(lightning.LightningModule):
                 # Already equal on every process; sync_dist only avoids Lightning's warning.
                 self.log_dict({f"val/{name}": value for name, value in errors.items()}, sync_dist=True)
             metrics.reset()
+        self._log_parts()
         depth, fitting = self.counts.depth, self.trainer.state.fn == TrainerFn.FITTING
         if sum(depth) and not depth.scored and fitting and self.trainer.is_global_zero:
             log.warning(
@@ -158,6 +163,17 @@ class DepthModule(lightning.LightningModule):
                 f"({self.metrics.protocol}): {depth.without_valid_pixel} have no valid pixel in its crop and range, "
                 f"{depth.not_aligned} could not be aligned. The depth metrics are NaN."
             )
+
+    def _log_parts(self) -> None:
+        """Log the averages of every part of a mixture, and the mean of the parts, in which each counts the same."""
+        data = getattr(self.trainer, "datamodule", None)
+        assert self.tables is not None
+        for metrics, table in zip((self.metrics, self.affine_metrics), self.tables, strict=True):
+            parts = {name: metrics.averages(table.part(name)) for name in getattr(data, "val_parts", ())}
+            values = {f"val/{error}_{name}": value for name, of in parts.items() for error, value in of.items()}
+            for error in {error: None for of in parts.values() for error in of}:
+                values[f"val/{error}_{MEAN_OF_PARTS}"] = mean(of[error] for of in parts.values() if of)
+            self.log_dict(values, sync_dist=True)  # equal on every process, as above
 
     def configure_optimizers(self) -> Any:
         """The optimiser, and its schedule over the trainer's total number of steps."""

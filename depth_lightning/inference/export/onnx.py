@@ -101,6 +101,9 @@ def save_onnx(
     written = converted.model.opset_imports[""]
     if opset not in (None, written):
         raise SettingError("opset", f"is one that the installed exporter can write; for {opset} it wrote {written}.")
+    for node in converted.model.graph:
+        if node.op_type == "Split" and written < 18:
+            node.attributes.pop("num_outputs", None)  # of 18, which the conversion to 17 leaves there
     converted.model.metadata_props.update(metadata)
     size = sum(tensor.numel() * tensor.element_size() for tensor in program.state_dict.values())
     converted.save(path, external_data=size > _LARGEST_FILE)
