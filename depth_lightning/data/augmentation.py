@@ -30,7 +30,7 @@ CAMERA = {
         {
             "_target_": "albumentations.PlanckianJitter",
             "mode": "blackbody",
-            "temperature_limit": [4000, 9000],
+            "temperature_limit": [5000, 9000],
             "p": 0.3,
         },
         {"_target_": "albumentations.ImageCompression", "quality_range": [40, 95], "p": 0.3},
