@@ -110,7 +110,10 @@ def test_any_vision_transformer_of_timm_by_name(small, compose_config, tmp_path)
     ("overrides", "message"),
     [
         (["encoder=dinov3_vits", "data.crop=[518,518]"], r"^data\.crop is \[height, width\] in multiples of 16, .*518"),
-        (["encoder=timm"], r"^encoder\.name is the name of a vision transformer in timm, found None\.$"),
+        (
+            ["encoder=timm", "encoder.name=null"],
+            r"^encoder\.name is the name of a vision transformer in timm, found None\.$",
+        ),
         (["encoder=timm", "encoder.name=resnet50"], r"^encoder\.name is one of vits, .* in timm, found 'resnet50'\.$"),
         (
             ["model.encoder=dinov3_vit"],
