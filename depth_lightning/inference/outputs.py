@@ -238,6 +238,12 @@ class Outputs:
 
     def _write_png(self, paths: Sequence[Path], depth: np.ndarray) -> None:
         if self.metric:
+            if (deepest := float(depth.max())) * self.png_scale > _LARGEST:  # of a wide range of focal lengths
+                raise ValueError(
+                    f"A 16-bit PNG with png_scale={self.png_scale:g} values per metre overflows at "
+                    f"{_LARGEST / self.png_scale:g} m, and this image reaches {deepest:g} m. Use a smaller png_scale, "
+                    f"at most {int(_LARGEST / deepest)}, or save=[npy]."
+                )
             # By convention, 0 in such files means no measurement.
             values = (depth * self.png_scale).clip(1, _LARGEST)
         else:

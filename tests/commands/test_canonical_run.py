@@ -159,6 +159,37 @@ def test_exports(layout, run, small, compose_config, tmp_path):
     assert report.scores.export["abs_rel"] == pytest.approx(report.scores.network["abs_rel"], abs=1e-4)
 
 
+def test_sparse_truth_keeps_its_points():
+    mask = np.zeros((60, 80), bool)
+    mask[::7, ::7] = True
+    sparse = sample()._replace(target=np.where(mask, 2, 0).astype(np.float32), mask=mask)
+    plain, scaled = (TrainTransform(84, canonical=each)(sparse, 3) for each in (None, Canonical(300)))
+    np.testing.assert_array_equal(scaled.mask, plain.mask)
+    assert scaled.target[scaled.mask] == pytest.approx(2 * 300 / 140)
+    assert not scaled.target[~scaled.mask].any()
+
+
+def test_a_mixture_of_two_lenses_is_trained_at_one_focal_length(compose_config, tmp_path):
+    """Of each part, the target is its depth times the ratio of the focal lengths."""
+    wide, narrow = "data.parts.wide.fov_deg=[80,80]", "data.parts.narrow.fov_deg=[40,40]"
+    (tmp_path / "conf/data").mkdir(parents=True)
+    (tmp_path / "conf/data/two.yaml").write_text(
+        "defaults: [mixture_base, /data@parts.wide: rooms, /data@parts.narrow: rooms]\nsize: 42\ncrop: null\n"
+    )
+    typed = [f"hydra.searchpath=[file://{tmp_path}/conf]", "data=two", "camera=canonical", "camera.focal_px=45"]
+    for part in ("wide", "narrow"):
+        typed += [f"data.parts.{part}.{key}" for key in (f"root={tmp_path}/{part}", "train_images=4", "val_images=1")]
+    cfg = compose_config("train", [*typed, wide, narrow, "augmentation=none", "model=tiny"], tmp_path)
+    data = objects.build_data(cfg)
+    for index in (0, 5):
+        one, on_disk = data.train_data[index], data.train_data.dataset.source[index]
+        angle = 80 if one.id.startswith("wide/") else 40
+        focal = 28 / np.tan(np.radians(angle / 2))  # of 56 pixels
+        assert one.image.shape == (42, 56, 3)
+        assert one.intrinsics[0] == pytest.approx(focal, rel=1e-5)
+        assert one.target[one.mask].mean() == pytest.approx(on_disk.target[on_disk.mask].mean() * 45 / focal, rel=0.02)
+
+
 def test_relative_networks_are_left_alone(compose_config, tmp_path):
     cfg = compose_config(
         "train", ["camera=canonical", "camera.focal_px=300", "model=tiny", "model.output=relative"], tmp_path

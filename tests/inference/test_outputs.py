@@ -88,6 +88,15 @@ def test_what_cannot_be_saved_is_refused_at_once(tmp_path, arguments, message):
         _outputs(tmp_path, **arguments)
 
 
+def test_depth_beyond_a_png_is_refused(tmp_path):
+    """A network trained with camera=canonical may reach beyond its max_depth."""
+    outputs = _outputs(tmp_path, ("png",))
+    depth = np.full((30, 40), 70, np.float32)
+    with pytest.raises(ValueError, match=r"overflows at 65\.535 m, and this image reaches 70 m\. .* at most 936, or"):
+        outputs.write("a", np.zeros((30, 40, 3), np.uint8), Prediction(depth, None), {"png"})
+    assert not list(tmp_path.rglob("*.png"))
+
+
 def test_a_cloud_needs_a_camera(tmp_path):
     outputs = _outputs(tmp_path, ("cloud",), cloud=CloudOptions())
     with pytest.raises(ValueError, match=r"which neither the options nor EXIF say: type camera\.fov_deg="):
