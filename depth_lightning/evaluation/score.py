@@ -13,7 +13,7 @@ from depth_lightning.evaluation.breakdowns import ScoreParts
 from depth_lightning.metrics import Breakdowns, Intervals, PerImageMetrics, directions, group_rows
 from depth_lightning.metrics.per_image import ValidationTables
 from depth_lightning.reporting.result import EvaluationResult, PartResult
-from depth_lightning.sample import DepthKind, DepthSample
+from depth_lightning.sample import DepthKind, DepthSample, collate
 from depth_lightning.training import DepthModule
 
 LOOKED_AT = 8
@@ -42,6 +42,8 @@ def check_scorable(module: DepthModule, data: DepthDataModule) -> None:
             "protocol.alignment=none cannot score depth up to scale (data.kind=up_to_scale), whose scale must be "
             "fitted to each image. Use protocol=median_scaled."
         )
+    cameras = torch.stack([collate([sample]).target_intrinsics[0] for sample in depth])
+    module.metrics.refuse_unknown_cameras(cameras, [sample.id for sample in depth])
     if not any(protocol.valid(*map(torch.from_numpy, sample[1:3])).any() for sample in depth):
         values = np.concatenate([sample.target[sample.mask] for sample in depth])
         found = f"depths from {values.min():.4g} to {values.max():.4g}" if values.size else "nothing but holes"

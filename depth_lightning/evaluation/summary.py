@@ -10,7 +10,7 @@ from depth_lightning.metrics import DepthMetrics, Protocol, best_constant
 from depth_lightning.metrics.intervals import DRAWS, MIN_UNITS
 from depth_lightning.metrics.per_image import ValidationCounts
 from depth_lightning.reporting.result import EvaluationResult, PartResult
-from depth_lightning.sample import DepthKind
+from depth_lightning.sample import DepthKind, collate
 
 
 class Summary(NamedTuple):
@@ -93,13 +93,14 @@ def _part(part: PartResult) -> dict[str, Any]:
 def constant_baseline(metrics: DepthMetrics, data: DepthDataModule) -> tuple[float, dict[str, float]] | None:
     """The best constant depth over the validation images in metres, and its errors; None without truth in metres."""
     samples = (data.val_data.dataset[index] for index in range(len(data.val_data)))
-    truths = [(torch.from_numpy(s.target), torch.from_numpy(s.mask)) for s in samples if s.kind == DepthKind.METRES]
+    batches = (collate([sample]) for sample in samples if sample.kind == DepthKind.METRES)
+    truths = [(batch.target, batch.mask, batch.target_intrinsics) for batch in batches]
     if not truths:
         return None
-    depth = best_constant(truths, metrics.protocol)
+    depth = best_constant(((target[0], mask[0]) for target, mask, _ in truths), metrics.protocol)
     constant = DepthMetrics(metrics.protocol, metrics.errors, sync_on_compute=False)
-    for target, mask in truths:
-        constant.update(torch.full_like(target, depth)[None], target[None], mask[None])
+    for target, mask, intrinsics in truths:
+        constant.update(torch.full_like(target, depth), target, mask, intrinsics=intrinsics)
     return depth, {name: float(value) for name, value in constant.compute().items()}
 
 

@@ -38,12 +38,14 @@ class DepthMetrics(PerImageMetrics):
         super().__init__(errors, **kwargs)
         self.protocol = protocol
 
-    def image_rows(self, prediction: Tensor, target: Tensor, mask: Tensor, scale_known: bool) -> ImageRows:
+    def image_rows(
+        self, prediction: Tensor, target: Tensor, mask: Tensor, scale_known: bool, intrinsics: Tensor | None = None
+    ) -> ImageRows:
         """One row per image: aligned, bounded and scored according to the protocol."""
         depth, valid, aligned = prepare(prediction, target, mask, self.protocol)
         fits_scale, fits_shift = self.protocol.alignment != "none", "shift" in self.protocol.alignment
         return ImageRows(
-            self.image_errors(depth, target, valid),
+            self.image_errors(depth, target, valid, intrinsics),
             ImageFacts.of(
                 target,
                 valid,

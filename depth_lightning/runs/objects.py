@@ -25,6 +25,7 @@ from depth_lightning.data.photometric import ColourNoise
 from depth_lightning.data.sampling import evenly_spread
 from depth_lightning.data.transforms import PATCH, EvaluationTransform, TrainTransform
 from depth_lightning.metrics import ERRORS, DepthMetrics, ErrorFunction, Protocol
+from depth_lightning.metrics.errors import with_intrinsics
 from depth_lightning.models import DepthAnythingV2, LoadReport, load_weights, resolve_weights
 from depth_lightning.models.depth_anything import MIN_DEPTH_M
 from depth_lightning.models.encoders import patch_of
@@ -293,7 +294,8 @@ def _own_metric(key: str, path: str) -> ErrorFunction:
     depth_m = torch.linspace(1, 2, 48 * 64).view(1, 48, 64)
     try:
         metric: ErrorFunction = get_method(path)
-        errors = metric(1.1 * depth_m, depth_m, depth_m > 1)
+        cameras = [torch.tensor([[50.0, 50.0, 31.5, 23.5]])] if with_intrinsics(metric) else []
+        errors = metric(1.1 * depth_m, depth_m, depth_m > 1, *cameras)
     except Exception as error:  # a user's function may raise anything
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise SettingError(key, f"is f(prediction, target, mask) → (b,), but {path} failed: {reason}") from error

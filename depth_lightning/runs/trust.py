@@ -41,9 +41,12 @@ AUGMENTATION = re.compile(r"data\.augmentation(\.\d+|\.transforms)+")
 """Where albumentations transforms are allowed."""
 HUB_ID = re.compile(r"data(\.parts\.\w+)?(\.dataset)?\.path")
 """Where a text that is no folder names a data set of the Hugging Face hub."""
+_BELOW = ("below_11", "below_22", "below_30")
 METRICS = (
     *(f"depth_lightning.metrics.errors.{name}" for name in ERRORS),
     *(f"depth_lightning.metrics.boundary.boundary_{name}" for name in ("f1", "precision", "recall")),
+    *(f"depth_lightning.metrics.normals.normals_{name}" for name in ("mean", "median", *_BELOW)),
+    *(f"depth_lightning.metrics.points.points_{name}" for name in ("chamfer", "f1", "f1_25cm")),
 )
 OWN_KEYS = {
     "loss": {"metres", "up_to_scale", "disparity", "alignment", "across_devices"},

@@ -138,12 +138,19 @@ class DepthModule(lightning.LightningModule):
         The protocol's alignment decides which of the two.
         """
         to_disparity = metrics.protocol.alignment == "scale_shift_disparity"
+        cameras = batch.target_intrinsics
         for kind in (DepthKind.METRES, DepthKind.UP_TO_SCALE):
             images = [image for image, other in enumerate(batch.kind) if other == kind]
             if images:
                 predicted = converted(self.network, prediction[images], to_disparity)
                 truth = batch.target[images], batch.mask[images]
-                metrics.update(predicted, *truth, *_names(batch, images), scale_known=kind == DepthKind.METRES)
+                metrics.update(
+                    predicted,
+                    *truth,
+                    *_names(batch, images),
+                    scale_known=kind == DepthKind.METRES,
+                    intrinsics=cameras[images],
+                )
 
     def on_validation_epoch_end(self) -> None:
         """Log the averages over all images of all processes."""
