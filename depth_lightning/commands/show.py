@@ -16,6 +16,7 @@ from depth_lightning.runs.job import run_job
 from depth_lightning.runs.options import check
 from depth_lightning.runs.program import program
 from depth_lightning.sample import DepthDataset, DepthSample, collate
+from depth_lightning.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ def show(cfg: DictConfig) -> Path:
         rows.append(draw_sample_row(samples[index], dict(zip(names, seen, strict=True))))
     path = Path(cfg.run_dir) / f"{cfg.split}.png"
     save_png(path, stack_panels(rows))
-    log.info(f"{len(rows)} of {len(samples):,} samples: {path}")
+    log.info(f"{len(rows)} of {counted(len(samples), 'sample')}: {path}")
     return path
 
 
