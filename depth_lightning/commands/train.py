@@ -119,7 +119,7 @@ def train(cfg: DictConfig) -> float:
     images = pictures.gathered() if pictures else None
     if trainer.is_global_zero:
         cfg.checkpoint = best and str(best)
-        title = str(best or "the network as trained")
+        title = f"checkpoint {best}" if best else "the network as trained"
         typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
         report_evaluation(cfg, title, module, data, result, images, [*command_line("train").split(), *typed])
         log.info(f"Pictures of every epoch: {run_dir}/panels")
