@@ -23,6 +23,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 train: setup  ## train a tiny network on rendered rooms, with table and pictures; downloads only packages
 	$(BIN)/python train.py experiment=rooms
 
+.PHONY: pipeline
+pipeline: setup  ## teacher, labels, student, fine-tune and evaluation at toy size, half an hour; resumes
+	$(BIN)/python benchmarks/pipeline.py
+
 .PHONY: test
 test: setup  ## run the test suite (pytest arguments in ARGS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not timed' $(ARGS)
@@ -30,7 +34,7 @@ test: setup  ## run the test suite (pytest arguments in ARGS)
 
 .PHONY: test-slow
 test-slow: setup  ## run the slow tests
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(BIN)/python -m pytest -m slow --timeout 3600 $(ARGS)
 
 .PHONY: bench
 bench: setup  ## run the benchmarks that need no GPU, with few repeats (half an hour)

@@ -513,7 +513,8 @@ def evaluate(bench: Bench, encoder: str, batched: bool) -> dict[str, Any]:
     target = torch.rand(bench.batch_size, 480, 640, device=bench.device) * 9 + 0.5
     names = [""] * bench.batch_size
     ids = [str(number) for number in range(bench.batch_size)]
-    batch = DepthBatch(image, target, target < 8, [DepthKind.METRES] * bench.batch_size, ids, names)
+    cameras = torch.full((bench.batch_size, 4), torch.nan)
+    batch = DepthBatch(image, target, target < 8, cameras, [DepthKind.METRES] * bench.batch_size, ids, names)
 
     def one_by_one() -> None:
         for index in range(bench.batch_size):

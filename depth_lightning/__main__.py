@@ -14,7 +14,9 @@ from depth_lightning.version import version
 CONFIGURED = {
     "train": "fine-tune a network",
     "evaluate": "score a checkpoint or released weights",
+    "calibrate": "fit a network's metres to a few labelled images",
     "predict": "depth maps, pictures and point clouds of your images",
+    "label": "pseudo-labels of a teacher, to train a student on",
     "export": "weights or a graph that other programs read",
     "doctor": "read a data set and say what looks wrong with it",
     "show": "draw samples as they are on disk and as the network sees them",

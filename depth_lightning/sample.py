@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from depth_lightning import camera
+
 
 class DepthKind(IntEnum):
     """What the values of a ground truth mean. A data set declares it once; loss and protocol use it."""
@@ -35,6 +37,9 @@ class DepthSample(NamedTuple):
     """Frames of one scene are not independent; empty if scenes are not known."""
     seed: int = 0
     """Seed of the random changes that are applied on the device; set by the training transform."""
+    intrinsics: np.ndarray = camera.UNKNOWN
+    """(4,) float32: fx, fy, cx, cy in pixels of `image`, see `camera`; NaN where unknown. Those of a target of another
+    size are `camera.resized` by the ratio of the sizes."""
 
 
 class DepthBatch(NamedTuple):
@@ -46,11 +51,19 @@ class DepthBatch(NamedTuple):
     """(b, h, w) float32, in what `kind` says; 0 where unknown."""
     mask: Tensor
     """(b, h, w) bool."""
+    intrinsics: Tensor
+    """(b, 4) float32: fx, fy, cx, cy in pixels of `image`, see `camera`; NaN where unknown."""
     kind: Sequence[DepthKind]
     """One per image, on the host, so that choosing a loss by kind needs no device sync."""
     id: Sequence[str]
     scene: Sequence[str]
     seed: Sequence[int] = ()
+
+    @property
+    def target_intrinsics(self) -> Tensor:
+        """(b, 4) float32: fx, fy, cx, cy in pixels of `target`, which may be larger than `image`."""
+        (target_h, target_w), (h, w) = self.target.shape[-2:], self.image.shape[-2:]
+        return camera.resized(self.intrinsics, target_w / w, target_h / h)
 
 
 class DepthDataset(Protocol):
@@ -79,11 +92,13 @@ def collate(samples: Sequence[DepthSample]) -> DepthBatch:
             )
     if not samples:
         nothing = torch.empty(0, 1, 1)
-        return DepthBatch(nothing[:, None].expand(-1, 3, -1, -1), nothing, nothing.bool(), (), (), ())
+        image = nothing[:, None].expand(-1, 3, -1, -1)
+        return DepthBatch(image, nothing, nothing.bool(), torch.empty(0, 4), (), (), ())
     return DepthBatch(
         image=torch.stack([torch.from_numpy(np.ascontiguousarray(s.image.transpose(2, 0, 1))) for s in samples]),
         target=torch.stack([torch.from_numpy(np.ascontiguousarray(s.target)) for s in samples]),
         mask=torch.stack([torch.from_numpy(np.ascontiguousarray(s.mask)) for s in samples]),
+        intrinsics=torch.from_numpy(np.stack([s.intrinsics for s in samples])),
         kind=tuple(s.kind for s in samples),
         id=tuple(s.id for s in samples),
         scene=tuple(s.scene for s in samples),

@@ -9,7 +9,8 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "depth_lightning"
 LAYERS = [
-    {"sample", "settings", "atomic", "affine", "interrupts", "invocation", "version"},
+    {"camera"},
+    {"sample", "settings", "atomic", "affine", "interrupts", "invocation", "version", "wording"},
     {"data", "models", "losses", "metrics"},
     {"reporting"},
     {"training", "inference"},

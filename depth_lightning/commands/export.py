@@ -24,6 +24,7 @@ from depth_lightning.runs.options import argument_names
 from depth_lightning.runs.overrides import typed, typed_words
 from depth_lightning.runs.record import Origin, find_numbers, find_origin, recipe
 from depth_lightning.settings import SettingError, one_of
+from depth_lightning.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +141,7 @@ def _measured(exported: Export, scores: Rescored | None) -> list[str]:
     if scores is not None:
         names = ("abs_rel", "delta1")
         changes = ", ".join(f"{name} {scores.network[name]:.5f} → {scores.export[name]:.5f}" for name in names)
-        notes.append(f"On {scores.images} validation images, from the network to the export: {changes}.")
+        notes.append(f"On {counted(scores.images, 'validation image')}, from the network to the export: {changes}.")
     if exported.latency_ms:
         speed = ", ".join(f"{name} {ms:.0f} ms" for name, ms in exported.latency_ms.items())
         size, threads = dimensions(exported.differences[0].size), torch.get_num_threads()
@@ -171,8 +172,20 @@ def _model_card(
         starting_weights=metadata["starting_weights"],
         licence=metadata["licence"],
         checks=checks,
-        limits=layout.limits,
+        limits=[*layout.limits, *_calibrated(run)],
+        focal_px=model.get("focal_px") if metric else None,
+        takes_focal=layout.takes_focal,
     )
+
+
+def _calibrated(run: DictConfig | None) -> list[str]:
+    """For which camera scale and shift of disparity were fitted, if they were."""
+    record = {} if run is None else run.get("calibration") or {}
+    if record.get("kind") != "affine_disparity":
+        return []
+    fov = " to ".join(f"{fov_deg:g}°" for fov_deg in dict.fromkeys(record["fov_deg"] or ()))
+    camera = f"{record['data']} (field of view across the longer side: {fov or 'unknown'})"
+    return [f"Metres are those of the camera of {camera}, with which it was calibrated, and of no other."]
 
 
 def _print(folder: Path, layout: Layout, differences: Sequence[Difference], notes: Sequence[str]) -> None:

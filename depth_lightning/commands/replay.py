@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # torch is imported when the work starts, not for --help
     from depth_lightning.training.health.incident import Incident
     from depth_lightning.training.health.inspection import Findings
 
-BUILT = ("model", "adapter", "loss", "optimizer", "scheduler", "protocol", "metrics")
+BUILT = ("model", "adapter", "camera", "loss", "optimizer", "scheduler", "protocol", "metrics")
 """The parts of the recorded configuration from which the step is rebuilt."""
 SHOWN = 8
 """Gradient norms in the table; all of them are in incident.json."""
@@ -62,7 +62,7 @@ def replay(folder: Path, device: str | None = None, trust: Sequence[str] = ()) -
     from depth_lightning.runs import objects
     from depth_lightning.runs.precision import exact_float32
     from depth_lightning.runs.trust import refuse_resolvers, refuse_strangers
-    from depth_lightning.training.health.incident import read_incident
+    from depth_lightning.training.health.incident import TENSORS, read_incident
     from depth_lightning.training.health.inspection import inspect_step
 
     incident = read_incident(folder)
@@ -72,6 +72,9 @@ def replay(folder: Path, device: str | None = None, trust: Sequence[str] = ()) -
     refuse_resolvers(recorded, str(folder))
     cfg = OmegaConf.create(recorded)
     refuse_strangers(cfg, BUILT, str(folder), trust=trust)
+    if cfg.loss.get("alignment") is not None:
+        print("Replayed without loss.alignment, whose frozen encoder is not in the record.")
+        cfg.loss.alignment = None
     network = objects.build_network(cfg.model, cfg.get("adapter"))
     load_run_state(network, incident.weights, folder / "weights.safetensors")
     objective = objects.build_module(cfg, network).objective
@@ -84,8 +87,7 @@ def replay(folder: Path, device: str | None = None, trust: Sequence[str] = ()) -
     try:
         network.to(place)
         batches = [
-            batch._replace(image=batch.image.to(place), target=batch.target.to(place), mask=batch.mask.to(place))
-            for batch in incident.batches
+            batch._replace(**{name: getattr(batch, name).to(place) for name in TENSORS}) for batch in incident.batches
         ]
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device={device} is not available: {str(error).splitlines()[0]}") from error

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import lightning
@@ -9,6 +10,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.memory import is_oom_error
 from omegaconf import DictConfig
 
@@ -21,8 +23,9 @@ from depth_lightning.runs import objects
 from depth_lightning.runs.checkpoint import describe, keep_settled, read_run_checkpoint
 from depth_lightning.runs.job import run_job
 from depth_lightning.runs.options import check
-from depth_lightning.runs.resume import checkpoint_to_resume, claim_folder
+from depth_lightning.runs.resume import checkpoint_to_resume, claim_folder, other_data
 from depth_lightning.training.health.self_check import SelfCheck
+from depth_lightning.training.module import MEAN_OF_PARTS
 from depth_lightning.training.saving.checkpoint_files import LAST, whole_step
 from depth_lightning.training.saving.checkpointing import Checkpoints
 from depth_lightning.training.sharding import shard_like
@@ -72,13 +75,19 @@ def train(cfg: DictConfig) -> float:
     callbacks, loggers = (objects.build_all(cfg, group) for group in ("callbacks", "logger"))
     objects.check_monitors(cfg, module)
     trainer = objects.build_trainer(cfg, list(callbacks.values()), list(loggers.values()))
-    data.setup("fit")  # before downloading weights, so that problems with the data show early
+    try:
+        data.setup("fit")  # before downloading weights, so that problems with the data show early
+    except FileNotFoundError as error:
+        hint = other_data(cfg, checkpoint) if checkpoint else ""
+        raise FileNotFoundError(f"{error} {hint}".strip()) from error
     check_scorable(module, data)
     objects.settle(cfg, data)
+    _say_what_is_best(trainer, data.val_parts)
     module.config = describe(cfg)
     recorded = {**objects.plain(cfg), "protocol_hash": module.metrics.protocol.hash, "version": version()}
     if trainer.is_global_zero:
         lock = claim_folder(run_dir, recorded, checkpoint, auto)  # noqa: F841 — held until the run ends
+    objects.start_alignment(module)
     if checkpoint is None:
         loaded = objects.start_weights(network, cfg.model)
         objects.start_head(network, data, loaded)
@@ -110,11 +119,24 @@ def train(cfg: DictConfig) -> float:
     images = pictures.gathered() if pictures else None
     if trainer.is_global_zero:
         cfg.checkpoint = best and str(best)
-        title = str(best or "the network as trained")
+        title = f"checkpoint {best}" if best else "the network as trained"
         typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
         report_evaluation(cfg, title, module, data, result, images, [*command_line("train").split(), *typed])
         log.info(f"Pictures of every epoch: {run_dir}/panels")
     return result.metrics.get("abs_rel", result.metrics.get("affine_error", math.nan))
+
+
+def _say_what_is_best(trainer: lightning.Trainer, parts: Sequence[str]) -> None:
+    """Log the rule for the best checkpoint of a mixture, and how to choose another."""
+    callback = trainer.checkpoint_callback
+    if len(parts) > 1 and isinstance(callback, Checkpoints):
+        monitor, example = callback.best.monitor, parts[0]
+        whole = " (over all images of all parts)" if not monitor.endswith((*parts, MEAN_OF_PARTS)) else ""
+        rank_zero_only(log.info)(
+            f"best.ckpt is the one with the {'lowest' if callback.best.mode == 'min' else 'highest'} {monitor}{whole}. "
+            f"For the mean of the parts, in which each counts the same: callbacks.checkpoints.monitor="
+            f"val/abs_rel_{MEAN_OF_PARTS}; for one part, such as {example}: val/abs_rel_{example}."
+        )
 
 
 def best_checkpoint(trainer: lightning.Trainer) -> Path | None:

@@ -167,8 +167,9 @@ class Samples:
         peers = peers_of(self.source, index)
         broken = sum(other in peers for other in self.bad.indices())
         return TooManyBadSamplesError(
-            f"{broken} of {len(peers)} {self.bad.split} samples cannot be read, which is more than the {MOST:.0%} that "
-            f"data.on_error=skip passes over. They are listed in {self.bad.file}; the last one: {reason}"
+            f"{broken} of {len(peers)} {self.bad.split} samples cannot be read, which is more than the "
+            f"{100 * MOST:.0f} % that data.on_error=skip passes over. They are listed in "
+            f"{self.bad.file}; the last one: {reason}"
         )
 
 
@@ -214,7 +215,8 @@ def check_arrays(sample: DepthSample) -> None:
     """Refuse a sample that does not match the description of `DepthSample`.
 
     Raises:
-        ValueError: a wrong shape or dtype, non-finite values, or valid depth that is not above 0.
+        ValueError: a wrong shape or dtype, non-finite values, valid depth that is not above 0, or intrinsics that no
+            camera has.
     """
     image, target, mask, kind, id, *_ = sample
     if image.ndim != 3 or image.shape[2] != 3 or not image.size or image.dtype != np.uint8:
@@ -228,3 +230,11 @@ def check_arrays(sample: DepthSample) -> None:
         raise ValueError(f"{id}: expected finite values, and 0 where unknown, found {lowest} to {highest}.")
     if kind != DepthKind.DISPARITY and not ((target > 0) >= mask).all():
         raise ValueError(f"{id}: expected depth above 0 wherever the mask is True, found values from {lowest:g}.")
+    camera = sample.intrinsics
+    if camera.shape != (4,) or camera.dtype != np.float32:
+        raise ValueError(f"{id}: expected intrinsics of (4,) float32, found {camera.shape} {camera.dtype}.")
+    if not np.isnan(camera).all() and not (np.isfinite(camera).all() and (camera[:2] > 0).all()):
+        raise ValueError(
+            f"{id}: expected intrinsics [fx, fy, cx, cy] with focal lengths above 0, or NaN alone, found "
+            f"{camera.tolist()}."
+        )

@@ -6,7 +6,7 @@ import numpy as np
 
 from depth_lightning.data.bad_samples import path_of
 from depth_lightning.sample import DepthDataset, DepthSample
-from depth_lightning.settings import SettingError, number, optional, whole_number
+from depth_lightning.settings import SettingError, boolean, number, optional, whole_number
 
 
 class Mixture:
@@ -17,6 +17,8 @@ class Mixture:
         weights: how often a part is drawn in training, relative to the others; the default is 1, and 0 leaves a
             part out.
         samples_per_epoch: draws in an epoch; by default as many as there are samples.
+        every_batch: spread every part evenly over the epoch, so that each batch holds the parts in the ratio of their
+            weights, to within one image of two parts. Otherwise only an epoch does.
 
     Raises:
         SettingError: there is no part, a weight is negative or names no part, or all weights are 0.
@@ -27,6 +29,7 @@ class Mixture:
         parts: Mapping[str, DepthDataset],
         weights: Mapping[str, float] | None = None,
         samples_per_epoch: int | None = None,
+        every_batch: bool = False,
     ) -> None:
         weights = dict(weights or {})
         for name, weight in weights.items():
@@ -39,6 +42,7 @@ class Mixture:
         if not shares.any():
             given = ", ".join(f"{name}: {share:g}" for name, share in zip(parts, shares, strict=True)) or "none"
             raise SettingError("weights", f"needs a part that counts more than 0, found {given}.")
+        self.every_batch = boolean("every_batch", every_batch)
         self.parts = dict(parts)
         self.shares = shares / shares.sum()
         self._ends = np.cumsum([len(part) for part in parts.values()])
@@ -69,6 +73,13 @@ class Mixture:
         name, part = list(self.parts.items())[number]
         return name, part, int(self._ends[number]) - len(part)
 
+    def ranges(self) -> dict[str, range]:
+        """Part → the indices of its samples."""
+        starts = (int(end) - len(part) for end, part in zip(self._ends, self.parts.values(), strict=True))
+        return {
+            name: range(start, start + len(self.parts[name])) for name, start in zip(self.parts, starts, strict=True)
+        }
+
     def epoch_order(self, rng: np.random.Generator) -> np.ndarray:
         """The indices of one epoch, shuffled: every part gets its share to within one draw.
 
@@ -82,5 +93,10 @@ class Mixture:
             rounds = [rng.permutation(len(part)) for _ in range(-(-int(count) // len(part)))]
             if rounds:
                 drawn.append(int(end) - len(part) + np.concatenate(rounds)[:count])
-        order: np.ndarray = rng.permutation(np.concatenate(drawn))
+        joined = np.concatenate(drawn)
+        order: np.ndarray = rng.permutation(joined)
+        if self.every_batch:
+            # Each part at equal distances, from an offset of its own.
+            places = [(np.arange(len(part)) + rng.random()) / len(part) for part in drawn]
+            order = joined[np.argsort(np.concatenate(places), kind="stable")]
         return order

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import scipy.io
 
+from depth_lightning.data.calibrations import intrinsics_of
 from depth_lightning.data.files import read_image, read_map
 from depth_lightning.data.h5 import open_dataset, open_h5, read_dataset
 from depth_lightning.data.reading import BrokenError, check_shape, read_lines, reading
@@ -52,6 +53,8 @@ class NYUDepthV2:
         split: "train", or "val", also called "test": Eigen's 654 test images in the labelled set, the test list in the
             PNG release.
         layout: which of the releases `root` holds; None to detect it from its files.
+
+    The camera is that of the Kinect, and unknown for images of another aspect than 4:3, which were cropped.
 
     A sample's id is its path below `root`, or "labelled/<n>" with n counted from 1 as in splits.mat.
 
@@ -92,7 +95,8 @@ class NYUDepthV2:
         image, depth = read_frame(index)
         mask = (depth > 0) & (depth < np.inf)
         np.copyto(depth, 0, where=~mask)
-        return DepthSample(image, depth, mask, DepthKind.METRES, ids[index], scenes[index])
+        intrinsics = intrinsics_of("nyu", self.path(index), image.shape[:2])
+        return DepthSample(image, depth, mask, DepthKind.METRES, ids[index], scenes[index], intrinsics=intrinsics)
 
     def path(self, index: int) -> Path:
         """Path of sample `index`."""

@@ -8,7 +8,10 @@ import numpy as np
 
 from depth_lightning.data.texts import Texts
 
-PER_ROW = ("depth_scale", "depth_offset", "focal_px", "baseline_m")
+OF_ENCODING = ("depth_scale", "depth_offset", "focal_px", "baseline_m", "invalid")
+OF_CAMERA = ("fx", "fy", "cx", "cy", "fov_deg")
+"""Four intrinsics in pixels of the image, or the field of view of its longer side."""
+PER_ROW = (*OF_ENCODING, *OF_CAMERA)
 """Numeric columns that override the data set's declaration for their row."""
 
 
@@ -22,6 +25,8 @@ class Pair(NamedTuple):
     mask: str = ""
     scene: str = ""
     split: str = ""
+    kind: str = ""
+    """Of this depth map, where it overrides the data set's."""
     numbers: Mapping[str, float] = {}
     """Values of the columns in `PER_ROW`."""
 
@@ -30,7 +35,7 @@ class PairTable(Sequence[Pair]):
     """Many pairs in little memory, see `Texts`."""
 
     def __init__(self, pairs: Sequence[Pair]) -> None:
-        self._texts = [Texts([str(pair[column]) for pair in pairs]) for column in range(6)]
+        self._texts = [Texts([str(pair[column]) for pair in pairs]) for column in range(7)]
         self._numbers: np.ndarray | None = None  # NaN where a row has none
         if any(pair.numbers for pair in pairs):
             self._numbers = np.array([[pair.numbers.get(key, np.nan) for key in PER_ROW] for pair in pairs])
@@ -47,8 +52,8 @@ class PairTable(Sequence[Pair]):
             return [self[position] for position in range(*index.indices(len(self)))]
         row = [] if self._numbers is None else self._numbers[index].tolist()
         numbers = {key: number for key, number in zip(PER_ROW, row, strict=False) if not math.isnan(number)}
-        id, image, depth, mask, scene, split = (column[index] for column in self._texts)
-        return Pair(id, image, depth, mask, scene, split, numbers)
+        id, image, depth, mask, scene, split, kind = (column[index] for column in self._texts)
+        return Pair(id, image, depth, mask, scene, split, kind, numbers)
 
     @property
     def nbytes(self) -> int:

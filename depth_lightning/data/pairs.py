@@ -10,20 +10,22 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from depth_lightning import camera
 from depth_lightning.data.bad_samples import same_aspect
+from depth_lightning.data.calibrations import Calibration, check_intrinsics, intrinsics_of
 from depth_lightning.data.encoding import DepthEncoding
 from depth_lightning.data.files import RASTERS, read_image, read_map, split_key
 from depth_lightning.data.images import LOOKED_AT, Exif, check_exif, check_range, derive_range
 from depth_lightning.data.listing import Split, match_patterns, read_manifest
 from depth_lightning.data.orientation import decide, turns
 from depth_lightning.data.packing import Packing, looks_rotated
-from depth_lightning.data.pair_table import Pair, PairTable
+from depth_lightning.data.pair_table import OF_CAMERA, OF_ENCODING, Pair, PairTable
 from depth_lightning.data.reading import naming
 from depth_lightning.data.sampling import evenly_spread
 from depth_lightning.data.splits import select
 from depth_lightning.invocation import command_line
 from depth_lightning.sample import DepthSample
-from depth_lightning.settings import SettingError, number, one_of, optional, several, text
+from depth_lightning.settings import SettingError, number, one_of, optional, several, text, whole_number
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +53,10 @@ class DepthPairs:
         split_list: see `select`.
         val_share: see `select`.
         encoding: what the stored numbers mean.
+        intrinsics: fx, fy, cx, cy in pixels of the images as they are read; see `camera`. None: unknown, or as
+            `calibration` says. A row of the manifest may have its own.
+        intrinsics_size: (h, w) of the images that the intrinsics are for; None for images of any size, unscaled.
+        calibration: the data set in whose layout calibration files come with the images, see `read_calibration`.
 
     An image's id is its path below `root`. `settled` holds `exif` and `image_range` as decided and derived.
 
@@ -78,6 +84,9 @@ class DepthPairs:
         packing: Packing | None = None,
         exif: Exif = "auto",
         image_range: Sequence[float] | None = None,
+        intrinsics: Sequence[float] | None = None,
+        intrinsics_size: Sequence[int] | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         one_of("split", split, get_args(Split))
         one_of("unmatched", unmatched, ("error", "skip"))
@@ -100,6 +109,15 @@ class DepthPairs:
         self.packing: Packing | None = optional("packing", packing, partial(one_of, choices=get_args(Packing)))
         self.exif, self.image_range = check_exif("exif", exif), check_range("image_range", image_range)
         self.depth_key = depth_key
+        self.intrinsics = optional("intrinsics", intrinsics, check_intrinsics)
+        what = "[h,w] of the images that data.intrinsics is for"
+        check = partial(several, count=2, what=what, check=whole_number)
+        self.intrinsics_size: tuple[int, int] | None = optional("intrinsics_size", intrinsics_size, check)
+        if intrinsics is None and intrinsics_size is not None:
+            raise SettingError("intrinsics_size", "is the size that intrinsics are for: set data.intrinsics=… as well.")
+        self.calibration: Calibration | None = optional(
+            "calibration", calibration, partial(one_of, choices=get_args(Calibration))
+        )
         folder = None if root is None else Path(root).expanduser()
         if manifest is not None:
             manifest = Path(manifest).expanduser()
@@ -116,8 +134,9 @@ class DepthPairs:
         self.pairs = PairTable(select(pairs, split, split_list, val_share, folder))
         self.encoding = encoding or DepthEncoding()
         for pair in pairs:
-            if pair.numbers:
+            if pair.numbers or pair.kind:
                 _of_row(self.encoding, pair)
+                _check_camera(pair)
         if min_confidence is not None and not any(pair.mask for pair in pairs):
             raise SettingError("min_confidence", "is about masks, which there are none of: set data.mask=… as well.")
         self._settle(pairs)
@@ -198,7 +217,21 @@ class DepthPairs:
                 )
             mask &= declared != 0 if self.min_confidence is None else declared >= self.min_confidence
             target[~mask] = 0
-        return DepthSample(image, target, mask, encoding.depth_kind, pair.id, pair.scene)
+        intrinsics = self._intrinsics(pair, image.shape[:2])
+        return DepthSample(image, target, mask, encoding.depth_kind, pair.id, pair.scene, intrinsics=intrinsics)
+
+    def _intrinsics(self, pair: Pair, size: tuple[int, int]) -> np.ndarray:
+        """The camera of an image of `size` (h, w): that of its row, or the data set's, or of its calibration file."""
+        if "fov_deg" in pair.numbers:
+            return camera.from_fov(pair.numbers["fov_deg"], size)
+        try:
+            if "fx" in pair.numbers:
+                return camera.fitted([pair.numbers[key] for key in OF_CAMERA[:4]], None, size, "fov_deg in its row")
+            if self.intrinsics is not None:
+                return camera.fitted(self.intrinsics, self.intrinsics_size, size, "data.intrinsics_size=[h,w]")
+        except ValueError as error:
+            raise ValueError(f"{pair.image}: {error}") from error
+        return intrinsics_of(self.calibration, Path(pair.image), size) if self.calibration else camera.UNKNOWN
 
     def match(
         self, root: Path, image: str, depth: str, mask: str | None, unmatched: Literal["error", "skip"]
@@ -220,10 +253,28 @@ class DepthPairs:
 
 
 def _of_row(encoding: DepthEncoding, pair: Pair) -> DepthEncoding:
-    if not pair.numbers:
+    own: dict[str, Any] = {key: value for key, value in pair.numbers.items() if key in OF_ENCODING}
+    if pair.kind:
+        own["kind"] = pair.kind
+    if not own:
         return encoding
     try:
-        numbers: dict[str, Any] = dict(pair.numbers)
-        return replace(encoding, **numbers)
+        return replace(encoding, **own)
+    except ValueError as error:
+        raise ValueError(f"{pair.id}, in its row of the manifest: {error}") from error
+
+
+def _check_camera(pair: Pair) -> None:
+    """Refuse a row whose camera is incomplete or impossible."""
+    given = {key: pair.numbers[key] for key in OF_CAMERA if key in pair.numbers}
+    if not given:
+        return
+    try:
+        if given.keys() not in ({*OF_CAMERA[:4]}, {"fov_deg"}):
+            raise ValueError(f"expected a camera as fx, fy, cx and cy, or as fov_deg, found {' and '.join(given)}.")
+        if "fov_deg" in given:
+            number("fov_deg", given["fov_deg"], above=0, below=180)
+        else:
+            check_intrinsics("fx, fy, cx, cy", list(given.values()))
     except ValueError as error:
         raise ValueError(f"{pair.id}, in its row of the manifest: {error}") from error

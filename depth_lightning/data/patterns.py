@@ -69,17 +69,46 @@ def planks(u: Floats, v: Floats, blur_u: Floats, blur_v: Floats) -> Floats:
 
 def mottle(u: Floats, v: Floats, blur_u: Floats, blur_v: Floats) -> Floats:
     """Value noise of two octaves."""
-
-    def noise(u: Floats, v: Floats) -> Floats:
-        corner_u, corner_v = np.floor(u), np.floor(v)
-        du, dv = ((3 - 2 * d) * d**2 for d in (u - corner_u, v - corner_v))
-        low, high = (
-            (1 - du) * cell_value(corner_u, w) + du * cell_value(corner_u + 1, w) for w in (corner_v, corner_v + 1)
-        )
-        return (1 - dv) * low + dv * high
-
     contrast = 1 / (1 + blur_u**2 + blur_v**2)
-    return 0.5 + contrast * (0.65 * noise(u, v) + 0.35 * noise(2.7 * u, 2.7 * v) - 0.5)
+    return 0.5 + contrast * (0.65 * _noise(u, v) + 0.35 * _noise(2.7 * u, 2.7 * v) - 0.5)
+
+
+def grass(u: Floats, v: Floats, blur_u: Floats, blur_v: Floats) -> Floats:
+    """Value noise of five octaves, each of which fades on its own."""
+    share = np.full_like(u, 0.5)
+    for octave in range(5):
+        scale = 2.3**octave
+        share += 0.2 * (_noise(scale * u, scale * v) - 0.5) / (1 + (scale * blur_u) ** 2 + (scale * blur_v) ** 2)
+    return share
+
+
+def grain(u: Floats, v: Floats, blur_u: Floats, blur_v: Floats) -> Floats:
+    """Wood: noise that is long along u."""
+    return mottle(u / 8, v, blur_u / 8, blur_v)
+
+
+def dots(u: Floats, v: Floats, blur_u: Floats, blur_v: Floats) -> Floats:
+    """A round dot in the middle of each cell."""
+    du, dv = u - np.floor(u) - 0.5, v - np.floor(v) - 0.5
+    blur = np.maximum(np.maximum(blur_u, blur_v), 0.01)
+    sharp = np.clip((0.3 - np.sqrt(du**2 + dv**2)) / blur + 0.5, 0, 1)
+    mean = np.float32(np.pi * 0.3**2)
+    return mean + (sharp - mean) * np.clip(1.5 - blur, 0, 1)
+
+
+def weave(u: Floats, v: Floats, blur_u: Floats, blur_v: Floats) -> Floats:
+    """Bands that cross, as of a tartan."""
+    return (pulse(u, 0.4, blur_u) + pulse(v, 0.3, blur_v)) / 2
+
+
+def _noise(u: Floats, v: Floats) -> Floats:
+    """Random numbers at whole positions, smoothly interpolated between them."""
+    corner_u, corner_v = np.floor(u), np.floor(v)
+    du, dv = ((3 - 2 * d) * d**2 for d in (u - corner_u, v - corner_v))
+    low, high = (
+        (1 - du) * cell_value(corner_u, w) + du * cell_value(corner_u + 1, w) for w in (corner_v, corner_v + 1)
+    )
+    return (1 - dv) * low + dv * high
 
 
 class Pattern(NamedTuple):
@@ -97,3 +126,7 @@ TILES = Pattern(tiles, (0.3, 0.3))
 PANELS = Pattern(tiles, (0.6, 0.6))
 CHECKERS = Pattern(checkers, (0.4, 0.4))
 PLANKS = Pattern(planks, (1.2, 0.15))
+DOTS = Pattern(dots, (0.3, 0.3))
+GRAIN = Pattern(grain, (0.12, 0.12))
+WEAVE = Pattern(weave, (0.35, 0.35))
+GRASS = Pattern(grass, (0.8, 0.8))

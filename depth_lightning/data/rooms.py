@@ -1,12 +1,14 @@
-"""Rendered rooms: the embedded data set, for learning and testing without a download.
+"""Rendered rooms and open scenes: the embedded data set, for learning and testing without a download.
 
-A room is a box of 2.5 to 9 m with furniture, which is boxes too. Perspective, patterns that have their usual size in
-the world, and the fall-off of one lamp that is carried near the camera tell how far things are.
+A room of the usual look is a box of 2.5 to 9 m with furniture, which is boxes too. Perspective, patterns that have
+their usual size in the world, and the fall-off of one lamp that is carried near the camera tell how far things are.
+`looks` has the others.
 """
 
 import hashlib
 import io
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -16,12 +18,24 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from depth_lightning.atomic import atomically
-from depth_lightning.data import patterns, raycast
+from depth_lightning.data import looks, patterns, raycast, scenes
+from depth_lightning.data.h5 import open_dataset, open_h5, read_dataset
+from depth_lightning.data.looks import Range, look_of
 from depth_lightning.data.nyu import read_h5
-from depth_lightning.data.patterns import BRICKS, CHECKERS, MOTTLE, PANELS, PLAIN, PLANKS, STRIPES, TILES, Pattern
-from depth_lightning.data.raycast import Boxes, Camera, Floats, Hits, Indices
+from depth_lightning.data.raycast import Boxes, Camera, Floats, Hits
+from depth_lightning.data.scenes import (
+    FAR_M,
+    Lamp,
+    Room,
+    Sun,
+    ceiling_lamps,
+    random_camera,
+    random_lamp,
+    random_room,
+    random_sun,
+)
 from depth_lightning.sample import DepthKind, DepthSample
-from depth_lightning.settings import one_of, text, whole_number
+from depth_lightning.settings import SettingError, number, one_of, optional, several, text, whole_number
 
 Split = Literal["train", "val"]
 
@@ -31,148 +45,42 @@ VIEWS = {"train": 4, "val": 1}
 PROJECTOR_BASELINE_M = 0.075
 """From the camera to the infrared projector of a Kinect: what the projector does not see has no depth."""
 
-WALLS = (PLAIN, MOTTLE, STRIPES, BRICKS, TILES)
-FLOORS = (TILES, CHECKERS, PLANKS, PLANKS)
-CEILINGS = (PLAIN, PLAIN, MOTTLE, PANELS)
-FURNITURE = (PLAIN, PLAIN, MOTTLE, STRIPES, CHECKERS, PLANKS)
+FOV = "the lowest and the highest angle in degrees, within 0 and 180, such as [45,60]"
 
 
-class Piece(NamedTuple):
-    """A kind of furniture: the ranges from which its size is drawn, in metres."""
+class Lens(NamedTuple):
+    """What the cameras of a split differ in."""
 
-    width: tuple[float, float]
-    depth: tuple[float, float]
-    height: tuple[float, float]
-    bottom: tuple[float, float] = (0.0, 0.0)
-    at_wall: float = 1.0
-    """How likely it stands with its back to a wall."""
+    fov_deg: Range | None = None
+    """Horizontal; None: the look's."""
+    off_centre: float = 0.0
+    """How far the principal point may lie from the image's centre, in the image's sides."""
 
 
-PIECES = (
-    Piece(width=(1.4, 2.1), depth=(0.8, 1.6), height=(0.4, 0.6), at_wall=0.7),  # bed, sofa
-    Piece(width=(0.8, 1.6), depth=(0.6, 0.9), height=(0.7, 0.78), at_wall=0.4),  # table
-    Piece(width=(0.6, 1.8), depth=(0.4, 0.6), height=(0.7, 1.1)),  # chest of drawers
-    Piece(width=(0.6, 1.6), depth=(0.4, 0.65), height=(1.7, 2.1)),  # cupboard
-    Piece(width=(0.35, 0.6), depth=(0.35, 0.6), height=(0.35, 0.6), at_wall=0.2),  # crate
-    Piece(width=(0.25, 0.45), depth=(0.25, 0.45), height=(9.0, 9.0), at_wall=0.3),  # pillar, cut at the ceiling
-    Piece(width=(0.9, 0.9), depth=(0.06, 0.06), height=(2.0, 2.0)),  # door
-    Piece(width=(0.5, 1.4), depth=(0.04, 0.35), height=(0.4, 0.8), bottom=(1.2, 1.5)),  # picture, shelf
-)
+USUAL_LENS = Lens()
 
 
-class Material(NamedTuple):
-    """What a face is painted with."""
+class Photo(NamedTuple):
+    """A photograph of a scene, with what a sensor measures and what is true."""
 
-    pattern: Pattern
-    phase: Floats
-    """(2,), in cells."""
-    colours: Floats
-    """(2, 3) linear RGB in [0, 1]."""
-
-
-class Room(NamedTuple):
-    """Boxes and their materials."""
-
-    boxes: Boxes
-    materials: list[Material]
-    material_of: Indices
-    """(boxes, 3 axes, 2 sides): the material of each face."""
-
-
-class Lamp(NamedTuple):
-    """A lamp, and the light that comes from everywhere."""
-
-    position: Floats
-    """(3,)"""
-    colour: Floats
-    """(3,) linear RGB."""
-    ambient: float
-
-
-def random_boxes(rng: np.random.Generator) -> Boxes:
-    """A room with its floor at z = 0 and furniture in it; its horizontal diagonal, below 9.6 m, bounds the depth."""
-    length = np.exp(rng.uniform(np.log(2.5), np.log(9.0)))
-    width = rng.uniform(2.5, min(6.0, length + 0.5, np.sqrt(9.6**2 - length**2)))
-    height = rng.uniform(2.3, 3.2)
-    sides = (length / 2, width / 2)
-    centres, half_sizes, headings = [[0.0, 0.0, height / 2]], [[*sides, height / 2]], [[1.0, 0.0]]
-
-    for _ in range(rng.integers(3, 6 + int(length * width / 5))):
-        piece = PIECES[rng.integers(len(PIECES))]
-        half_width, half_depth = rng.uniform(*piece.width) / 2, rng.uniform(*piece.depth) / 2
-        bottom = rng.uniform(*piece.bottom)
-        top = min(bottom + rng.uniform(*piece.height), height)
-        if rng.random() < piece.at_wall:
-            wall, side = rng.integers(2), rng.choice([-1, 1])  # the wall's normal is axis 0 or 1
-            centre = [0.0, 0.0]
-            centre[wall] = side * (sides[wall] - half_depth)
-            centre[1 - wall] = rng.uniform(-1, 1) * (sides[1 - wall] - half_width)
-            heading = [float(wall), float(1 - wall)]
-        else:
-            margin = np.hypot(half_width, half_depth)
-            centre = [rng.uniform(-1, 1) * max(side - margin, 0) for side in sides]
-            turn = rng.uniform(0, np.pi)
-            heading = [np.cos(turn), np.sin(turn)]
-        centres.append([*centre, (bottom + top) / 2])
-        half_sizes.append([half_width, half_depth, (top - bottom) / 2])
-        headings.append(heading)
-    return Boxes(*(np.array(values, np.float32) for values in (centres, half_sizes, headings)))
-
-
-def random_material(rng: np.random.Generator, choice: Sequence[Pattern]) -> Material:
-    """One of the patterns in a colour and a darker shade of it."""
-    tint = 1 - rng.uniform(0, 0.7) * rng.random(3)
-    colour = rng.uniform(0.5, 0.95) * tint
-    colours = np.stack([colour, rng.uniform(0.4, 0.75) * colour]).astype(np.float32)
-    return Material(choice[int(rng.integers(len(choice)))], rng.uniform(0, 64, 2).astype(np.float32), colours)
-
-
-def random_room(rng: np.random.Generator) -> Room:
-    """Furnish a room and paint it: one material for the walls, the floor, the ceiling, and each piece of furniture."""
-    boxes = random_boxes(rng)
-    pieces = len(boxes.heading) - 1
-    materials = [random_material(rng, choice) for choice in (WALLS, FLOORS, CEILINGS, *[FURNITURE] * pieces)]
-    walls, floor, ceiling = 0, 1, 2
-    material_of = np.empty((1 + pieces, 3, 2), np.intp)
-    material_of[0] = [[walls, walls], [walls, walls], [floor, ceiling]]
-    material_of[1:] = np.arange(3, len(materials))[:, None, None]
-    return Room(boxes, materials, material_of)
-
-
-def random_camera(rng: np.random.Generator, boxes: Boxes) -> Camera:
-    """A camera at a person's height, outside of furniture, with a free view, half of the time across the room.
-
-    What is asked of the view is lowered with every camera that is refused, so that one is found in any room.
-    """
-    half_floor = boxes.half_size[0, :2]
-    diagonal = 2 * np.hypot(*half_floor)
-    mean_depth = rng.choice([0.0, 0.75]) * diagonal  # anything, or across the room
-    for demand in np.linspace(1, 0, 20):
-        position = np.array([*rng.uniform(0.35 - half_floor, half_floor - 0.35), rng.uniform(1.0, 1.8)], np.float32)
-        rotation = raycast.look(rng.uniform(0, 360), np.clip(rng.normal(-11, 7), -28, 8), rng.normal(0, 2.5))
-        camera = Camera(position, rotation, fov_deg=rng.uniform(52, 75))
-        depth, _ = raycast.cast(boxes, camera.position, camera.rays(3, 4))
-        free = 0.9 * demand <= depth.min() and mean_depth * demand <= depth.mean()
-        if free and not boxes.hold(position, 0.1):
-            break
-    return camera
-
-
-def random_lamp(rng: np.random.Generator, boxes: Boxes, camera: Camera) -> Lamp:
-    """A warm lamp held beside the camera or above it."""
-    low, high = boxes.centre[0] - boxes.half_size[0] + 0.2, boxes.centre[0] + boxes.half_size[0] - 0.2
-    position = np.clip(camera.position + rng.uniform([-0.5, -0.5, 0.0], [0.5, 0.5, 0.6]), low, high)
-    colour = rng.uniform(4.0, 5.0) * np.array([1, rng.uniform(0.8, 1), rng.uniform(0.6, 1)])
-    return Lamp(position.astype(np.float32), colour.astype(np.float32), ambient=rng.uniform(0.05, 0.12))
+    image: NDArray[np.uint8]
+    """(h, w, 3) RGB."""
+    depth: Floats
+    """(h, w) planar depth in metres along the optical axis, exact; 0 where it is not measured, infinite in the sky."""
+    normal: Floats
+    """(h, w, 3) towards the camera, of length 1, in the camera's axes: x right, y down, z forward; 0 in the sky."""
+    intrinsics: Floats
+    """(4,) float32 fx, fy, cx, cy in pixels; the top left pixel's centre is at (0, 0)."""
 
 
 def albedo(room: Room, hits: Hits) -> Floats:
     """The colours (3, n) of the painted faces, in linear RGB."""
     colour = np.empty_like(hits.point)
     material_of = room.material_of[hits.box, hits.axis, hits.side]
-    for i, (pattern, phase, (first, second)) in enumerate(room.materials):
+    for i in np.unique(material_of):
+        pattern, phase, (first, second), scale = room.materials[i]
         here = material_of == i
-        cell = np.array(pattern.cell_m, np.float32)[:, None]
+        cell = np.array(pattern.cell_m, np.float32)[:, None] * np.float32(scale)
         share = pattern.share(*hits.uv[:, here] / cell + phase[:, None], *hits.footprint[:, here] / cell)
         colour[:, here] = first[:, None] + share * (second - first)[:, None]
     return colour
@@ -185,6 +93,33 @@ def illumination(boxes: Boxes, hits: Hits, lamp: Lamp) -> Floats:
     cosine = np.maximum((hits.normal * to_lamp).sum(axis=0), 0) / distance
     lit: Floats = raycast.visible(boxes, lamp.position, hits.point) * cosine / (0.5 + distance**2)
     return lamp.ambient + lamp.colour[:, None] * lit
+
+
+def under_the_sky(room: Room, hits: Hits, rays: Floats, is_sky: NDArray[np.bool], sun: Sun) -> Floats:
+    """The radiance (3, n) of an open scene: sun with shadows, light of the sky, haze that grows with distance."""
+    length = np.sqrt((rays**2).sum(axis=0))
+    up = np.maximum(rays[2] / length, 0)
+    horizon, overhead = sun.sky[:, :, None]
+    behind = horizon + np.sqrt(up) * (overhead - horizon)
+    u, v = 3 * rays[:2] / (length * (up + 0.15))
+    clouds = np.clip(2 * patterns.grass(u, v, 0 * u, 0 * v) - 1.5 + 1.5 * sun.clouds, 0, 1)
+    behind = behind + clouds * (horizon - behind)
+
+    facing = np.maximum((hits.normal * sun.direction[:, None]).sum(axis=0), 0)
+    lit = np.zeros_like(facing)
+    ground = ~is_sky & (facing > 0)
+    lit[ground] = raycast.sunlit(room.boxes, sun.direction, hits.point[:, ground], hits.normal[:, ground])
+    light = sun.colour[:, None] * facing * lit + 0.5 * overhead * (1.2 + 0.8 * hits.normal[2])
+    clear = np.where(is_sky, 0, np.exp(-hits.depth * length / sun.visibility_m))
+    radiance: Floats = behind + clear * (albedo(room, hits) * light - behind)
+    return radiance
+
+
+def balance(rng: np.random.Generator, radiance: Floats) -> Floats:
+    """What a camera's automatic exposure and white balance make of it."""
+    white = rng.uniform(0.15, 0.75) * rng.uniform(0.85, 1.15, (3, 1))
+    balanced: Floats = white * radiance / radiance.mean()
+    return balanced
 
 
 def expose(rng: np.random.Generator, radiance: Floats) -> NDArray[np.uint8]:
@@ -211,30 +146,75 @@ def measured(rng: np.random.Generator, boxes: Boxes, camera: Camera, hits: Hits)
     return raycast.visible(boxes, projector, hits.point) & (returned > 0.008 * patches)
 
 
-def render_room(seed: Sequence[int], height: int, width: int, view: int = 0) -> tuple[NDArray[np.uint8], Floats]:
-    """Photograph a random room.
+def photograph(
+    seed: Sequence[int], height: int, width: int, view: int = 0, look: str = "usual", lens: Lens = USUAL_LENS
+) -> Photo:
+    """Photograph a random scene.
 
     Args:
-        seed: whole numbers that stand for the room.
+        seed: whole numbers that stand for the scene.
         height: of the image, in pixels.
         width: of the image, in pixels.
-        view: which of the room's views: camera, lamp and noise.
-
-    Returns:
-        RGB (height, width, 3), and planar depth (height, width) in metres along the optical axis, below 10, exact but
-        for holes, which are 0.
+        view: which of the scene's views: camera, light and noise.
+        look: one of `looks.NAMES`.
+        lens: of the camera.
     """
-    room = random_room(np.random.default_rng([*seed, 0]))
+    chosen = look_of(look, seed)
+    room = random_room(np.random.default_rng([*seed, 0]), chosen)
     rng = np.random.default_rng([*seed, 1 + view])
-    camera = random_camera(rng, room.boxes)
-    lamp = random_lamp(rng, room.boxes, camera)
+    camera = random_camera(rng, room.boxes, chosen, *lens)
     hits = raycast.trace(room.boxes, camera, height, width)
-    radiance = albedo(room, hits) * illumination(room.boxes, hits, lamp)
-    depth = np.where(measured(rng, room.boxes, camera, hits), hits.depth, np.float32(0))
-    return expose(rng, radiance.reshape(3, height, width)), depth.reshape(height, width)
+    depth = hits.depth
+    radiance: Floats
+    if chosen.light == "carried":
+        radiance = albedo(room, hits) * illumination(room.boxes, hits, random_lamp(rng, room.boxes, camera))
+    elif chosen.light == "ceiling":
+        lights = [illumination(room.boxes, hits, lamp) for lamp in ceiling_lamps(rng, room.boxes)]
+        radiance = balance(rng, albedo(room, hits) * np.sum(lights, axis=0))
+    else:
+        is_sky = (depth > FAR_M) | ((hits.box == 0) & (hits.normal[2] < 0.5))
+        rays = camera.rays(height, width)
+        radiance = balance(rng, under_the_sky(room, hits, rays, is_sky, random_sun(rng)))
+        depth = np.where(is_sky, np.float32(np.inf), depth)
+    if chosen.sensor:
+        depth = np.where(measured(rng, room.boxes, camera, hits), depth, np.float32(0))
+    normal = camera.rotation.T @ np.where(np.isinf(depth), 0, hits.normal)
+    return Photo(
+        expose(rng, radiance.reshape(3, height, width)),
+        depth.reshape(height, width),
+        normal.T.reshape(height, width, 3),
+        camera.intrinsics(height, width),
+    )
 
 
-def write_rooms(root: Path, split: Split, count: int, seed: int = 0, height: int = 84, width: int = 112) -> Path:
+def render_room(seed: Sequence[int], height: int, width: int, view: int = 0) -> tuple[NDArray[np.uint8], Floats]:
+    """Image and depth of a random room of the usual look, see `photograph`; depth is below 10 m, holes are 0."""
+    photo = photograph(seed, height, width, view)
+    return photo.image, photo.depth
+
+
+def scene_of(seed: int, split: Split, index: int) -> tuple[tuple[int, int, int], int]:
+    """The seed of the scene that image `index` of a split shows, and which of its views the image is."""
+    room, view = divmod(index, VIEWS[split])
+    return (seed, list(VIEWS).index(split), room), view
+
+
+def name_of(split: Split, index: int) -> str:
+    """The path of an image's file below its split's folder."""
+    room, view = divmod(index, VIEWS[split])
+    return f"{split}_{room:05d}/{view:05d}.h5"
+
+
+def write_rooms(
+    root: Path,
+    split: Split,
+    count: int,
+    seed: int = 0,
+    height: int = 84,
+    width: int = 112,
+    look: str = "usual",
+    lens: Lens = USUAL_LENS,
+) -> Path:
     """Render images into the folder `root/split`, in the layout of NYU's h5 release, unless it is there already.
 
     The folder appears when it is complete: an interrupt leaves none. Of processes that render it at once, the first
@@ -249,12 +229,13 @@ def write_rooms(root: Path, split: Split, count: int, seed: int = 0, height: int
     try:
         with atomically(folder) as complete:
             for index in track(range(count), f"Rendering {split} rooms", transient=True, disable=count < 200):
-                room, view = divmod(index, VIEWS[split])
-                file = complete / f"{split}_{room:05d}" / f"{view:05d}.h5"
-                rgb, depth = render_room((seed, list(VIEWS).index(split), room), height, width, view)
+                file = complete / name_of(split, index)
+                scene, view = scene_of(seed, split, index)
+                photo = photograph(scene, height, width, view, look, lens)
                 with h5py.File(content := io.BytesIO(), "w") as h5:
-                    h5.create_dataset("rgb", data=rgb.transpose(2, 0, 1), track_times=False)
-                    h5.create_dataset("depth", data=depth, track_times=False)
+                    h5.create_dataset("rgb", data=photo.image.transpose(2, 0, 1), track_times=False)
+                    h5.create_dataset("depth", data=photo.depth, track_times=False)
+                    h5.create_dataset("intrinsics", data=photo.intrinsics, track_times=False)
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_bytes(content.getbuffer())
     except FileExistsError:
@@ -269,20 +250,34 @@ class RenderedRooms:
     The files lie in `folder`, below `root`, whose name tells the parameters apart, and the code that rendered them.
 
     Args:
+        root: where the images are kept; None to keep none, and render each whenever it is asked for.
         count: images, of each split or of both.
+        look: usual, daylight, flash, clutter, open, or mixed, which is all but the usual one.
+        fov_deg: the range of horizontal fields of view; None: the look's.
+        val_fov_deg: the same for the split "val"; None: as in training.
+        off_centre: how far the principal point may lie from the image's centre, in the image's sides.
+        val_off_centre: the same for the split "val"; None: as in training.
+        sky: what sky and everything beyond 200 m become, as in `DepthEncoding`: "ignore", holes, or "far", 200 m.
 
     Raises:
-        SettingError: an unknown split; a count, height or width below 1; a negative seed.
+        SettingError: an unknown split or look; a count, height or width below 1; a negative seed; fields of view not
+            within (0°, 180°).
     """
 
     def __init__(
         self,
-        root: Path | str,
+        root: Path | str | None,
         split: Split,
         count: int | Mapping[Split, int],
         seed: int = 0,
         height: int = 84,
         width: int = 112,
+        look: str = "usual",
+        fov_deg: Range | None = None,
+        val_fov_deg: Range | None = None,
+        off_centre: float = 0.0,
+        val_off_centre: float | None = None,
+        sky: Literal["ignore", "far"] = "ignore",
     ) -> None:
         one_of("split", split, VIEWS)
         if isinstance(count, Mapping):
@@ -292,19 +287,44 @@ class RenderedRooms:
         for argument, value in {"count": count, "height": height, "width": width}.items():
             whole_number(argument, value)
         whole_number("seed", seed, least=0)
-        recipe = hashlib.sha256(repr((split, count, seed, height, width)).encode())
-        for module in (__file__, patterns.__file__, raycast.__file__):
-            recipe.update(Path(module).read_bytes())
-        self.folder = Path(text("root", root, "a path")) / f"rooms_{split}_{count}_{recipe.hexdigest()[:10]}"
-        self.files = sorted(write_rooms(self.folder, split, count, seed, height, width).glob("*/*.h5"))
+        one_of("look", look, looks.NAMES)
+        one_of("sky", sky, ("ignore", "far"))
+        for argument, angles in {"fov_deg": fov_deg, "val_fov_deg": val_fov_deg}.items():
+            optional(argument, angles, partial(several, count=2, what=FOV, check=partial(number, above=0, below=180)))
+            if angles is not None and angles[0] > angles[1]:
+                raise SettingError(argument, f"is {FOV}, found {angles!r}.")
+        number("off_centre", off_centre, least=0, most=0.5)
+        optional("val_off_centre", val_off_centre, partial(number, least=0, most=0.5))
+        if split == "val":
+            fov_deg = fov_deg if val_fov_deg is None else val_fov_deg
+            off_centre = off_centre if val_off_centre is None else val_off_centre
+        lens = Lens(None if fov_deg is None else (fov_deg[0], fov_deg[1]), off_centre)
+        self.sky, self.is_kept = sky, root is not None
+        self._size, self._look, self._lens = (height, width), look, lens
+        self._scene = partial(scene_of, seed, split)
+        self.folder = Path()
+        if root is not None:
+            recipe = hashlib.sha256(repr((split, count, seed, height, width, look, lens)).encode())
+            for module in (__file__, looks.__file__, patterns.__file__, raycast.__file__, scenes.__file__):
+                recipe.update(Path(module).read_bytes())
+            self.folder = Path(text("root", root, "a path")) / f"rooms_{split}_{count}_{recipe.hexdigest()[:10]}"
+            write_rooms(self.folder, split, count, seed, height, width, look, lens)
+        self.files = [self.folder / split / name_of(split, index) for index in range(count)]
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> DepthSample:
-        """One image and its depth in metres, as they are on disk."""
+        """One image and its depth in metres."""
         file = self.files[index]
-        image, depth = read_h5(file)
+        if self.is_kept:
+            image, depth = read_h5(file)
+            with open_h5(file) as h5:
+                intrinsics = read_dataset(open_dataset(h5, "intrinsics"))
+        else:
+            seed, view = self._scene(index % len(self))
+            image, depth, _, intrinsics = photograph(seed, *self._size, view, self._look, self._lens)
+        depth = np.where(np.isinf(depth), np.float32(FAR_M if self.sky == "far" else 0), depth)
         return DepthSample(
             image=image,
             target=depth,
@@ -312,6 +332,7 @@ class RenderedRooms:
             kind=DepthKind.METRES,
             id=file.relative_to(self.folder).as_posix(),
             scene=file.parent.name,
+            intrinsics=intrinsics,
         )
 
     def path(self, index: int) -> Path:

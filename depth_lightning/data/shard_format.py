@@ -18,6 +18,7 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
+from depth_lightning import camera
 from depth_lightning.data.files import read_npy, read_npz
 from depth_lightning.data.images import decode_image
 from depth_lightning.data.reading import BrokenError, naming, reading
@@ -50,7 +51,8 @@ def encode(sample: DepthSample, compress: bool = True) -> dict[str, bytes]:
     if sample.image.dtype != np.uint8:
         raise ValueError(f"{sample.id}: expected an image of uint8, found {sample.image.dtype}.")
     target = np.where(sample.mask, sample.target, np.float32(np.nan))
-    about = json.dumps({"id": sample.id, "scene": sample.scene, "kind": sample.kind.name}).encode()
+    known = None if np.isnan(sample.intrinsics).all() else sample.intrinsics.tolist()
+    about = json.dumps({"id": sample.id, "scene": sample.scene, "kind": sample.kind.name, "intrinsics": known}).encode()
     if not compress:
         return {"image.npy": _npy(sample.image), "target.npy": _npy(target), "json": about}
     done, png = cv2.imencode(".png", sample.image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
@@ -90,7 +92,9 @@ def decode(files: Mapping[str, bytes], where: str) -> DepthSample:
             )
         mask = ~np.isnan(target)
         target[~mask] = 0
-        return DepthSample(image, target, mask, kind, id, scene)
+        known = about.get("intrinsics")  # shards of earlier versions have none
+        intrinsics = camera.UNKNOWN if known is None else np.array(known, np.float32)
+        return DepthSample(image, target, mask, kind, id, scene, intrinsics=intrinsics)
 
 
 def members(shard: Path) -> list[dict[str, tuple[int, int]]]:

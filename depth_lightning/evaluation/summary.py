@@ -9,8 +9,9 @@ from depth_lightning.data import DepthDataModule
 from depth_lightning.metrics import DepthMetrics, Protocol, best_constant
 from depth_lightning.metrics.intervals import DRAWS, MIN_UNITS
 from depth_lightning.metrics.per_image import ValidationCounts
-from depth_lightning.reporting.result import EvaluationResult
-from depth_lightning.sample import DepthKind
+from depth_lightning.reporting.result import EvaluationResult, PartResult
+from depth_lightning.sample import DepthKind, collate
+from depth_lightning.wording import counted
 
 
 class Summary(NamedTuple):
@@ -46,13 +47,14 @@ def summarise(
             f"({protocol}): {' and '.join(_left_out(counts, protocol))}."
         )
     columns: dict[str, Mapping[str, float]] = {"model": result.metrics}
+    columns |= {name: part.metrics for name, part in result.parts.items()}
     notes = [*_image_notes(counts, protocol), *_interval_notes(result)]
     if data.eval_split != "val":
         seen = "" if data.eval_split == "test" else ", which may hold images that the network was trained on"
         notes.append(f"Split: {data.eval_split}{seen}.")
     content = _content(subject, result, protocol)
     if broken := data.val_data.dataset.broken():
-        notes.append(f"{broken} of the images left out could not be read: {data.bad_samples}")
+        notes.append(f"Of the images left out, {broken} could not be read: {data.bad_samples}")
         content["images_unreadable"] = broken
     constant_one = constant_baseline(metrics, data) if baseline and counts.depth.scored else None
     if constant_one is not None:
@@ -80,29 +82,36 @@ def _content(subject: Mapping[str, Any], result: EvaluationResult, protocol: Pro
         "images": result.counts.depth.scored or result.counts.affine.scored,
         "images_by_truth": {name: counts._asdict() for name, counts in result.counts._asdict().items()},
         "protocol": {**protocol.to_dict(), "hash": protocol.hash},
+        **({"parts": {name: _part(part) for name, part in result.parts.items()}} if result.parts else {}),
         **subject,
     }
+
+
+def _part(part: PartResult) -> dict[str, Any]:
+    return {"metrics": part.metrics, "intervals": part.intervals.bounds, "images": part.images}
 
 
 def constant_baseline(metrics: DepthMetrics, data: DepthDataModule) -> tuple[float, dict[str, float]] | None:
     """The best constant depth over the validation images in metres, and its errors; None without truth in metres."""
     samples = (data.val_data.dataset[index] for index in range(len(data.val_data)))
-    truths = [(torch.from_numpy(s.target), torch.from_numpy(s.mask)) for s in samples if s.kind == DepthKind.METRES]
+    batches = (collate([sample]) for sample in samples if sample.kind == DepthKind.METRES)
+    truths = [(batch.target, batch.mask, batch.target_intrinsics) for batch in batches]
     if not truths:
         return None
-    depth = best_constant(truths, metrics.protocol)
+    depth = best_constant(((target[0], mask[0]) for target, mask, _ in truths), metrics.protocol)
     constant = DepthMetrics(metrics.protocol, metrics.errors, sync_on_compute=False)
-    for target, mask in truths:
-        constant.update(torch.full_like(target, depth)[None], target[None], mask[None])
+    for target, mask, intrinsics in truths:
+        constant.update(torch.full_like(target, depth), target, mask, intrinsics=intrinsics)
     return depth, {name: float(value) for name, value in constant.compute().items()}
 
 
 def _image_notes(counts: ValidationCounts, protocol: Protocol) -> list[str]:
     notes = []
     if counts.depth.scored:
-        notes.append(f"{counts.depth.scored} images. Protocol {protocol.hash}: {protocol}.")
+        notes.append(f"{counted(counts.depth.scored, 'image')}. Protocol {protocol.hash}: {protocol}.")
     if counts.affine.scored:
-        notes.append(f"{counts.affine.scored} images have truth up to scale and shift: affine_error, ordinal_error.")
+        images = counted(counts.affine.scored, "image")
+        notes.append(f"{images} with truth up to scale and shift: affine_error, ordinal_error.")
     if left_out := _left_out(counts, protocol):
         notes.append(f"NOT in these averages: {', '.join(left_out)}.")
     return notes
@@ -116,7 +125,7 @@ def _interval_notes(result: EvaluationResult) -> list[str]:
     scenes = {scene for table in result.tables or () for scene in table.scene}
     few = len(scenes) > 0 and units == "images" and scenes != {""}
     return [f"Intervals: bootstrap over {total} {units}."] + [
-        f"The images are of {len(scenes)} scene{'s' * (len(scenes) > 1)}, too few to resample: "
+        f"The images are of {counted(len(scenes), 'scene')}, too few to resample: "
         "the intervals do not cover other scenes."
     ] * few
 
@@ -124,16 +133,16 @@ def _interval_notes(result: EvaluationResult) -> list[str]:
 def _left_out(counts: ValidationCounts, protocol: Protocol) -> list[str]:
     """The images that were not scored, the reason, and what to check."""
     not_aligned = (
-        "have truth up to scale, which needs an alignment, such as protocol=median_scaled"
+        "with truth up to scale, which needs an alignment, such as protocol=median_scaled"
         if protocol.alignment == "none"
-        else "are not aligned: their pixels do not determine it, as with a constant prediction"
+        else "whose pixels do not determine the alignment, as with a constant prediction"
     )
     reasons = {
-        "have no valid pixel in the protocol's crop and range (is the data's unit metres?)": (
+        "without a valid pixel in the protocol's crop and range (is the data's unit metres?)": (
             counts.depth.without_valid_pixel
         ),
         not_aligned: counts.depth.not_aligned,
-        "with truth up to scale and shift have no valid pixel": counts.affine.without_valid_pixel,
-        "with truth up to scale and shift have the same truth everywhere": counts.affine.not_aligned,
+        "with truth up to scale and shift but without a valid pixel": counts.affine.without_valid_pixel,
+        "with truth up to scale and shift that is the same everywhere": counts.affine.not_aligned,
     }
-    return [f"{images} images {reason}" for reason, images in reasons.items() if images]
+    return [f"{counted(images, 'image')} {reason}" for reason, images in reasons.items() if images]

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,9 @@ import cv2
 import numpy as np
 
 from depth_lightning.atomic import atomically, write_bytes, write_text
+from depth_lightning.camera import UNKNOWN
 from depth_lightning.data.reading import reading
+from depth_lightning.inference.cameras import PhotoCamera
 from depth_lightning.inference.point_cloud import Intrinsics, intrinsics_from_fov, point_cloud, write_ply
 from depth_lightning.inference.predict import Prediction
 from depth_lightning.reporting.colour import BACKGROUND, DEPTH_COLOURS, colourise, robust_range, scale_bar
@@ -60,7 +62,10 @@ class CloudOptions:
         """
         if self.intrinsics is None:
             if self.fov_deg is None:
-                raise ValueError("A point cloud needs intrinsics or a field of view.")
+                raise ValueError(
+                    "A point cloud needs the camera, which neither the options nor EXIF say: type camera.fov_deg=…, "
+                    "degrees across the longer side (phones: about 70), or camera.intrinsics=[fx,fy,cx,cy]."
+                )
             return intrinsics_from_fov(self.fov_deg, width, height)
         if self.calibrated_size is not None:
             return self.intrinsics.scaled(self.calibrated_size, (width, height))
@@ -117,18 +122,19 @@ class Outputs:
                     "save=[cloud] needs metres, and this network is relative: it predicts disparity up to scale "
                     "and shift. Use a metric network, or leave cloud out."
                 )
-            if (self.cloud.intrinsics is None) == (self.cloud.fov_deg is None):
-                raise ValueError(
-                    "save=[cloud] needs the camera: either cloud.intrinsics=[fx,fy,cx,cy], in pixels of the images, or "
-                    f"cloud.fov_deg=…, the horizontal field of view (phones: about 65); found "
-                    f"{'neither' if self.cloud.intrinsics is None else 'both'}."
-                )
+            if self.cloud.intrinsics is not None and self.cloud.fov_deg is not None:
+                raise ValueError("save=[cloud] needs one camera: found both cloud.intrinsics and cloud.fov_deg.")
         if "png" in self.save and self.metric and self.max_depth * self.png_scale > _LARGEST:
             raise ValueError(
                 f"A 16-bit PNG with png_scale={self.png_scale:g} values per metre overflows at "
                 f"{_LARGEST / self.png_scale:g} m, and this network reaches {self.max_depth:g} m. "
                 f"Use a smaller png_scale, at most {int(_LARGEST / self.max_depth)}, or save=[npy]."
             )
+
+    @property
+    def disagreement(self) -> bool:
+        """Whether the mirrored images are to be predicted as well."""
+        return "uncertainty" in self.save
 
     @property
     def quantity(self) -> str:
@@ -176,6 +182,7 @@ class Outputs:
         prediction: Prediction,
         choices: set[Save],
         colour_range: tuple[float, float] | None = None,
+        intrinsics: np.ndarray = UNKNOWN,
     ) -> None:
         """Write the chosen files of an image.
 
@@ -185,6 +192,7 @@ class Outputs:
             prediction: of that image.
             choices: the kinds of files, from `unfinished`.
             colour_range: of the clip that the image belongs to.
+            intrinsics: of the image, (4,), for its cloud; NaN for those of `cloud`.
 
         Raises:
             OSError: a file cannot be written.
@@ -214,7 +222,8 @@ class Outputs:
             elif choice == "side_by_side":
                 _save_picture(paths[0], beside(image, colour()))
             elif choice == "cloud":
-                camera = self.cloud.camera(depth.shape[1], depth.shape[0])
+                known = not np.isnan(intrinsics).any()
+                camera = Intrinsics(*intrinsics) if known else self.cloud.camera(depth.shape[1], depth.shape[0])
                 points = point_cloud(depth, image, camera, self.cloud.max_range_m, self.cloud.remove_flying)
                 with atomically(paths[0]) as aside:
                     write_ply(aside, *points)
@@ -229,6 +238,12 @@ class Outputs:
 
     def _write_png(self, paths: Sequence[Path], depth: np.ndarray) -> None:
         if self.metric:
+            if (deepest := float(depth.max())) * self.png_scale > _LARGEST:  # of a wide range of focal lengths
+                raise ValueError(
+                    f"A 16-bit PNG with png_scale={self.png_scale:g} values per metre overflows at "
+                    f"{_LARGEST / self.png_scale:g} m, and this image reaches {deepest:g} m. Use a smaller png_scale, "
+                    f"at most {int(_LARGEST / deepest)}, or save=[npy]."
+                )
             # By convention, 0 in such files means no measurement.
             values = (depth * self.png_scale).clip(1, _LARGEST)
         else:
@@ -267,23 +282,25 @@ def is_finished(path: Path, changed: float) -> bool:
     return path.is_file() and path.stat().st_mtime >= changed
 
 
-def claim(folder: Path, settings: Mapping[str, Any], files: Sequence[Path]) -> None:
+def claim(folder: Path, settings: Mapping[str, Any], files: Iterable[Path], record: str = MANIFEST) -> None:
     """Record the settings of a folder's files, or check that they match those already recorded there.
 
     Args:
         folder: created if it is missing.
         settings: name → plain values; recorded settings that are not among them are kept unchanged.
         files: the files to be written. Without recorded settings, none of them may exist.
+        record: name of the file in the folder that records the settings.
 
     Raises:
         OSError: the folder cannot be written to.
         FileExistsError: a file exists, but no settings are recorded.
         ValueError: the folder's files were made with other settings.
     """
-    manifest = folder / MANIFEST
+    manifest = folder / record
     wanted: dict[str, Any] = json.loads(json.dumps(settings))
     recorded: dict[str, Any] = {}
-    if manifest.is_file():
+    present = None if manifest.is_file() else next((file for file in files if file.exists()), None)
+    if manifest.is_file():  # perhaps only now, by another process
         with reading(manifest, "the settings of a folder of predictions", "Give another output=…"):
             recorded = dict(json.loads(manifest.read_text(encoding="utf-8")).items())
         differing = [
@@ -296,14 +313,27 @@ def claim(folder: Path, settings: Mapping[str, Any], files: Sequence[Path]) -> N
                 f"output={folder} holds predictions made with other settings: {'; '.join(sorted(differing))}. "
                 "Give another output=…, or remove that folder."
             )
-    elif present := next((file for file in files if file.exists()), None):
+    elif present is not None:
         raise FileExistsError(
-            f"{present} exists, but {MANIFEST}, which records its settings, is missing. Give another output=…"
+            f"{present} exists, but {record}, which records its settings, is missing. Give another output=…"
         )
     try:
         write_text(manifest, json.dumps({**recorded, **wanted}, indent=2, ensure_ascii=False) + "\n")
     except OSError as error:
         raise OSError(error.errno, f"output={folder} cannot be written to: {error.strerror}") from error
+
+
+def record_cameras(folder: Path, cameras: Mapping[str, PhotoCamera]) -> None:
+    """Record the camera of every image, and how it is known, beside the settings of a folder that is claimed."""
+    manifest = folder / MANIFEST
+    with reading(manifest, "the settings of a folder of predictions", "Give another output=…"):
+        recorded: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))
+    described = {
+        name: {"source": source, "intrinsics": None if np.isnan(intrinsics).any() else intrinsics.tolist()}
+        for name, (intrinsics, source) in cameras.items()
+    }
+    recorded["cameras"] = {**recorded.get("cameras", {}), **described}
+    write_text(manifest, json.dumps(recorded, indent=2, ensure_ascii=False) + "\n")
 
 
 def _differences(label: str, before: Any, after: Any) -> Iterator[tuple[str, Any, Any]]:

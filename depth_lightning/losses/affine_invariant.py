@@ -38,14 +38,24 @@ class AffineInvariantLoss(nn.Module):
 
     def forward(self, disparity: Tensor, target_disparity: Tensor, mask: Tensor) -> Tensor:
         """Mean over the images that have a valid pixel, of (b, h, w) disparities; larger is nearer."""
+        return self.with_terms(disparity, target_disparity, mask)[0]
+
+    def with_terms(self, disparity: Tensor, target_disparity: Tensor, mask: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, and its terms "l1" and "gradient", weighted and detached, which add up to it."""
         with torch.autocast(disparity.device.type, enabled=False):
             residual = normalised(disparity.float(), mask) - normalised(target_disparity.float(), mask)
             residual = torch.where(mask, residual, 0)
-            per_image = l1_per_image(residual, mask, self.trim)
+            per_image = {"l1": l1_per_image(residual, mask, self.trim)}
             if self.gradient_weight:
-                per_image = per_image + self.gradient_weight * gradient_matching_per_image(residual, mask, self.scales)
+                matching = gradient_matching_per_image(residual, mask, self.scales)
+                per_image["gradient"] = self.gradient_weight * matching
             images = mask.flatten(1).any(dim=1)
-            return torch.where(images, per_image, 0).sum() / images.sum().clamp(min=1)
+
+            def mean(values: Tensor) -> Tensor:
+                return torch.where(images, values, 0).sum() / images.sum().clamp(min=1)
+
+            loss = mean(torch.stack([*per_image.values()]).sum(dim=0))
+            return loss, {name: mean(values.detach()) for name, values in per_image.items()}
 
 
 def l1_per_image(residual: Tensor, mask: Tensor, trim: float = 0.0) -> Tensor:

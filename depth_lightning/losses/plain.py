@@ -6,6 +6,8 @@ All compute in float32 under any autocast; with no valid pixel, both the loss an
 import torch
 from torch import Tensor, nn
 
+from depth_lightning.losses.terms import with_terms
+
 
 class L1Loss(nn.Module):
     """E[|p − t|], in the unit of the target.
@@ -68,9 +70,12 @@ class OfInverse(nn.Module):
 
     def forward(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """Loss of (b, h, w) positive predictions against positive targets, where mask is True."""
+        return self.with_terms(prediction, target, mask)[0]
+
+    def with_terms(self, prediction: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, and the terms of the other loss."""
         disparity, target_disparity = (torch.where(mask, 1 / depth, 0) for depth in _filled(prediction, target, mask))
-        value: Tensor = self.loss(disparity, target_disparity, mask)
-        return value
+        return with_terms(self.loss, disparity, target_disparity, mask)
 
 
 def _filled(prediction: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

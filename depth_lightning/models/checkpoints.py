@@ -133,10 +133,12 @@ def _recognise(content: State, network: DepthAnythingV2, path: Path) -> tuple[La
 def load_run_state(network: DepthAnythingV2, state: Mapping[str, Tensor], path: str | Path) -> None:
     """Copy a run's weights into its network; their keys may start with `network.`, its name in the module.
 
+    What the run's loss has learnt, under `objective.`, is left out.
+
     Raises:
         ValueError: they do not fit the network.
     """
-    own = {key.removeprefix("network."): tensor for key, tensor in state.items()}
+    own = {key.removeprefix("network."): tensor for key, tensor in state.items() if not key.startswith("objective.")}
     try:
         network.load_state_dict(own)
     except RuntimeError as error:
@@ -171,7 +173,9 @@ def save_weights(
             f"layout={layout} is read by code that has the encoders of Depth Anything V2 alone, and this network has "
             f"{network.encoder_name}: use layout=safetensors, or a graph, layout=onnx or layout=pt2."
         )
-    if network.head_name != "sigmoid" and layout != "safetensors":
+    # The authors' relative class reads the file of an inverse_depth head: its ReLU gives 1 / depth.
+    read_elsewhere = {"sigmoid": ("official", "transformers"), "log_depth": (), "inverse_depth": ("official",)}
+    if layout != "safetensors" and layout not in read_elsewhere[network.head_name]:
         raise ValueError(
             f"layout={layout} is read by code that ends in a sigmoid, and this network has head={network.head_name}: "
             "use layout=safetensors, or a graph, layout=onnx or layout=pt2."
@@ -219,7 +223,8 @@ def with_kind(network: DepthAnythingV2, metadata: Mapping[str, Any]) -> dict[str
     }
     head = {} if network.head_name == "sigmoid" else {"head": network.head_name}
     taps = {} if network.encoder_name in SIZES else {"taps": list(network.encoder.taps)}
-    return {**metadata, **own, **head, **taps}
+    canonical = {} if network.focal_px is None else {"focal_px": network.focal_px}
+    return {**metadata, **own, **head, **taps, **canonical}
 
 
 def to_json(content: Mapping[str, Any]) -> str:

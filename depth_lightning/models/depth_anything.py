@@ -14,12 +14,14 @@ from depth_lightning.models.dpt import DPTHead
 from depth_lightning.models.encoders import build_encoder
 from depth_lightning.models.parameter_groups import ParameterGroups
 from depth_lightning.models.sizes import SIZES, size_like
-from depth_lightning.settings import SettingError, boolean, number, one_of, several, whole_number
+from depth_lightning.settings import SettingError, boolean, number, one_of, optional, several, whole_number
 
 Output = Literal["metric", "relative"]
-HeadName = Literal["sigmoid", "log_depth"]
+HeadName = Literal["sigmoid", "log_depth", "inverse_depth"]
 MIN_DEPTH_M = 1e-3
 """The least depth of head="log_depth"."""
+MAX_DEPTH_M = 1e6
+"""The largest `max_depth`."""
 WIDEST = 2048
 """Most channels in a head; vitg's have up to 1536. A checkpoint that claims more would only fill the memory."""
 
@@ -43,8 +45,11 @@ class DepthAnythingV2(nn.Module):
         recompute_blocks: activation checkpointing: in training, keep only each block's input and recompute the rest in
             the backward pass. Less memory, more time.
         adapter: train low-rank adapters, and the head, instead of the encoder's own weights.
+        focal_px: of a metric network trained with camera=canonical: the canonical focal length, in pixels of its input.
+            It predicts depth · focal_px / f for a camera of focal length f, see `in_metres`. None: metres.
         head: of a metric network. "sigmoid": times `max_depth`; "log_depth": depth is the exponential of the logits,
-            from 1 mm to `max_depth`, for scenes where no `max_depth` fits.
+            from 1 mm to `max_depth`, for scenes where no `max_depth` fits; "inverse_depth": depth is one over the
+            logits, up to `max_depth`, as `to_metres` makes of a relative network.
         taps: the encoder's four blocks that the head reads, counted from 0, of an encoder of timm; by default those
             published for its depth, or else the last of each quarter.
 
@@ -65,17 +70,20 @@ class DepthAnythingV2(nn.Module):
         adapter: LoRA | None = None,
         head: HeadName = "sigmoid",
         taps: Sequence[int] | None = None,
+        focal_px: float | None = None,
     ) -> None:
         super().__init__()
         self.encoder_name = encoder
         self.output: Output = one_of("output", output, get_args(Output))
         self.head_name: HeadName = one_of("head", head, get_args(HeadName))
-        if head == "log_depth" and output == "relative":
-            raise SettingError(
-                "head", "is sigmoid where output=relative, whose head ends in a ReLU; found 'log_depth'."
-            )
-        default = 10.0 if head == "sigmoid" else 1000.0
-        self.max_depth = number("max_depth", default if max_depth is None else max_depth, above=MIN_DEPTH_M, most=1e6)
+        if head != "sigmoid" and output == "relative":
+            raise SettingError("head", f"is sigmoid where output=relative, whose head ends in a ReLU; found {head!r}.")
+        focal_px = optional("focal_px", focal_px, partial(number, above=0))
+        self.focal_px: float | None = focal_px if output == "metric" else None
+        default = 1000.0 if head == "log_depth" else 10.0
+        self.max_depth = number(
+            "max_depth", default if max_depth is None else max_depth, above=MIN_DEPTH_M, most=MAX_DEPTH_M
+        )
         if features is not None:
             features = whole_number("features", features, least=2, most=WIDEST)
         if out_channels is not None:
@@ -97,11 +105,12 @@ class DepthAnythingV2(nn.Module):
         if adapter is not None:
             add_adapters(self, adapter)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor, with_features: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Depth in metres, or disparity ≥ 0 (larger is nearer): (b, h, w) float32.
 
         Args:
             image: (b, 3, h, w), ImageNet-normalised (see `normalize`); h and w are multiples of `encoder.patch`.
+            with_features: also return the encoder's last features, (b, rows·columns, width) of the patches.
 
         Raises:
             ValueError: the image has another shape.
@@ -113,21 +122,68 @@ class DepthAnythingV2(nn.Module):
                 f"{tuple(image.shape)}."
             )
         height, width = image.shape[-2:]
-        maps = [
-            tokens[:, self.encoder.prefix_tokens :].unflatten(1, (height // patch, width // patch)).permute(0, 3, 1, 2)
-            for tokens in self.encoder(image)
-        ]
-        logits = self.head(maps, (height, width)).float()
+        patches = [tokens[:, self.encoder.prefix_tokens :] for tokens in self.encoder(image)]
+        maps = [each.unflatten(1, (height // patch, width // patch)).permute(0, 3, 1, 2) for each in patches]
+        depth = self._activated(self.head(maps, (height, width)).float())
+        return (depth, patches[-1]) if with_features else depth
+
+    def _activated(self, logits: Tensor) -> Tensor:
         if self.output == "relative":
             return F.relu(logits)
         if self.head_name == "log_depth":
             # Bounded before the exponential, which may overflow.
             return torch.exp(logits.clamp(math.log(MIN_DEPTH_M), math.log(self.max_depth)))
+        if self.head_name == "inverse_depth":
+            return torch.reciprocal(logits.clamp(min=1 / self.max_depth))
         return logits_to_depth(logits, self.max_depth)
 
+    def in_metres(self, prediction: Tensor, focal_px: Tensor) -> Tensor:
+        """Metres, (b, h, w), from predictions of a network with a canonical focal length.
+
+        Args:
+            prediction: (b, h, w).
+            focal_px: (b,) focal lengths, in pixels of the network's input.
+        """
+        assert self.focal_px is not None
+        return prediction * (focal_px / self.focal_px)[:, None, None]
+
     def start_at(self, depth_m: float) -> None:
-        """Have a new last layer of head="log_depth" predict depths about this one."""
-        nn.init.constant_(self.head.get_parameter("scratch.output_conv2.2.bias"), math.log(depth_m))
+        """Have a new last layer, of a head other than "sigmoid", predict depths about this one."""
+        start = math.log(depth_m) if self.head_name == "log_depth" else 1 / depth_m
+        nn.init.constant_(self._last_layer()[1], start)
+
+    @torch.no_grad()
+    def multiply(self, factor: float) -> None:
+        """Have a metric network predict every depth times `factor`, without another layer.
+
+        The factor goes into `max_depth`; a "log_depth" head also adds its logarithm to the last bias, and an
+        "inverse_depth" head divides the last layer by it.
+        """
+        weight, bias = self._last_layer()
+        if self.head_name == "log_depth":
+            bias.add_(math.log(factor))
+        elif self.head_name == "inverse_depth":
+            weight.div_(factor)
+            bias.div_(factor)
+        self.max_depth = min(self.max_depth * factor, MAX_DEPTH_M)
+
+    @torch.no_grad()
+    def to_metres(self, scale: float, shift: float) -> None:
+        """Make a relative network metric, with head="inverse_depth": depth is 1 / (scale · disparity + shift).
+
+        Args:
+            scale: above 0, in 1/m.
+            shift: in 1/m. Above 0, it lowers `max_depth` to 1 / shift, where disparity is 0.
+        """
+        weight, bias = self._last_layer()
+        weight.mul_(scale)
+        bias.mul_(scale).add_(shift)
+        self.output, self.head_name = "metric", "inverse_depth"
+        self.max_depth = min(self.max_depth, 1 / shift) if shift > 0 else self.max_depth
+
+    def _last_layer(self) -> tuple[nn.Parameter, nn.Parameter]:
+        name = "scratch.output_conv2.2"
+        return self.head.get_parameter(f"{name}.weight"), self.head.get_parameter(f"{name}.bias")
 
     def parameter_groups(self) -> ParameterGroups:
         """Every trainable parameter in exactly one list, "encoder" or "head"; a frozen encoder has none."""

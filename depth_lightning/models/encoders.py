@@ -40,13 +40,20 @@ def build_encoder(name: str, taps: Sequence[int] | None = None) -> Encoder:
 
 
 @cache
-def patch_of(name: str) -> int:
-    """The side of an encoder's patches in pixels; its weights are not allocated.
+def outline(name: str) -> Encoder:
+    """The encoder without memory for its weights, on the meta device: for its patch, grid, width and blocks.
 
     Raises:
         SettingError: the name is unknown.
     """
-    if name in SIZES:
-        return PATCH
     with torch.device("meta"):
-        return build_encoder(name).patch
+        return build_encoder(name)
+
+
+def patch_of(name: str) -> int:
+    """The side of an encoder's patches in pixels.
+
+    Raises:
+        SettingError: the name is unknown.
+    """
+    return PATCH if name in SIZES else outline(name).patch

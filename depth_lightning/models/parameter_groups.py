@@ -30,9 +30,17 @@ class ParameterGroups(dict[str, list[nn.Parameter]]):
     """
 
     def __init__(self, parts: Mapping[str, Sequence[Sequence[nn.Parameter]]], network: nn.Module) -> None:
-        roles = _roles(network)
         self.places: dict[nn.Parameter, Place] = {}
         super().__init__()
+        self._fill(parts, _roles(network))
+
+    def add(self, name: str, module: nn.Module) -> None:
+        """Add the parameters of a module outside the network to a part, as a layer of its own."""
+        self._fill({name: [list(module.parameters())]}, _roles(module))
+
+    def _fill(
+        self, parts: Mapping[str, Sequence[Sequence[nn.Parameter]]], roles: Mapping[nn.Parameter, frozenset[Role]]
+    ) -> None:
         for name, layers in parts.items():
             for number, layer in enumerate(layers):
                 for parameter in layer:

@@ -80,7 +80,7 @@ DATA: dict[str, Any] = {
     "num_workers": partial(optional, check=partial(FROM_0, most=MOST_WORKERS, otherwise=NUM_WORKERS)),
     "on_error": partial(one_of, choices=("raise", "skip")),
     "dataset": OBJECT,
-    **dict.fromkeys(("weights", "samples_per_epoch", "validate_on")),
+    **dict.fromkeys(("weights", "samples_per_epoch", "every_batch", "validate_on")),
 }
 DATA["parts"] = {"*": DATA}
 COMMON: Options = {
@@ -91,11 +91,24 @@ COMMON: Options = {
 }
 ENCODER: Options = {"name": partial(text, what="the name of a vision transformer in timm")}
 """Of encoder=timm; the others have no options."""
-NETWORK: Options = {**COMMON, "checkpoint": PATH_OR_NONE, "model": MODEL, "encoder": ENCODER, "data": DATA}
+FOV_DEG = partial(optional, check=partial(number, above=0, below=180))
+CAMERA: Options = {"focal_px": partial(optional, check=partial(number, above=0)), "default_fov_deg": FOV_DEG}
+NETWORK: Options = {
+    **COMMON,
+    "checkpoint": PATH_OR_NONE,
+    "model": MODEL,
+    "encoder": ENCODER,
+    "data": DATA,
+    "camera": CAMERA,
+}
 TRAIN: Options = {
     **NETWORK,
     **dict.fromkeys(("protocol", "optimizer", "scheduler", "trainer"), OBJECT),
-    "loss": {**dict.fromkeys(("metres", "up_to_scale", "disparity"), OBJECT), "across_devices": None},
+    "loss": {
+        **dict.fromkeys(("metres", "up_to_scale", "disparity"), OBJECT),
+        "alignment": None,
+        "across_devices": None,
+    },
     **{group: {"*": OBJECT} for group in ("callbacks", "logger")},
     **dict.fromkeys(("augmentation", "adapter")),
     **dict.fromkeys(("compile", "self_check", "baseline", "report"), boolean),
@@ -123,14 +136,33 @@ COMMANDS: Mapping[str, Options] = {
         "predictions_scale": partial(optional, check=partial(number, above=0)),
         "split": partial(one_of, choices=("train", "val", "test", "all")),
     },
+    "calibrate": {
+        **NETWORK,
+        "protocol": OBJECT,
+        "split": partial(one_of, choices=("train", "val", "test", "all")),
+        "images": partial(optional, check=whole_number),
+        "points": PATH_OR_NONE,
+        "output": PATH,
+        "device": None,
+    },
     "predict": {
         **NETWORK,
         "data": {"size": check_size, "exif": check_exif, "image_range": check_range},
+        "camera": {**CAMERA, **dict.fromkeys(("intrinsics", "size", "fov_deg"))},
         "input": partial(text, what="one path or pattern (several go into a .txt file, a line each)"),
         "output": PATH,
         "batch_size": whole_number,
         **dict.fromkeys(("save", "overwrite", "device", "precision", "png_scale", "range")),
         "cloud": dict.fromkeys(("intrinsics", "calibrated_size", "fov_deg", "max_range_m", "remove_flying")),
+    },
+    "label": {
+        **NETWORK,
+        "data": {"size": check_size, "exif": check_exif, "image_range": check_range},
+        "input": partial(text, what="one path or pattern (several go into a .txt file, a line each)"),
+        "output": PATH,
+        "batch_size": whole_number,
+        **dict.fromkeys(("format", "flip_average", "max_disagreement", "device", "precision")),
+        "sky": PATH_OR_NONE,
     },
     "export": {
         **NETWORK,
@@ -145,7 +177,7 @@ COMMANDS: Mapping[str, Options] = {
         "data": DATA,
         "images": partial(optional, check=whole_number),
         "detailed": partial(optional, check=FROM_0),
-        "fov_deg": partial(optional, check=partial(number, above=0, below=180)),
+        "fov_deg": FOV_DEG,
         "pictures": FROM_0,
     },
     "show": {
@@ -153,6 +185,7 @@ COMMANDS: Mapping[str, Options] = {
         "model": {**MODEL, "encoder": None},
         "encoder": ENCODER,
         "data": DATA,
+        "camera": CAMERA,
         "augmentation": None,
         "split": partial(one_of, choices=("train", "val")),
         **dict.fromkeys(("images", "draws"), whole_number),

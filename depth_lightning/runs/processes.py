@@ -19,6 +19,36 @@ LAUNCHERS: Final = ("MASTER_ADDR", "TORCHELASTIC_RUN_ID", "LSB_DJOB_RANKFILE", "
 """Variables with which torchrun, LSF, MPI or a user tell a process about the others."""
 
 
+def own_share() -> tuple[int, int]:
+    """Which of how many equal shares of the work is this process's: of torchrun, srun, a SLURM array, or both.
+
+    Raises:
+        ValueError: the array's numbers are not evenly spaced.
+    """
+    number, count = _environment("RANK", "SLURM_PROCID", 0), _environment("WORLD_SIZE", "SLURM_NTASKS", 1)
+    if (
+        "SLURM_ARRAY_TASK_ID" not in os.environ or "SUBMITIT_EXECUTOR" in os.environ
+    ):  # a sweep: each job has its own work
+        return number, count
+    first, last, step, tasks, task = (
+        int(os.environ.get(f"SLURM_ARRAY_TASK_{name}", 1)) for name in ("MIN", "MAX", "STEP", "COUNT", "ID")
+    )
+    if (last - first) // step + 1 != tasks:
+        raise ValueError(f"The SLURM array has {tasks} tasks from {first} to {last}. Number them evenly: --array=0-7")
+    return (task - first) // step * count + number, tasks * count
+
+
+def own_device() -> str | None:
+    """The GPU of this process among several that were started on this machine; None if it is the only one."""
+    local = _environment("LOCAL_RANK", "SLURM_LOCALID", 0)
+    return f"cuda:{local % torch.cuda.device_count()}" if local and torch.cuda.is_available() else None
+
+
+def _environment(torchrun: str, slurm: str, otherwise: int) -> int:
+    slurms = os.environ.get(slurm, otherwise) if "SLURM_PROCID" in os.environ else otherwise
+    return int(os.environ.get(torchrun, slurms))
+
+
 def check_processes(trainer: Mapping[str, Any]) -> None:
     """Check that the devices exist, and that the processes of several nodes can find one another.
 

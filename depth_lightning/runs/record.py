@@ -94,6 +94,9 @@ def _last(path: str | None, parts: int) -> tuple[str, ...]:
 
 def recipe(run: DictConfig) -> dict[str, str]:
     """How a run was trained, in words: aspect → description, from the configuration in its checkpoint."""
+    calibration = _calibration(_values(run, "calibration"))
+    if "trainer" not in run:  # released weights that were calibrated
+        return calibration
     data, model, trainer = (_values(run, key) for key in ("data", "model", "trainer"))
     start = "random"
     if model.get("weights"):
@@ -125,7 +128,18 @@ def recipe(run: DictConfig) -> dict[str, str]:
         "gradient clipping": str(trainer.get("gradient_clip_val") or "none"),
         "seed": str(run.get("seed")),
     }
-    return {what: how for what, how in answers.items() if how}
+    return {**{what: how for what, how in answers.items() if how}, **calibration}
+
+
+def _calibration(record: Mapping[str, Any]) -> dict[str, str]:
+    """The row of a recipe for what calibrate.py recorded; none if it changed nothing."""
+    if record.get("kind") not in ("factor", "affine_disparity"):
+        return {}
+    if record["kind"] == "factor":
+        what = f"depth times {record['factor']:.4f}"
+    else:
+        what = f"depth is 1 / ({record['scale']:.4g} · disparity + {record['shift']:.4g}) m"
+    return {"calibration": f"{what}, on {record['images']} images of {record['data']}"}
 
 
 def subject(cfg: DictConfig) -> dict[str, Any]:

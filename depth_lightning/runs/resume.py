@@ -17,6 +17,7 @@ from depth_lightning.data.reading import reading
 from depth_lightning.runs.checkpoint import read_run_checkpoint, run_config
 from depth_lightning.runs.earlier import comparable
 from depth_lightning.runs.overrides import typed
+from depth_lightning.runs.record import data_in_words
 from depth_lightning.training.saving.checkpoint_files import END_OF_PARTS, newest_whole, whole_step
 
 log = logging.getLogger(__name__)
@@ -81,10 +82,12 @@ def _newest(run_dir: Path) -> Path | None:
 def claim_folder(run_dir: Path, config: Mapping[str, Any], checkpoint: Path | None, auto: bool) -> BaseFileLock:
     """Claim `run_dir` for this run: a new folder, or the folder of a run that resumes with the same configuration.
 
+    A folder that holds neither a checkpoint nor results counts as new: its run ended before anything was saved.
+
     Args:
         config: resolved; written to config.yaml.
         checkpoint: from which the run resumes.
-        auto: the folder's run may resume, even if it has saved nothing yet.
+        auto: the folder's run may resume.
 
     Returns:
         A lock that keeps other processes out of the folder, until it is released or this process ends.
@@ -99,7 +102,7 @@ def claim_folder(run_dir: Path, config: Mapping[str, Any], checkpoint: Path | No
     except Timeout:
         raise ValueError(f"{run_dir}: another process is training in this folder.") from None
     known = run_dir / "config.yaml"
-    if known.exists():
+    if known.exists() and _has_results(run_dir):
         own = checkpoint is not None and checkpoint.resolve().parent == (run_dir / "checkpoints").resolve()
         if not (auto or own):
             raise ValueError(
@@ -107,8 +110,8 @@ def claim_folder(run_dir: Path, config: Mapping[str, Any], checkpoint: Path | No
             )
         with reading(known, "the configuration of a run", "Choose another hydra.run.dir."):
             recorded = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(known)))
-            changed = list(changes(comparable(recorded), comparable(config)))
-        _must_agree(run_dir, changed)
+            changed = _differences(recorded, config)
+        _must_agree(run_dir, changed, checkpoint)
         if checkpoint is not None and not auto:
             _must_be_newest(run_dir, checkpoint)
     else:
@@ -119,17 +122,36 @@ def claim_folder(run_dir: Path, config: Mapping[str, Any], checkpoint: Path | No
         if not known.parent.samefile(checkpoint.resolve().parent.parent):
             before = cast(dict[str, Any], OmegaConf.to_container(run_config(checkpoint), resolve=True))
             now = {part: config.get(part) for part in (*before, "augmentation")}
-            for change in changes(comparable(before), comparable(now)):
+            for change in _differences(before, now):
                 log.info(f"Changed since the checkpoint's run: {change}")
     return lock
 
 
-def _must_agree(run_dir: Path, changed: Sequence[str]) -> None:
+def _has_results(run_dir: Path) -> bool:
+    return any((run_dir / "checkpoints").glob("*.ckpt")) or (run_dir / "metrics.json").exists()
+
+
+def _must_agree(run_dir: Path, changed: Sequence[str], checkpoint: Path | None) -> None:
     if changed:
         raise ValueError(
             f"{run_dir} holds a run with another configuration: {'; '.join(changed)}. To continue with the typed "
-            f"configuration, choose another hydra.run.dir and checkpoint={run_dir}/checkpoints/last.ckpt"
+            f"configuration, choose another hydra.run.dir{f' and checkpoint={checkpoint}' if checkpoint else ''}"
         )
+
+
+def _differences(known: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
+    """`changes`, without those that only repeat another: arguments of a data set that refer to a key of `data`."""
+    pairs = [change.split(": ", 1) for change in changes(comparable(known), comparable(config))]
+    own = {values for key, values in pairs if ".dataset." not in key}
+    return [f"{key}: {values}" for key, values in pairs if ".dataset." not in key or values not in own]
+
+
+def other_data(cfg: DictConfig, checkpoint: Path) -> str:
+    """What to type if the checkpoint was trained on other data than `cfg.data`; empty if it was not."""
+    own, typed_data = (data_in_words(run.data) for run in (run_config(checkpoint), cfg))
+    if own == typed_data:
+        return ""
+    return f"The checkpoint was trained on {own}. To continue, type the options of its run as well, data=… among them."
 
 
 def _must_be_newest(run_dir: Path, checkpoint: Path) -> None:

@@ -8,16 +8,27 @@
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.distributed
 from torch import Tensor, nn
 
+from depth_lightning.losses import with_terms
 from depth_lightning.sample import DepthKind
 from depth_lightning.settings import boolean
+from depth_lightning.training.alignment import FeatureAlignment
 
 MIN_DEPTH_M = 1e-3
+
+
+class Loss(NamedTuple):
+    """A loss, and what it is made of."""
+
+    value: Tensor
+    """Scalar."""
+    terms: Mapping[str, Tensor]
+    """Weighted and detached, for the log; none where a loss does not tell its terms apart."""
 
 
 class Objective(nn.Module):
@@ -40,6 +51,7 @@ class Objective(nn.Module):
         max_depth: of a metric network; metric ground truth beyond it, which the network cannot reach, is ignored.
         across_devices: whether `whole_batch` gathers the batches of all devices, so that every device computes the
             loss of all images. It costs a gather of predictions and targets, and a host sync, at every step.
+        alignment: a loss on the network's features, which is added.
     """
 
     def __init__(
@@ -50,6 +62,7 @@ class Objective(nn.Module):
         output: Literal["metric", "relative"],
         max_depth: float = torch.inf,
         across_devices: bool = False,
+        alignment: FeatureAlignment | None = None,
     ) -> None:
         super().__init__()
         self.metres = metres
@@ -58,6 +71,17 @@ class Objective(nn.Module):
         self.output = output
         self.max_depth = max_depth
         self.across_devices = boolean("across_devices", across_devices)
+        self.alignment = alignment
+
+    def predict(self, network: nn.Module, image: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The network's (b, h, w) prediction, and the alignment of its features if there is one, weighted.
+
+        `image` is (b, 3, h, w), ImageNet-normalised.
+        """
+        if self.alignment is None:
+            return network(image), None
+        prediction, features = network(image, with_features=True)
+        return prediction, self.alignment(features, image)
 
     def whole_batch(
         self, prediction: Tensor, target: Tensor, mask: Tensor, kinds: Sequence[DepthKind]
@@ -75,17 +99,24 @@ class Objective(nn.Module):
 
     def forward(self, prediction: Tensor, target: Tensor, mask: Tensor, kinds: Sequence[DepthKind]) -> Tensor:
         """Scalar loss of (b, h, w) predictions, targets and masks, and b kinds."""
-        return self.weighed(self.by_kind(prediction, target, mask, kinds), kinds)
+        return self.weighed(self.by_kind(prediction, target, mask, kinds), kinds).value
 
     @staticmethod
-    def weighed(losses: Mapping[DepthKind, Tensor], kinds: Sequence[DepthKind]) -> Tensor:
-        """The sum of the losses, each weighted by its kind's share of the images."""
+    def weighed(losses: Mapping[DepthKind, Loss], kinds: Sequence[DepthKind], alignment: Tensor | None = None) -> Loss:
+        """The sum of the losses, each weighted by its kind's share of the images, and of the alignment."""
         shares = {kind: sum(other == kind for other in kinds) / len(kinds) for kind in losses}
-        return torch.stack([shares[kind] * loss for kind, loss in losses.items()]).sum()
+        value = torch.stack([shares[kind] * loss.value for kind, loss in losses.items()]).sum()
+        terms: dict[str, Tensor] = {}
+        for kind, loss in losses.items():
+            for name, term in loss.terms.items():
+                terms[name] = terms.get(name, 0) + shares[kind] * term
+        if alignment is not None:
+            value, terms["alignment"] = value + alignment, alignment.detach()
+        return Loss(value, terms)
 
     def by_kind(
         self, prediction: Tensor, target: Tensor, mask: Tensor, kinds: Sequence[DepthKind]
-    ) -> dict[DepthKind, Tensor]:
+    ) -> dict[DepthKind, Loss]:
         """The loss of each kind among `kinds`, over its own images."""
         present = sorted(set(kinds))
         if len(present) == 1:
@@ -96,21 +127,16 @@ class Objective(nn.Module):
             losses[kind] = self._one_kind(prediction[images], target[images], mask[images], kind)
         return losses
 
-    def _one_kind(self, prediction: Tensor, target: Tensor, mask: Tensor, kind: DepthKind) -> Tensor:
+    def _one_kind(self, prediction: Tensor, target: Tensor, mask: Tensor, kind: DepthKind) -> Loss:
         if kind == DepthKind.DISPARITY:
             disparity = _inverse(prediction, mask) if self.output == "metric" else prediction
-            return self._call(self.disparity, disparity, target, mask)
+            return Loss(*with_terms(self.disparity, disparity, target, mask))
         mask = mask & (target >= MIN_DEPTH_M)
         if self.output == "relative":
-            return self._call(self.disparity, prediction, _inverse(target, mask), mask)
+            return Loss(*with_terms(self.disparity, prediction, _inverse(target, mask), mask))
         if kind == DepthKind.UP_TO_SCALE:
-            return self._call(self.up_to_scale, prediction, target, mask)
-        return self._call(self.metres, prediction, target, mask & (target <= self.max_depth))
-
-    @staticmethod
-    def _call(loss: nn.Module, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        value: Tensor = loss(prediction, target, mask)
-        return value
+            return Loss(*with_terms(self.up_to_scale, prediction, target, mask))
+        return Loss(*with_terms(self.metres, prediction, target, mask & (target <= self.max_depth)))
 
 
 class _OfAllDevices(torch.autograd.Function):

@@ -10,12 +10,18 @@ from depth_lightning.data import DepthPairs
 from depth_lightning.data.augmentation import BY_NAME
 from depth_lightning.data.photometric import ColourNoise
 from depth_lightning.runs import objects
-from depth_lightning.runs.earlier import comparable
+from depth_lightning.runs.earlier import CAMERA, comparable
 
 RECORDED = json.loads(Path(__file__).with_name("compositions.json").read_text())
 """By overrides of train.py: parts of the configuration, from when data.dataset held every option of data again."""
-LATER = {"exif": "auto", "image_range": None, "packing": None, "min_confidence": None}
+LATER = {"exif": "auto", "image_range": None, "packing": None, "min_confidence": None} | dict.fromkeys(CAMERA)
 """Keys of data=pairs that came later, with their defaults."""
+LATER_ROOMS = {"look": "usual", "fov_deg": None, "val_fov_deg": None, "off_centre": 0.0, "val_off_centre": None} | {
+    "sky": "ignore"
+}
+"""The same of data=rooms."""
+LATER_MIXTURE = {"every_batch": False}
+"""The same of data=mixture."""
 OWN = "[{_target_: albumentations.Rotate, limit: 5}]"
 
 
@@ -36,10 +42,13 @@ def augmentation(cfg):
 
 
 def without_later(node):
-    """Without the keys that came later, if they have their defaults."""
+    """Without the keys that came later, if they have their defaults; without those of the camera in any case."""
     if not isinstance(node, dict):
         return node
-    return {key: without_later(value) for key, value in node.items() if LATER.get(key, LATER) != value}
+    later = LATER | LATER_MIXTURE | (LATER_ROOMS if "fov_deg" in node else {})
+    return {
+        key: without_later(value) for key, value in node.items() if key not in CAMERA and later.get(key, later) != value
+    }
 
 
 def dataset_nodes(data):
@@ -90,7 +99,7 @@ def test_a_class_of_ones_own_takes_what_it_has_arguments_for(composed, tmp_path)
         data = composed(f"hydra.searchpath=[file://{tmp_path}]", f"data={name}", "data.depth_scale=1000").data
         return objects.dataset_node(data)
 
-    pairs = {**RECORDED["data=pairs"]["data"]["dataset"], **LATER}
+    pairs = {**RECORDED["data=pairs"]["data"]["dataset"], **LATER, **dict.fromkeys(CAMERA)}
     thousand = {**pairs["encoding"], "depth_scale": 1000}
     own = {"_target_": f"{__name__}.OwnPairs", "root": "data/here", "val_share": 0.5, "encoding": thousand}
     assert built("pairs_of_ones_own") == {**pairs, **own}
@@ -168,6 +177,6 @@ def test_a_value_that_cannot_be_right_is_refused_with_its_key(composed):
 def test_the_same_augmentation_is_equal_however_it_was_chosen(earlier, overrides, composed):
     before = comparable(RECORDED[earlier])
     now = comparable(objects.plain(composed(*overrides)))
-    assert now["data"] == before["data"] and "augmentation" not in now
+    assert without_later(now["data"]) == before["data"] and "augmentation" not in now
     other = comparable(objects.plain(composed(*overrides, "augmentation.hue=0.2")))
     assert other["data"] != before["data"]

@@ -78,6 +78,18 @@ def test_training(when, workers, message, given, tmp_path):
 
 
 @pytest.mark.slow
+def test_sigterm_says_how_to_resume(given, tmp_path):
+    status, output = interrupted(
+        tmp_path, ["train.py", *given, "trainer.max_epochs=50"], has("epoch 2"), signal.SIGTERM
+    )
+    *_, stopped, resume = output.splitlines()
+    assert status == 75
+    assert "Stopped by SIGTERM after step " in stopped
+    assert stopped.endswith(f" and saved as {tmp_path}/run/checkpoints/last.ckpt.")
+    assert "is saved. To resume, repeat" in resume and resume.endswith(f"checkpoint=auto hydra.run.dir={tmp_path}/run")
+
+
+@pytest.mark.slow
 def test_a_sweep_ends(given, tmp_path):
     swept = ["optimizer.lr=1e-4,2e-4", f"hydra.sweep.dir={tmp_path}/sweep", "trainer.max_epochs=20"]
     status, output = interrupted(tmp_path, ["train.py", "-m", *given, *swept], has("epoch 2"))
@@ -92,7 +104,7 @@ NOTHING = "Nothing was written. To do it again, repeat the command."
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["evaluate", "predict", "export", "pack", "doctor", "batch-size"])
+@pytest.mark.parametrize("command", ["evaluate", "predict", "label", "export", "pack", "doctor", "batch-size"])
 def test_other_commands(command, trained, tmp_path):
     run, _ = trained
     checkpoint, photos = f"checkpoint={run}/checkpoints/best.ckpt", tmp_path / "photos"
@@ -104,6 +116,7 @@ def test_other_commands(command, trained, tmp_path):
     arguments, when, message = {
         "evaluate": ([checkpoint, *rooms, "trainer=cpu", "data.num_workers=2"], some(tmp_path / "rooms", "*"), NOTHING),
         "predict": ([checkpoint, f"input={photos}", f"output={packed}"], some(packed, "*.png"), "The files in "),
+        "label": ([checkpoint, f"input={photos}", f"output={packed}"], some(packed, "*.npz"), "The labels in "),
         "export": ([checkpoint, "layout=onnx", f"output={packed}"], some(tmp_path, ".partial-*"), NOTHING),
         "pack": ([*rooms, f"output={packed}"], some(packed, ".partial-*"), f"{packed} is incomplete, and "),
         "doctor": (rooms, has("Reading train"), NOTHING),

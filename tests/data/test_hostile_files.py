@@ -131,7 +131,9 @@ FILES = [
 ]
 
 
-@pytest.mark.parametrize(("name", "content", "message"), FILES, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(
+    ("name", "content", "message"), FILES, ids=[f"{number}-{file[0]}" for number, file in enumerate(FILES)]
+)
 def test_files(name, content, message, tmp_path):
     (tmp_path / name).write_bytes(content)
     pattern = re.compile(rf"{re.escape(str(tmp_path / name))}: {message}")

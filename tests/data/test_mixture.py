@@ -53,6 +53,22 @@ def test_proportions_hold_within_every_epoch(parts, weights, samples_per_epoch):
             assert part.max() - part.min() <= 1  # no sample comes again before its whole part was seen
 
 
+@pytest.mark.parametrize("weights", [{"a": 1, "c": 2}, {"a": 5, "c": 3}, {"a": 1, "c": 30}])
+@pytest.mark.parametrize("batch", [3, 12, 16])
+def test_every_batch_holds_the_parts_in_their_ratio(parts, weights, batch):
+    mixture = Mixture({name: parts[name] for name in "ac"}, weights, samples_per_epoch=480, every_batch=True)
+    share, steps = weights["a"] / sum(weights.values()), 480 // batch
+    for seed in range(3):
+        order = mixture.epoch_order(np.random.default_rng(seed))
+        assert (np.bincount(order, minlength=97)[10:] >= 480 * (1 - share) // 87).all()
+        counts = (order.reshape(steps, batch) < 10).sum(axis=1)
+        assert (np.abs(counts - batch * share) < 1 + 1 / batch).all()
+    if batch > 3:
+        alone = Mixture({name: parts[name] for name in "ac"}, weights, samples_per_epoch=480)
+        spread = (alone.epoch_order(np.random.default_rng(0)).reshape(steps, batch) < 10).sum(axis=1)
+        assert (np.abs(spread - batch * share) >= 1 + 1 / batch).any(), "an epoch's ratio alone is not every batch's"
+
+
 def test_the_same_seed_gives_the_same_order_and_parts_are_interleaved(parts):
     mixture = Mixture(parts, {"a": 1, "b": 0, "c": 1}, 200)
     first, again, other = (mixture.epoch_order(np.random.default_rng(seed)) for seed in (1, 1, 2))

@@ -71,14 +71,14 @@ def test_unmatched_files(folder, caplog):
     encoding = DepthEncoding(depth_scale=1000)
     with pytest.raises(
         ValueError,
-        match=r"1 of 4 images have no depth \(a/rgb/0\.png\), and 1 depth maps have no image \(a/depth/9_mm\.png\)"
+        match=r"1 of 4 images without depth \(a/rgb/0\.png\), and 1 depth map without image \(a/depth/9_mm\.png\)"
         r".*data\.unmatched=skip",
     ):
         DepthPairs("train", folder, "*/rgb/*.png", "*/depth/*_mm.png", encoding=encoding)
     with caplog.at_level(logging.INFO):
         pairs = DepthPairs("train", folder, "*/rgb/*.png", "*/depth/*_mm.png", unmatched="skip", encoding=encoding)
     assert len(pairs) == 2
-    assert "1 of 4 images have no depth (a/rgb/0.png)" in caplog.text
+    assert "1 of 4 images without depth (a/rgb/0.png)" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_masks(folder):
     assert sample.mask.tolist() == [[False] * 8] * 2 + [[True] * 8] * 4
     assert (sample.target[:2] == 0).all()
     (folder / "b/mask/1.png").unlink()
-    with pytest.raises(ValueError, match=r"1 images have no mask '\*/mask/\*\.png' \(b/rgb/1\.png\)"):
+    with pytest.raises(ValueError, match=r"1 image without a mask '\*/mask/\*\.png' \(b/rgb/1\.png\)"):
         DepthPairs("train", folder, *patterns)
     cv2.imwrite(str(folder / "b/mask/1.png"), np.ones((3, 4), np.uint8))
     pairs = DepthPairs("train", folder, *patterns, split_list=["a"], encoding=DepthEncoding(depth_scale=1000))
@@ -169,6 +169,26 @@ def test_manifest(folder, tmp_path_factory, caplog):
 def test_wrong_manifests(name, text, message, folder):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         DepthPairs("train", manifest=manifest(folder, text, name))
+
+
+def test_a_row_says_what_its_numbers_mean(folder):
+    disparity = np.array([[0, 2], [4, np.nan]], np.float16).repeat(3, 0).repeat(4, 1)
+    np.savez(folder / "label.npz", disparity=disparity)
+    path = manifest(
+        folder,
+        "image,depth,kind,depth_scale,depth_offset,invalid\n"
+        "a/rgb/0.png,a/depth/0_mm.png,,,,\n"
+        "a/rgb/1.png,label.npz,Disparity,2,1,-1\n",
+    )
+    pairs = DepthPairs("all", manifest=path, encoding=DepthEncoding(depth_scale=1000))
+    depth, label = pairs[0], pairs[1]
+    assert depth.kind == DepthKind.METRES and (depth.target == 1).all()
+    assert label.kind == DepthKind.DISPARITY and (label.mask == ~np.isnan(disparity)).all()
+    np.testing.assert_array_equal(label.target, np.where(label.mask, np.nan_to_num(disparity) / 2 + 1, 0))
+    wrong = manifest(folder, "image,depth,kind\na/rgb/0.png,a/depth/0_mm.png,meters\n")
+    message = r"^a/rgb/0\.png, in its row of the manifest: kind is one of metres, .* found 'meters'"
+    with pytest.raises(ValueError, match=message):
+        DepthPairs("all", manifest=wrong)
 
 
 def test_nothing_is_chosen(folder):

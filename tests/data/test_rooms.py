@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from depth_lightning.data import NYUDepthV2, rooms
-from depth_lightning.data.rooms import RenderedRooms, render_room, write_rooms
+from depth_lightning.data.rooms import RenderedRooms, photograph, render_room, write_rooms
 from depth_lightning.sample import DepthKind
 
 HEIGHT, WIDTH = 42, 56
@@ -124,14 +124,14 @@ def test_the_folder_reads_as_nyu(tmp_path, split):
     theirs = NYUDepthV2(root=ours.folder, split=split)
     assert len(theirs) == len(ours)
     for i in range(5):
-        for mine, read in zip(ours[i], theirs[i], strict=True):
+        for mine, read in zip(ours[i][:-1], theirs[i][:-1], strict=True):  # all but the camera
             np.testing.assert_array_equal(mine, read)
 
 
 def test_what_is_cached_is_read_not_rendered(tmp_path, monkeypatch):
     first = RenderedRooms(tmp_path, "val", 3, height=HEIGHT, width=WIDTH)
     written = [file.stat().st_mtime_ns for file in first.files]
-    monkeypatch.setattr(rooms, "render_room", None)
+    monkeypatch.setattr(rooms, "photograph", None)
     second = RenderedRooms(tmp_path, "val", 3, height=HEIGHT, width=WIDTH)
     assert second.files == first.files and len(second.files) == 3
     assert [file.stat().st_mtime_ns for file in second.files] == written
@@ -140,6 +140,7 @@ def test_what_is_cached_is_read_not_rendered(tmp_path, monkeypatch):
 def test_other_parameters_have_another_folder(tmp_path):
     base = {"split": "val", "count": 2, "seed": 0, "height": 14, "width": 14}
     changes = [{}, {"split": "train"}, {"count": 3}, {"seed": 1}, {"height": 28}, {"width": 28}]
+    changes += [{"look": "open"}, {"val_fov_deg": (30, 40)}, {"off_centre": 0.1}]
     folders = {RenderedRooms(tmp_path, **(base | change)).folder for change in changes}
     assert len(folders) == len(changes)
 
@@ -151,9 +152,9 @@ def test_an_interrupt_leaves_nothing(tmp_path, monkeypatch):
         rendered.append(args)
         if len(rendered) == 3:
             raise KeyboardInterrupt
-        return render_room(*args)
+        return photograph(*args)
 
-    monkeypatch.setattr(rooms, "render_room", interrupted)
+    monkeypatch.setattr(rooms, "photograph", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_rooms(tmp_path, "train", 6, 0, HEIGHT, WIDTH)
     assert len(rendered) == 3
@@ -193,9 +194,9 @@ def test_the_slower_process_keeps_what_the_faster_wrote(tmp_path, monkeypatch):
         if not (tmp_path / "train").exists():
             monkeypatch.undo()
             write_rooms(tmp_path, "train", 4, 0, HEIGHT, WIDTH)
-        return render_room(*args)
+        return photograph(*args)
 
-    monkeypatch.setattr(rooms, "render_room", overtaken)
+    monkeypatch.setattr(rooms, "photograph", overtaken)
     write_rooms(tmp_path, "train", 2, 0, HEIGHT, WIDTH)
     assert len(digest(tmp_path / "train")) == 4
     assert [path.name for path in tmp_path.iterdir()] == ["train"]
@@ -204,7 +205,7 @@ def test_the_slower_process_keeps_what_the_faster_wrote(tmp_path, monkeypatch):
 def test_the_files_are_those_of_nyu(tmp_path):
     folder = write_rooms(tmp_path, "val", 1, 0, HEIGHT, WIDTH)
     with h5py.File(folder / "val_00000" / "00000.h5") as file:
-        assert set(file) == {"rgb", "depth"}
+        assert set(file) == {"rgb", "depth", "intrinsics"}
         assert file["rgb"].shape == (3, HEIGHT, WIDTH) and file["rgb"].dtype == np.uint8
         assert file["depth"].shape == (HEIGHT, WIDTH) and file["depth"].dtype == np.float32
 
@@ -216,9 +217,118 @@ def test_the_files_are_those_of_nyu(tmp_path):
         ({"count": 0}, "^count is a whole number, 1 or above, found 0"),
         ({"count": {"train": 0, "val": 1}}, r"^count\.train is a whole number, 1 or above, found 0"),
         ({"seed": -1}, "^seed is a whole number, 0 or above, found -1"),
+        ({"look": "night"}, "^look is one of usual, daylight, flash, clutter, open, mixed, found 'night'"),
+        ({"fov_deg": 60}, r"^fov_deg is the lowest and the highest angle in degrees, .* such as \[45,60\], found 60"),
+        ({"val_fov_deg": [60, 45]}, r"^val_fov_deg is the lowest and the highest angle .*, found \[60, 45\]"),
+        ({"fov_deg": [45, 180]}, r"^fov_deg is the lowest and the highest angle .*, found \[45, 180\]"),
+        ({"off_centre": 0.6}, "^off_centre is a number from 0 to 0.5, found 0.6"),
+        ({"sky": "near"}, "^sky is ignore or far, found 'near'"),
     ],
 )
 def test_wrong_parameters(tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
         RenderedRooms(tmp_path / "new", **({"split": "val", "count": 2} | change))
     assert not (tmp_path / "new").exists()
+
+
+def test_the_usual_look_is_what_it_was():
+    """Means of images and depths, from before there were other looks; a random number more would change them."""
+    pictures = [render_room((0, 0, room), 84, 112, room % 2) for room in range(6)]
+    means = [(image.mean(), depth.mean()) for image, depth in pictures]
+    recorded = [
+        (99.64, 2.3332),
+        (121.945, 2.2506),
+        (119.228, 2.6285),
+        (78.802, 4.0577),
+        (168.622, 1.0278),
+        (91.804, 3.5951),
+    ]
+    np.testing.assert_allclose(means, recorded, rtol=1e-4)
+
+
+@pytest.mark.parametrize("look", ["daylight", "flash", "clutter", "open"])
+def test_every_look_is_varied_and_well_exposed(look):
+    photos = [photograph((0, room), HEIGHT, WIDTH, look=look) for room in range(40)]
+    images = np.stack([photo.image for photo in photos])
+    assert 60 < images.mean() < 190 and images.mean(axis=(1, 2, 3)).std() > 10
+    assert (images == 255).mean() < 0.05 and (images == 0).mean() < 0.05
+    farthest = 200 if look == "open" else 10
+    depths = np.concatenate([photo.depth.ravel() for photo in photos])
+    assert depths.min() > 0.02 and depths[np.isfinite(depths)].max() <= farthest
+    assert (np.isinf(depths).mean() > 0.1) == (look == "open")
+    usual = np.stack([photograph((0, room), HEIGHT, WIDTH).image for room in range(40)])
+    assert np.abs(images.mean(axis=0) - usual.mean(axis=0)).mean() > 3
+
+
+def test_mixed_has_every_look_but_the_usual():
+    seen = [photograph((0, room), 14, 14, look="mixed").image for room in range(12)]
+    of = {
+        look: [photograph((0, room), 14, 14, look=look).image for room in range(12)]
+        for look in ("usual", "daylight", "flash", "clutter", "open")
+    }
+    which = [[look for look in of if np.array_equal(of[look][room], seen[room])] for room in range(12)]
+    assert {look for (look,) in which} == {"daylight", "flash", "clutter", "open"}
+
+
+@pytest.mark.parametrize("look", ["usual", "daylight", "clutter", "open"])
+def test_the_camera_that_is_named_saw_the_picture(look):
+    """Planes, from depth and intrinsics alone: normals of reprojected points are the true ones."""
+    photo = photograph((4, 1), 84, 112, look=look, lens=rooms.Lens((50, 60), 0.2))
+    fx, fy, cx, cy = photo.intrinsics.astype(float)
+    fov_deg = 2 * np.degrees(np.arctan(112 / 2 / fx))
+    assert 50 <= fov_deg <= 60 and abs((cx + 0.5) / 112 - 0.5) <= 0.2 and cx != 55.5
+    depth = photo.depth.astype(float)
+    rows, columns = np.mgrid[:84, :112]
+    points = np.stack([(columns - cx) / fx * depth, (rows - cy) / fy * depth, depth], axis=-1)
+    with np.errstate(invalid="ignore"):
+        across, down = points[1:-1, 2:] - points[1:-1, :-2], points[2:, 1:-1] - points[:-2, 1:-1]
+        normal = np.cross(down, across)
+        normal /= np.linalg.norm(normal, axis=-1, keepdims=True)
+    true = photo.normal[1:-1, 1:-1]
+    flat = np.ones((82, 110), bool)
+    for rows_off in (-1, 0, 1):
+        for columns_off in (-1, 0, 1):
+            near = photo.normal[1 + rows_off : 83 + rows_off, 1 + columns_off : 111 + columns_off]
+            flat &= np.abs(near - true).max(axis=-1) < 1e-4
+    flat &= np.isfinite(normal).all(axis=-1) & (depth[1:-1, 1:-1] > 0)
+    angle = np.degrees(np.arccos(np.clip((normal * true).sum(axis=-1), -1, 1)))[flat]
+    assert flat.mean() > 0.05 and np.median(angle) < 0.1
+    assert (true[flat] * points[1:-1, 1:-1][flat]).sum(axis=-1).max() < 0  # towards the camera
+
+
+def test_training_and_validation_may_have_other_lenses(tmp_path, monkeypatch):
+    seen = []
+
+    def noted(seed, height, width, view, look, lens):
+        seen.append((seed[1], lens))
+        return photograph(seed, height, width, view, look, lens)
+
+    monkeypatch.setattr(rooms, "photograph", noted)
+    lenses = {"fov_deg": [45, 60], "val_fov_deg": [30, 40], "off_centre": 0.1, "val_off_centre": 0.0}
+    for split in ("train", "val"):
+        RenderedRooms(tmp_path, split, 1, height=14, width=14, **lenses)
+    assert seen == [(0, rooms.Lens((45, 60), 0.1)), (1, rooms.Lens((30, 40), 0.0))]
+    seen.clear()
+    RenderedRooms(None, "val", 1, height=14, width=14, fov_deg=[45, 60], off_centre=0.1)[0]
+    assert seen == [(1, rooms.Lens((45, 60), 0.1))]
+
+
+@pytest.mark.parametrize("look", ["usual", "open"])
+def test_what_is_not_kept_is_rendered_each_time(tmp_path, look):
+    kept = RenderedRooms(tmp_path, "train", 5, height=HEIGHT, width=WIDTH, look=look)
+    fresh = RenderedRooms(None, "train", 5, height=HEIGHT, width=WIDTH, look=look)
+    assert len(fresh) == 5
+    for i in (0, 4, -1):
+        for one, other in zip(kept[i], fresh[i], strict=True):
+            np.testing.assert_array_equal(one, other)
+    with pytest.raises(IndexError):
+        fresh[5]
+
+
+def test_the_sky_is_a_hole_or_far_away():
+    holes, far = (RenderedRooms(None, "val", 5, height=42, width=56, look="open", sky=sky) for sky in ("ignore", "far"))
+    for without, whole in zip(holes, far, strict=True):
+        assert whole.mask.all() and whole.target.max() <= 200
+        np.testing.assert_array_equal(without.target, np.where(without.mask, whole.target, 0))
+        assert (whole.target[~without.mask] == 200).all()
+    assert not all(sample.mask.all() for sample in holes)

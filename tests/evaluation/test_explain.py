@@ -30,7 +30,8 @@ def _batches(count, height, width, kind=DepthKind.METRES, farthest=9.0):
         target = 0.5 + (farthest - 0.5) * torch.rand(1, height, width, generator=generator)
         prediction = target * (0.6 + 0.6 * torch.rand(1, height, width, generator=generator))
         mask = torch.rand(1, height, width, generator=generator) < 0.5
-        yield DepthBatch(torch.empty(1, 3, 1, 1), target, mask, [kind], [""], [""]), prediction
+        unknown = torch.full((1, 4), torch.nan)
+        yield DepthBatch(torch.empty(1, 3, 1, 1), target, mask, unknown, [kind], [""], [""]), prediction
 
 
 def _explained(protocol, batches, output="metric", errors=ERRORS):

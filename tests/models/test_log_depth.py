@@ -97,7 +97,7 @@ def test_layouts_that_end_in_a_sigmoid_are_refused(layout, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"head": "log"}, r"^head is sigmoid or log_depth, found 'log'\.$"),
+        ({"head": "log"}, r"^head is one of sigmoid, log_depth, inverse_depth, found 'log'\.$"),
         ({"output": "relative"}, r"^head is sigmoid where output=relative, .*; found 'log_depth'\.$"),
     ],
 )

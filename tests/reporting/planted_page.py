@@ -51,7 +51,7 @@ def collect(planted, module, parts=None, of=None):
     for one in planted:
         image = np.random.default_rng(0).integers(0, 255, (3, *one.target.shape), np.uint8)
         maps = (torch.from_numpy(values)[None] for values in (image, one.target, one.mask))
-        batch = DepthBatch(*maps, (one.kind,), (one.id,), (one.scene,))
+        batch = DepthBatch(*maps, torch.full((1, 4), torch.nan), (one.kind,), (one.id,), (one.scene,))
         prediction = torch.from_numpy(one.prediction)[None]
         module.score_depth(module.metrics, batch, prediction)
         if one.kind == DepthKind.DISPARITY:

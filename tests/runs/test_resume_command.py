@@ -53,11 +53,66 @@ def test_a_torn_file_that_is_asked_for_is_named_with_one_that_is_whole(compose_c
 def test_a_folder_is_gone_on_with_under_the_same_configuration(tmp_path):
     config = {"optimizer": {"lr": 1}, "trainer": {"devices": 1}, "checkpoint": None}
     claim_folder(tmp_path, config, None, auto=False).release()
+    last = save(tmp_path / "checkpoints" / "last.ckpt", 6)
     with pytest.raises(ValueError, match=r"already holds a run.*checkpoint=auto"):
         claim_folder(tmp_path, config, None, auto=False)
-    claim_folder(tmp_path, {**config, "trainer": {"devices": 2}, "checkpoint": "auto"}, None, auto=True).release()
+    claim_folder(tmp_path, {**config, "trainer": {"devices": 2}, "checkpoint": "auto"}, last, auto=True).release()
     with pytest.raises(ValueError, match=r"another configuration: optimizer\.lr: 1 → 2\. .*another hydra\.run\.dir"):
-        claim_folder(tmp_path, {**config, "optimizer": {"lr": 2}}, None, auto=True)
+        claim_folder(tmp_path, {**config, "optimizer": {"lr": 2}}, last, auto=True)
+
+
+@pytest.mark.parametrize("auto", [False, True])
+def test_a_folder_in_which_nothing_was_saved_is_used_again(auto, tmp_path):
+    """After Ctrl-C before the first save, or an error before the first step."""
+    (tmp_path / "train.log").write_text("of the first attempt")
+    claim_folder(tmp_path, {"optimizer": {"lr": 1}}, None, auto).release()
+    (tmp_path / "metrics.csv").write_text("step,train/loss\n9,0.5\n")
+    claim_folder(tmp_path, {"optimizer": {"lr": 2}}, None, auto).release()
+    assert OmegaConf.load(tmp_path / "config.yaml") == {"optimizer": {"lr": 2}}
+    assert (tmp_path / "train.log").read_text() == "of the first attempt"
+
+
+@pytest.mark.parametrize("name", ["checkpoints/best.ckpt", "checkpoints/a-users-own.ckpt", "metrics.json"])
+def test_what_a_run_has_saved_is_never_overwritten(name, tmp_path):
+    claim_folder(tmp_path, {"optimizer": {"lr": 1}}, None, auto=False).release()
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+    with pytest.raises(ValueError, match="already holds a run"):
+        claim_folder(tmp_path, {"optimizer": {"lr": 1}}, None, auto=False)
+    with pytest.raises(ValueError) as refused:
+        claim_folder(tmp_path, {"optimizer": {"lr": 2}}, None, auto=True)
+    assert str(refused.value) == (
+        f"{tmp_path} holds a run with another configuration: optimizer.lr: 1 → 2. To continue with the typed "
+        "configuration, choose another hydra.run.dir"
+    )
+
+
+def test_a_change_is_listed_once(compose_config, tmp_path):
+    """data.dataset.count.train is ${data.train_images}."""
+    first, second = (
+        OmegaConf.to_container(compose_config("train", ["data=rooms", *more], tmp_path), resolve=True)
+        for more in ([], ["data.train_images=12"])
+    )
+    claim_folder(tmp_path, first, None, auto=False).release()
+    last = save(tmp_path / "checkpoints" / "last.ckpt", 6)
+    with pytest.raises(ValueError) as refused:
+        claim_folder(tmp_path, second, last, auto=True)
+    assert str(refused.value) == (
+        f"{tmp_path} holds a run with another configuration: data.train_images: 2000 → 12. To continue with the typed "
+        f"configuration, choose another hydra.run.dir and checkpoint={last}"
+    )
+
+
+def test_a_run_that_goes_on_without_its_data_set_says_which_it_had(trained, compose_config, small, tmp_path):
+    folder, _ = trained
+    root = small[1].partition("=")[2]
+    command = [f"checkpoint={folder}/checkpoints/last.ckpt", "trainer.max_epochs=4", f"data.root={tmp_path}/none"]
+    with pytest.raises(FileNotFoundError, match="No NYU Depth V2 at ") as refused:
+        train(compose_config("train", command, tmp_path / "run"))
+    assert str(refused.value).endswith(
+        f" The checkpoint was trained on RenderedRooms {root}. To continue, type the options of its run as well, "
+        "data=… among them."
+    )
 
 
 def test_going_on_from_an_earlier_checkpoint_does_not_lose_the_later(tmp_path):
@@ -147,10 +202,12 @@ def test_a_folder_has_no_module_imported_that_was_not_typed(tmp_path, monkeypatc
     assert list(changes({"callbacks": {"own": node}}, {"callbacks": {}})) == [f"callbacks.own: {node} → None"]
 
 
-def test_a_finished_run_is_scored_again_and_not_trained(trained, small, compose_config):
+def test_a_finished_run_is_scored_again_and_not_trained(trained, small, compose_config, caplog):
     folder, best = trained
     before = (folder / "checkpoints" / "last.ckpt").read_bytes()
+    caplog.set_level("INFO")
     assert train(compose_config("train", [*small, "checkpoint=auto"], folder)) == best
+    assert "This run is complete: nothing is left to train." in caplog.text
     assert (folder / "checkpoints" / "last.ckpt").read_bytes() == before
 
 

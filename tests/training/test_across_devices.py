@@ -43,7 +43,7 @@ def _gradients(case, part, wrap=lambda network: network):
     network = wrap(_network())
     image, target, mask = (tensor[part] for tensor in _images())
     images = objective.whole_batch(network(image)[:, 0] + 0.1, target, mask, kinds[part])
-    loss = objective.weighed(objective.by_kind(*images), images[-1])
+    loss = objective.weighed(objective.by_kind(*images), images[-1]).value
     loss.backward()
     return loss.item(), torch.cat([parameter.grad.flatten() for parameter in network.parameters()]).tolist()
 

@@ -48,7 +48,8 @@ def test_an_incident_s_pictures_fit_what_is_finite():
     prediction = DEPTH_M.repeat(3, 1, 1)
     target[:, 0, 0], prediction[:, 1, 2] = math.nan, math.inf
     names = ("a", "b", "c")
-    batch = DepthBatch(torch.zeros(3, 3, 2, 3), target, MASK.repeat(3, 1, 1), kinds, names, names)
+    unknown = torch.full((3, 4), torch.nan)
+    batch = DepthBatch(torch.zeros(3, 3, 2, 3), target, MASK.repeat(3, 1, 1), unknown, kinds, names, names)
     shown = _in_unit_of_truth(METRIC, batch, prediction)
     usable = target.isfinite() & prediction.isfinite()
     torch.testing.assert_close(shown[usable], expected[usable])

@@ -26,7 +26,8 @@ def _batch(*kinds):
     generator = torch.Generator().manual_seed(0)
     image = torch.rand(len(kinds), 3, 14, 28, generator=generator)
     target = 1 + 5 * torch.rand(len(kinds), 14, 28, generator=generator)
-    return DepthBatch(image, target, target > 2, kinds, [""] * len(kinds), [""] * len(kinds))
+    unknown = torch.full((len(kinds), 4), torch.nan)
+    return DepthBatch(image, target, target > 2, unknown, kinds, [""] * len(kinds), [""] * len(kinds))
 
 
 def test_flip_average_is_the_mean_with_the_mirrored_images_prediction():

@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from depth_lightning.data.diagnosis.cameras import fields_of_view
 from depth_lightning.data.diagnosis.facts import HISTOGRAM, Facts, Unreadable
 from depth_lightning.sample import DepthKind
 
@@ -25,6 +26,8 @@ class Summary(NamedTuple):
     image_sizes: dict[str, int]
     """"640×480" (w×h) → images, the commonest first."""
     target_sizes: dict[str, int]
+    fov_deg: tuple[float, float, float] | None
+    """Least, median and largest field of view of the longer side, in degrees; None if no camera is known."""
     valid_share: float
     """Median over the maps; NaN without any."""
     quantiles: tuple[float, float, float]
@@ -42,8 +45,10 @@ def summarise(measured: Sequence[Facts | Unreadable]) -> Summary:
     facts = [one for one in measured if isinstance(one, Facts)]
     histogram = sum((one.histogram for one in facts), np.zeros(len(HISTOGRAM) - 1, np.int64))
     shares = [one.valid_pixels / (one.target_size[0] * one.target_size[1]) for one in facts]
-    kinds = {one.kind for one in facts}
-    suggested, beyond = (None, 0.0) if kinds != {DepthKind.METRES} else suggest_max_depth(histogram)
+    kinds, angles = {one.kind for one in facts}, fields_of_view(facts)
+    suggested = None
+    if kinds == {DepthKind.METRES}:
+        suggested = suggest_max_depth(histogram, float(np.nanmax([one.largest for one in facts])))
     return Summary(
         samples=len(measured),
         readable=len(facts),
@@ -51,10 +56,11 @@ def summarise(measured: Sequence[Facts | Unreadable]) -> Summary:
         kind=" and ".join(kind.name.lower().replace("_", " ") for kind in sorted(kinds)),
         image_sizes=_sizes([one.image_size for one in facts]),
         target_sizes=_sizes([one.target_size for one in facts]),
+        fov_deg=None if not angles.size else (float(angles.min()), float(np.median(angles)), float(angles.max())),
         valid_share=float(np.median(shares)) if shares else np.nan,
         quantiles=(quantile(histogram, 0.001), quantile(histogram, 0.5), quantile(histogram, 0.999)),
         suggested_max_depth=suggested,
-        beyond=beyond,
+        beyond=share_beyond(histogram, suggested) if suggested else 0.0,
         histogram=histogram,
     )
 
@@ -67,13 +73,21 @@ def quantile(histogram: np.ndarray, share: float) -> float:
     return float(np.sqrt(HISTOGRAM[bin_] * HISTOGRAM[bin_ + 1]))
 
 
-def suggest_max_depth(histogram: np.ndarray) -> tuple[float | None, float]:
-    """A round depth in metres that 99.9 % of the valid pixels exceed by 3 % at most, and the share beyond it."""
-    reached = quantile(histogram, 0.999)
-    depth = next((nice for nice in NICE_DEPTHS_M if 1.03 * nice >= reached), None)
-    if depth is None:
-        return None, 0.0
-    return float(depth), float(histogram[HISTOGRAM[:-1] >= depth].sum() / histogram.sum())
+def suggest_max_depth(histogram: np.ndarray, largest: float) -> float | None:
+    """A round depth in metres that at most 0.1 % of the valid pixels exceed.
+
+    Args:
+        histogram: of the valid pixels.
+        largest: of their values.
+    """
+    bins = np.flatnonzero(np.cumsum(histogram) >= 0.999 * histogram.sum())
+    reached = min(largest, HISTOGRAM[bins[0] + 1]) if histogram.any() else np.inf
+    return next((float(nice) for nice in NICE_DEPTHS_M if nice >= reached), None)
+
+
+def share_beyond(histogram: np.ndarray, depth: float) -> float:
+    """The share of the valid pixels in the bins of `HISTOGRAM` from `depth` on."""
+    return float(histogram[HISTOGRAM[:-1] >= depth].sum() / histogram.sum())
 
 
 def _sizes(sizes: Sequence[tuple[int, int]]) -> dict[str, int]:

@@ -1,7 +1,7 @@
 """The folder of a bad step: what a person looks at, and everything needed to replay the step.
 
 incident.json              what happened, and all findings
-batch_<n>.safetensors      the exact images, targets and masks; their ids are in incident.json
+batch_<n>.safetensors      the exact images, targets, masks and intrinsics; their ids are in incident.json
 weights.safetensors        the network before the step
 pictures/<n>_<image>.png   image | truth | prediction | error; values that are not finite in green
 """
@@ -33,6 +33,8 @@ from depth_lightning.training.like_truth import like_truth
 
 T = TypeVar("T")
 AGAIN: Final = "Copy the folder again."
+TENSORS: Final = ("image", "target", "mask", "intrinsics")
+"""Of a batch, as they are recorded. Earlier records have no intrinsics, which are then unknown."""
 SPARE_BYTES = 2 * 1024**3
 """Disk space that a record must leave free for checkpoints."""
 
@@ -109,7 +111,7 @@ def write_incident(
         (aside / "weights.safetensors").write_bytes(save(weights))
         described = []
         for number, (batch, prediction) in enumerate(zip(batches, predictions, strict=True)):
-            exact = {name: getattr(batch, name).cpu().contiguous() for name in ("image", "target", "mask")}
+            exact = {name: getattr(batch, name).cpu().contiguous() for name in TENSORS}
             (aside / f"batch_{number}.safetensors").write_bytes(save(exact))
             kinds = [kind.name.lower() for kind in batch.kind]
             described.append({"id": batch.id, "scene": batch.scene, "kind": kinds, "seed": batch.seed})
@@ -187,7 +189,7 @@ def _batch(path: Path, described: Mapping[str, Any]) -> DepthBatch:
     tensors = _tensors(path)
     with naming(path, "a batch, as incident.json describes it", AGAIN):
         batch = DepthBatch(
-            **tensors,
+            **{"intrinsics": torch.full((len(described["id"]), 4), torch.nan), **tensors},
             kind=tuple(DepthKind[kind.upper()] for kind in described["kind"]),
             id=tuple(map(str, described["id"])),
             scene=tuple(map(str, described["scene"])),
@@ -197,12 +199,15 @@ def _batch(path: Path, described: Mapping[str, Any]) -> DepthBatch:
         if not (
             batch.image.shape[1] == 3
             and batch.target.shape == batch.mask.shape == (count, height, width)
+            and batch.intrinsics.shape == (count, 4)
             and len(batch.kind) == len(batch.id) == count
-            and (batch.image.dtype, batch.target.dtype, batch.mask.dtype)
-            in ((image, torch.float32, torch.bool) for image in (torch.uint8, torch.float32))
+            and (batch.image.dtype, batch.target.dtype, batch.mask.dtype, batch.intrinsics.dtype)
+            in ((image, torch.float32, torch.bool, torch.float32) for image in (torch.uint8, torch.float32))
         ):
             shapes = ", ".join(f"{name} {tuple(tensor.shape)} {tensor.dtype}" for name, tensor in tensors.items())
-            raise BrokenError(f"expected images, targets and masks of one size, found {shapes}. {AGAIN}")
+            raise BrokenError(
+                f"expected images, targets and masks of one size, and intrinsics, found {shapes}. {AGAIN}"
+            )
         return batch
 
 

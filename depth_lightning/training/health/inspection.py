@@ -93,11 +93,11 @@ def inspect_step(
         for number, batch in enumerate(batches):
             findings.inputs_not_finite += _broken_inputs(batch, number if len(batches) > 1 else None)
             with mixed_precision(precision, batch.image.device):
-                prediction = network(normalize(batch.image))
-                terms = objective.by_kind(prediction, batch.target, batch.mask, batch.kind)
-                loss = objective.weighed(terms, batch.kind)
+                prediction, alignment = objective.predict(network, normalize(batch.image))
+                losses = objective.by_kind(prediction, batch.target, batch.mask, batch.kind)
+                loss = objective.weighed(losses, batch.kind, alignment).value
             findings.losses.append(loss.item())
-            findings.terms.append({kind.name.lower(): term.item() for kind, term in terms.items()})
+            findings.terms.append({kind.name.lower(): own.value.item() for kind, own in losses.items()})
             findings.valid_pixels.append(batch.mask.sum(dim=(1, 2)).tolist())
             findings.saturated.append(saturated_share(network, prediction.detach()).tolist())
             gradients = torch.autograd.grad(
@@ -115,7 +115,7 @@ def saturated_share(network: DepthAnythingV2, prediction: Tensor) -> Tensor:
     """(b,) share of the pixels of (b, h, w) predictions where the gradient of the last activation vanishes."""
     if network.output == "relative":
         flat = prediction <= 0
-    elif network.head_name == "log_depth":
+    elif network.head_name != "sigmoid":
         flat = (prediction < 1.001 * MIN_DEPTH_M) | (prediction > 0.999 * network.max_depth)
     else:
         share = prediction / network.max_depth

@@ -6,7 +6,7 @@ the run are bit for bit those of a run without it.
 
 import logging
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, cast
 
 import lightning
@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+from depth_lightning.data import Mixture
 from depth_lightning.data.sampling import evenly_spread
 from depth_lightning.models import LoadReport, normalize
 from depth_lightning.models.adapters import is_adapters, is_first_matrix
@@ -24,13 +25,14 @@ from depth_lightning.training.health.inspection import Findings, inspect_step
 from depth_lightning.training.health.isolation import isolated, mixed_precision
 from depth_lightning.training.module import DepthModule
 from depth_lightning.training.sharding import is_sharded
+from depth_lightning.wording import counted, significant
 
 log = logging.getLogger(__name__)
 
 BATCH = 4
 """Most images that are run through the network; fewer if the batch size is smaller."""
 TARGETS = 16
-"""Training images whose ground truth is examined."""
+"""Training images whose ground truth is examined; of a mixture, of every part."""
 
 
 class SelfCheckError(ValueError):
@@ -81,10 +83,12 @@ class SelfCheck(Callback):
 
     def _check(self, trainer: lightning.Trainer, module: DepthModule) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
+        source = data.train_data.dataset.source
+        ranges = source.ranges() if isinstance(source, Mixture) else {"": range(len(source))}
         page = examine(
             module,
             _on_device(module, _spread(data.train_data, min(BATCH, data.batch_size))),
-            _spread(data.train_data, TARGETS),
+            {name: [data.train_data[i] for i in evenly_spread(indices, TARGETS)] for name, indices in ranges.items()},
             [_on_device(module, [sample]) for sample in _spread(data.val_data, BATCH)],
             str(trainer.precision),
             self.loaded,
@@ -99,18 +103,25 @@ class SelfCheck(Callback):
 def examine(
     module: DepthModule,
     batch: DepthBatch,
-    targets: Sequence[DepthSample],
+    targets: Mapping[str, Sequence[DepthSample]],
     validation: Sequence[DepthBatch],
     precision: str = "32-true",
     loaded: LoadReport | None = None,
 ) -> Page:
     """Check one training batch in training and evaluation mode, the targets of several samples, and validation images.
 
-    Validation images are run through the network one at a time.
+    Targets are by the part of a mixture, or under an empty name. Validation images are run through the network one at
+    a time.
     """
     page = Page([], [], [])
     _weights(page, module, loaded)
-    _targets(page, module, targets)
+    of_parts = {name: _targets(module, samples) for name, samples in targets.items()}
+    hopeless = all(own.problems for own in of_parts.values())
+    for name, own in of_parts.items():
+        mark = f"{name}: " if name else ""
+        page.lines.extend(mark + line for line in own.lines)
+        page.warnings.extend(mark + warning for warning in own.warnings)
+        (page.problems if hopeless else page.warnings).extend(mark + problem for problem in own.problems)
     assert module.objective is not None
     findings, _ = inspect_step(module.network, module.objective, [batch], precision)
     _gradients(page, module, findings)
@@ -133,18 +144,19 @@ def _weights(page: Page, module: DepthModule, loaded: LoadReport | None) -> None
     page.lines.append(f"weights: {100 * filled / total:.1f} % of {total:,} parameters from {loaded.path.name}{rest}")
 
 
-def _targets(page: Page, module: DepthModule, samples: Sequence[DepthSample]) -> None:
+def _targets(module: DepthModule, samples: Sequence[DepthSample]) -> Page:
+    page = Page([], [], [])
     valid = [sample.target[sample.mask] for sample in samples]
     share = sum(values.size for values in valid) / sum(sample.mask.size for sample in samples)
     every = np.concatenate(valid)
     if not every.size:
         page.problems.append(
-            f"None of {len(samples)} training images has a valid target pixel: nothing can be learned from them."
+            f"None of {counted(len(samples), 'training image')} has a valid target pixel: nothing can be learned."
         )
-        return
-    low, middle, high = (f"{value:.3g}" for value in np.percentile(every, [2, 50, 98]))
+        return page
+    low, middle, high = (significant(value) for value in np.percentile(every, [2, 50, 98]))
     kinds = ", ".join(sorted({sample.kind.name.lower().replace("_", " ") for sample in samples}))
-    line = f"targets: {100 * share:.0f} % valid in {len(samples)} training images, {low} to {high} ({kinds})"
+    line = f"targets: {100 * share:.0f} % valid in {counted(len(samples), 'training image')}, {low} to {high} ({kinds})"
     empty = sum(not values.size for values in valid)
     if 2 * empty > len(samples):
         page.warnings.append(f"{empty} of {len(samples)} training images have no valid target pixel.")
@@ -169,6 +181,7 @@ def _targets(page: Page, module: DepthModule, samples: Sequence[DepthSample]) ->
                 "metres (data.depth_scale: stored units per metre)? If they are, choose a smaller model.max_depth."
             )
     page.lines.append(line)
+    return page
 
 
 def _gradients(page: Page, module: DepthModule, findings: Findings) -> None:
@@ -193,13 +206,14 @@ def _outputs(page: Page, module: DepthModule, batch: DepthBatch, findings: Findi
     assert objective is not None
     with isolated(network), torch.no_grad(), mixed_precision(precision, batch.image.device):
         network.eval()
-        prediction = network(normalize(batch.image))
-        evaluated = objective(prediction, batch.target, batch.mask, batch.kind).item()
+        prediction, alignment = objective.predict(network, normalize(batch.image))
+        losses = objective.by_kind(prediction, batch.target, batch.mask, batch.kind)
+        evaluated = objective.weighed(losses, batch.kind, alignment).value.item()
     flat = float(torch.tensor(findings.saturated).mean())
     height, width = batch.image.shape[-2:]
     page.lines.append(
-        f"one batch: {len(batch.image)} images of {height}×{width}, loss {findings.losses[0]:.4g} in training mode, "
-        f"{evaluated:.4g} in evaluation mode; {100 * flat:.0f} % of the outputs saturated"
+        f"one batch: {counted(len(batch.image), 'image')} of {height}×{width}, loss {findings.losses[0]:.4g} in "
+        f"training mode, {evaluated:.4g} in evaluation mode; {100 * flat:.0f} % of the outputs saturated"
     )
     if not findings.finite or not np.isfinite(evaluated):
         page.problems.insert(0, f"The first batch's loss or gradient is not finite. {' '.join(findings.origin())}")
@@ -238,7 +252,8 @@ def _zero_shot(
         return
     mean = float(np.mean(finite))
     page.lines.append(
-        f"zero-shot: correlation {mean:.2f} with the ground truth, averaged over {len(finite)} validation images"
+        f"zero-shot: correlation {mean:.2f} with the ground truth, averaged over "
+        f"{counted(len(finite), 'validation image')}"
     )
     message = (
         f"Before any training, the loaded weights' predictions have a correlation of {mean:.2f} with the ground truth; "

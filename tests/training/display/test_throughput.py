@@ -86,6 +86,7 @@ def column(rows, name):
     return [float(row[name]) for row in rows if row.get(name)]
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize(("read_s", "step_s", "low", "high"), [(0.02, 0.01, 0.5, 0.85), (0.0, 0.05, 0.0, 0.2)])
 def test_share_of_time_waiting_for_data(tmp_path, read_s, step_s, low, high):
     """Without workers, reading two samples of 20 ms is the waiting: 40 of 50 ms."""
@@ -95,6 +96,7 @@ def test_share_of_time_waiting_for_data(tmp_path, read_s, step_s, low, high):
     assert low < np.median(shares[1:]) < high
 
 
+@pytest.mark.timed
 def test_images_per_second_leave_validation_out(tmp_path):
     rows = fit(tmp_path, Slow(0.05, validation_s=2.0), Throughput(), val_check_interval=4, accumulate_grad_batches=2)
     speeds = column(rows, "time/images_per_s")

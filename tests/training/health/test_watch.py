@@ -31,7 +31,8 @@ def batch(seed, kind=DepthKind.METRES, broken=False):
         target[1, 3, 4] = torch.nan
     image = torch.randint(0, 256, (2, 3, SIDE, SIDE), generator=rng, dtype=torch.uint8)
     ids = (f"room/{seed}_0.png", f"room/{seed}_1.png")
-    return DepthBatch(image, target, torch.ones(2, SIDE, SIDE, dtype=torch.bool), (kind, kind), ids, ("", ""), (1, 2))
+    everywhere, unknown = torch.ones(2, SIDE, SIDE, dtype=torch.bool), torch.full((2, 4), torch.nan)
+    return DepthBatch(image, target, everywhere, unknown, (kind, kind), ids, ("", ""), (1, 2))
 
 
 class Plant(Callback):
