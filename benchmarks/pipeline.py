@@ -155,7 +155,8 @@ def picture(folder: Path, counts: Counts) -> bytes:
         low, high = robust_range(sample.target[sample.mask])
         maps = [(sample.target, sample.mask), *((depth_m(network, sample), None) for network in networks)]
         drawn = [colourise(each, low, high, colours=DEPTH_COLOURS, mask=mask) for each, mask in maps]
-        rows.append(np.concatenate([np.pad(each, ((2, 2), (2, 2), (0, 0))) for each in (sample.image, *drawn)], axis=1))
+        framed = [np.pad(each, ((2, 2), (2, 2), (0, 0)), constant_values=255) for each in (sample.image, *drawn)]
+        rows.append(np.concatenate(framed, axis=1))
     return cv2.imencode(".png", np.concatenate(rows)[..., ::-1])[1].tobytes()
 
 

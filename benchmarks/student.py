@@ -30,7 +30,7 @@ from depth_lightning.metrics.intervals import mean_intervals, units_of
 from depth_lightning.metrics.paired import sign_flip_test
 from depth_lightning.reporting.tables import print_rows, write_json
 
-HELD_OUT = ("dining_room", "official", "tum", "sun", "arkit", "kitti", "kitti_lidar", "nuscenes")
+HELD_OUT = ("dining_room", "official", "sun", "arkit", "kitti", "kitti_lidar", "nuscenes")
 """Scenes and sets whose frames are scored; the others are the photos to be labelled."""
 MIXED = ("data=mixture_base", "+data@data.parts.synthetic=rooms", "+data@data.parts.photos=pairs")
 SCORING = ("protocol=affine_disparity", "protocol.max_depth=80", "data.size=84", "data.num_workers=0", "panels=0")
@@ -86,7 +86,7 @@ def run_arm(folder: Path, arm: str, seed: int, rooms: tuple[str, ...], scored: t
     run, base = folder / f"{seed}" / folder_name(arm), folder / f"{seed}"
     teacher, labels = base / "teacher/checkpoints/last.ckpt", base / "labels"
     lengths = ("trainer.max_epochs=-1", f"trainer.max_steps={steps}", "trainer.check_val_every_n_epoch=null")
-    lengths += (f"trainer.val_check_interval={max(1, steps // 3)}", "data.crop=square", f"seed={seed}")
+    lengths += (f"+trainer.val_check_interval={steps}", "data.crop=square", f"seed={seed}")
     # The same number of steps for all: TINY's limits are of epochs.
     given = tuple(word for word in TINY if not word.startswith(("trainer.max_steps", "data.crop")))
     start = f"model.weights={teacher}"
@@ -176,7 +176,7 @@ def frames(realdata: Path) -> Iterator[Frame]:
         image, depth_m = read_h5(path)
         yield Frame(path.parent.name, f"{path.parent.name}_{path.stem}", image, depth_m)
     for entry in json.loads((realdata / "pairs/index.json").read_text()):
-        if entry["unit"] == "m":
+        if entry["unit"] == "m" and entry["set"] != "tum":  # those two are among the h5 files as well
             rgb, depth = (
                 cv2.imread(str(realdata / "pairs" / entry[key]), cv2.IMREAD_UNCHANGED) for key in ("rgb", "depth")
             )

@@ -89,6 +89,12 @@ def from_fov(fov_deg: float, size: tuple[int, int]) -> np.ndarray:
     return np.array([focal, focal, (width - 1) / 2, (height - 1) / 2], np.float32)
 
 
+def focal_length(intrinsics: Intrinsics) -> Intrinsics:
+    """The focal length in pixels, (…): the geometric mean of fx and fy, which the network's resize sets apart."""
+    product: Intrinsics = intrinsics[..., 0] * intrinsics[..., 1]
+    return product**0.5
+
+
 def focal_from_fov(fov_deg: float, pixels: float) -> float:
     """Focal length in pixels of a camera that sees `fov_deg` degrees, between 0 and 180, across `pixels` pixels."""
     return pixels / 2 / tan(radians(fov_deg) / 2)

@@ -59,6 +59,12 @@ class DepthBatch(NamedTuple):
     scene: Sequence[str]
     seed: Sequence[int] = ()
 
+    @property
+    def target_intrinsics(self) -> Tensor:
+        """(b, 4) float32: fx, fy, cx, cy in pixels of `target`, which may be larger than `image`."""
+        (target_h, target_w), (h, w) = self.target.shape[-2:], self.image.shape[-2:]
+        return camera.resized(self.intrinsics, target_w / w, target_h / h)
+
 
 class DepthDataset(Protocol):
     """The interface of data sets: a length, and samples as on disk."""

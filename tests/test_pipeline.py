@@ -22,6 +22,7 @@ def _run(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_the_pipeline_ends_with_four_ways_and_resumes(tmp_path):
     printed = _run(tmp_path)
     assert [line.split()[1] for line in printed.splitlines() if line.startswith("depth-lightning ")] == [

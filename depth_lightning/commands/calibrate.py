@@ -108,7 +108,8 @@ def _samples(cfg: DictConfig) -> tuple[Iterable[DepthSample], int, Protocol]:
         indices = evenly_spread(range(len(data.val_data)), cfg.images)
         return (data.val_data[index] for index in indices), len(indices), protocol
     table = MeasuredDistances(Path(cfg.points).expanduser(), photo_reader(objects.plain(cfg.data)))
-    samples, transform = Samples(table), EvaluationTransform(cfg.data.size)
+    transform = EvaluationTransform(cfg.data.size, objects.patch_size(cfg), objects.canonical(cfg))
+    samples = Samples(table)
     measured = (samples.transformed(index, transform) for index in range(len(table)))
     return measured, len(table), dataclasses.replace(protocol, crop="none")
 

@@ -62,7 +62,7 @@ def export(cfg: DictConfig, overrides: Sequence[str]) -> Report:
         ValueError: no network was given, an option does not suit the layout, or the export differs from the network.
     """
     cfg, state = chosen_network(cfg, overrides, "export")
-    layout, folder = _chosen_layout(cfg, objects.patch_size(cfg)), Path(cfg.output).expanduser()
+    layout, folder = _chosen_layout(cfg), Path(cfg.output).expanduser()
     if folder.exists():
         raise FileExistsError(f"output={folder} exists; remove it, or give another path.")
     numbers = find_numbers(cfg.checkpoint, cfg.model.weights, cfg.metrics_file)
@@ -89,7 +89,7 @@ def export(cfg: DictConfig, overrides: Sequence[str]) -> Report:
     return Report(folder, exported.differences, scores, exported.latency_ms)
 
 
-def _chosen_layout(cfg: DictConfig, patch: int) -> Layout:
+def _chosen_layout(cfg: DictConfig) -> Layout:
     kind = LAYOUTS[one_of("layout", cfg.layout, LAYOUTS)]
     unset = {"size": None, "batch_size": None, "opset": None, "precision": "float32"}
     chosen = {key: cfg[key] for key, default in unset.items() if cfg[key] != default}
@@ -97,7 +97,7 @@ def _chosen_layout(cfg: DictConfig, patch: int) -> Layout:
         if key not in argument_names(kind):
             others = " and ".join(f"layout={name}" for name, other in LAYOUTS.items() if key in argument_names(other))
             raise SettingError(key, f"is for {others}, not for layout={cfg.layout}; found {value!r}.")
-    return kind(**chosen, patch=patch) if issubclass(kind, Graph) else kind(**chosen)
+    return kind(**chosen, patch=objects.patch_size(cfg)) if issubclass(kind, Graph) else kind(**chosen)
 
 
 def _for_layout(network: DepthAnythingV2, layout: Layout, side: int) -> tuple[DepthAnythingV2, list[str]]:
@@ -173,6 +173,8 @@ def _model_card(
         licence=metadata["licence"],
         checks=checks,
         limits=[*layout.limits, *_calibrated(run)],
+        focal_px=model.get("focal_px") if metric else None,
+        takes_focal=layout.takes_focal,
     )
 
 

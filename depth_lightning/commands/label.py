@@ -63,6 +63,7 @@ def label(cfg: DictConfig, overrides: Sequence[str]) -> Summary:
         raise ValueError(f"input={cfg.input} is a video. Labels are of images: save its frames as files first.")
     cfg, state = chosen_network(cfg, overrides, "label")
     network = objects.build_network(cfg.model, cfg.get("adapter"))
+    network.focal_px = None  # labels are disparity up to scale, whatever the camera
     output, sky = Path(cfg.output).expanduser(), cfg.sky and Path(cfg.sky).expanduser()
     labels = Labels(output, network.output == "metric", cfg.format, cfg.max_disagreement, sky)
     device = cfg.device or own_device()

@@ -3,6 +3,7 @@
 import logging
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -14,18 +15,20 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from depth_lightning.inference import CloudOptions, Outputs, Predictor, predict_stream, predict_video, save_behind
+from depth_lightning.inference.cameras import CameraOptions, PhotoCamera, photo_camera
 from depth_lightning.inference.inputs import Input, find_images, is_video, open_video, photo_reader
 from depth_lightning.inference.labels import Labels
-from depth_lightning.inference.outputs import claim
+from depth_lightning.inference.outputs import claim, record_cameras
 from depth_lightning.inference.point_cloud import parse_intrinsics
-from depth_lightning.inference.stream import Failure, Predicted
+from depth_lightning.inference.predict import NOTHING_TYPED
+from depth_lightning.inference.stream import Failure, Photo, Predicted
 from depth_lightning.inference.video import video_path
 from depth_lightning.models.checkpoints import load_run_state
 from depth_lightning.runs import objects
 from depth_lightning.runs.checkpoint import chosen_network
 from depth_lightning.runs.job import run_job
 from depth_lightning.runs.overrides import typed_words
-from depth_lightning.settings import within
+from depth_lightning.settings import SettingError, within
 from depth_lightning.wording import counted
 
 log = logging.getLogger(__name__)
@@ -67,6 +70,7 @@ def predict(cfg: DictConfig, overrides: Sequence[str]) -> Summary:
     network = objects.build_network(cfg.model, cfg.get("adapter"))
     video = is_video(cfg.input)
     outputs = build_outputs(cfg, video, metric=network.output == "metric", max_depth=network.max_depth)
+    options = camera_options(cfg)
     images: list[Input] = []
     if video:
         root = Path(cfg.input).expanduser()
@@ -83,16 +87,22 @@ def predict(cfg: DictConfig, overrides: Sequence[str]) -> Summary:
     read = photo_reader(objects.plain(cfg.data), [image.path for image in images])
     claim(
         outputs.folder,
-        {"input": str(root.resolve()), "network": described(predictor), **read.keywords, **outputs.settings()},
+        {
+            "input": str(root.resolve()),
+            "network": described(predictor),
+            **read.keywords,
+            **outputs.settings(),
+            **({} if network.focal_px is None else {"camera": vars(options)}),
+        },
         [video_path(root, outputs)] if video else _files(outputs, images),
     )
     start = time.perf_counter()
     with progress_bar(total) as advance:
         if video:
-            predicted, failures = predict_video(predictor, root, outputs, cfg.batch_size, done=advance)
+            predicted, failures = predict_video(predictor, root, outputs, cfg.batch_size, advance, options)
             summary = Summary(predicted, max(0, total - predicted - len(failures)), failures)
         else:
-            summary = predict_images(predictor, images, outputs, cfg.batch_size, read, done=advance)
+            summary = predict_images(predictor, images, outputs, cfg.batch_size, read, advance, options)
     report(summary, outputs.folder, time.perf_counter() - start, "frame" if video else "image")
     return summary
 
@@ -104,9 +114,14 @@ def predict_images(
     batch_size: int,
     read_photo: Callable[[Path], np.ndarray],
     done: Callable[[], None],
+    options: CameraOptions = NOTHING_TYPED,
 ) -> Summary:
-    """Save the missing files of every image; `done` is called after each image."""
-    unfinished, missing_files = list[Input](), dict[str, Any]()
+    """Save the missing files of every image; `done` is called after each image.
+
+    The cameras are recorded where they matter: for clouds, and for a network trained with camera=canonical.
+    """
+    unfinished, missing_files, cameras = list[Input](), dict[str, Any](), dict[str, PhotoCamera]()
+    matter = isinstance(outputs, Outputs) and ("cloud" in outputs.save or predictor.network.focal_px is not None)
     for image in images:
         changed = image.path.stat().st_mtime if image.path.is_file() else 0.0
         if missing := outputs.unfinished(image.name, changed):
@@ -115,15 +130,26 @@ def predict_images(
         else:
             done()
 
-    def read(image: Input) -> tuple[str, np.ndarray]:
-        return image.name, read_photo(image.path)
+    def read(image: Input) -> Photo:
+        pixels = read_photo(image.path)
+        if not matter:
+            return Photo(image.name, pixels)
+        cameras[image.name] = photo_camera(options, image.path, pixels)
+        return Photo(image.name, pixels, cameras[image.name])
 
     def save(result: Predicted) -> None:
-        outputs.write(result.name, result.image, result.prediction, missing_files[result.name])
+        missing = missing_files[result.name]
+        outputs.write(result.name, result.image, result.prediction, missing, intrinsics=result.camera.intrinsics)
 
     results = predict_stream(predictor, unfinished, read, batch_size=batch_size, disagreement=outputs.disagreement)
-    with closing(results):
-        failures = save_behind(results, save, done=done)
+    try:
+        with closing(results):
+            failures = save_behind(results, save, done=done)
+    finally:
+        if cameras:
+            record_cameras(outputs.folder, cameras)
+    for source, count in Counter(camera.source for camera in cameras.values()).items():
+        log.info(f"Camera of {count} images: {source}.")
     return Summary(len(unfinished) - len(failures), len(images) - len(unfinished), failures)
 
 
@@ -148,6 +174,29 @@ def build_outputs(cfg: DictConfig, video: bool, metric: bool, max_depth: float) 
     return Outputs(
         Path(cfg.output).expanduser(), save, metric, max_depth, cfg.png_scale, typed["range"], options, cfg.overwrite
     )
+
+
+def camera_options(cfg: DictConfig) -> CameraOptions:
+    """What is typed about the photos' cameras, as `camera` or as `cloud`.
+
+    Raises:
+        SettingError: an option is out of range, or two contradict.
+    """
+    own, cloud = objects.plain(cfg.camera), objects.plain(cfg.cloud)
+    typed: dict[str, Any] = {key: own.get(key) for key in ("intrinsics", "size", "fov_deg", "default_fov_deg")}
+    if cloud["intrinsics"] is not None or cloud["fov_deg"] is not None:
+        if typed["intrinsics"] is not None or typed["fov_deg"] is not None:
+            raise SettingError("cloud", "and camera both say which camera it is. Type one of them.")
+        size = cloud["calibrated_size"] and cloud["calibrated_size"][::-1]  # [width,height]
+        typed |= {"intrinsics": cloud["intrinsics"], "size": size}
+        with within("cloud"):
+            return CameraOptions(
+                **typed,
+                cloud_fov_deg=cloud["fov_deg"],
+                names=("cloud.intrinsics", "cloud.calibrated_size=[width,height]"),
+            )
+    with within("camera"):
+        return CameraOptions(**typed)
 
 
 def described(predictor: Predictor) -> dict[str, Any]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # torch is imported when the work starts, not for --help
     from depth_lightning.training.health.incident import Incident
     from depth_lightning.training.health.inspection import Findings
 
-BUILT = ("model", "adapter", "loss", "optimizer", "scheduler", "protocol", "metrics")
+BUILT = ("model", "adapter", "camera", "loss", "optimizer", "scheduler", "protocol", "metrics")
 """The parts of the recorded configuration from which the step is rebuilt."""
 SHOWN = 8
 """Gradient norms in the table; all of them are in incident.json."""

@@ -4,8 +4,10 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 from omegaconf import DictConfig
 
+from depth_lightning.camera import focal_length
 from depth_lightning.data import DepthDataModule
 from depth_lightning.data.bad_samples import peers_of
 from depth_lightning.data.sampling import draw, evenly_spread
@@ -37,13 +39,19 @@ def show(cfg: DictConfig) -> Path:
     objects.require_depth_maps(cfg.data)
     data = objects.build_data(cfg)
     samples = data.train_data.dataset if cfg.split == "train" else data.val_data.dataset
-    rows = []
+    rows, focal_px = [], list[float]()
     for index in spread(samples.source, cfg.images):
         seen = training_draws(data, index, cfg.draws) if cfg.split == "train" else [data.val_data[index]]
+        focal_px += [float(focal_length(sample.intrinsics)) for sample in seen]
         names = [f"epoch {number}" for number, _ in enumerate(seen, 1)] if cfg.split == "train" else ["validation"]
         rows.append(draw_sample_row(samples[index], dict(zip(names, seen, strict=True))))
     path = Path(cfg.run_dir) / f"{cfg.split}.png"
     save_png(path, stack_panels(rows))
+    if known := [focal for focal in focal_px if focal == focal]:
+        log.info(
+            f"Focal length as the network sees it: {min(known):.0f} to {max(known):.0f} pixels, median "
+            f"{np.median(known):.0f}."
+        )
     log.info(f"{len(rows)} of {counted(len(samples), 'sample')}: {path}")
     return path
 

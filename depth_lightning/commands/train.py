@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import lightning
@@ -9,6 +10,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.memory import is_oom_error
 from omegaconf import DictConfig
 
@@ -23,6 +25,7 @@ from depth_lightning.runs.job import run_job
 from depth_lightning.runs.options import check
 from depth_lightning.runs.resume import checkpoint_to_resume, claim_folder, other_data
 from depth_lightning.training.health.self_check import SelfCheck
+from depth_lightning.training.module import MEAN_OF_PARTS
 from depth_lightning.training.saving.checkpoint_files import LAST, whole_step
 from depth_lightning.training.saving.checkpointing import Checkpoints
 from depth_lightning.training.sharding import shard_like
@@ -79,6 +82,7 @@ def train(cfg: DictConfig) -> float:
         raise FileNotFoundError(f"{error} {hint}".strip()) from error
     check_scorable(module, data)
     objects.settle(cfg, data)
+    _say_what_is_best(trainer, data.val_parts)
     module.config = describe(cfg)
     recorded = {**objects.plain(cfg), "protocol_hash": module.metrics.protocol.hash, "version": version()}
     if trainer.is_global_zero:
@@ -120,6 +124,19 @@ def train(cfg: DictConfig) -> float:
         report_evaluation(cfg, title, module, data, result, images, [*command_line("train").split(), *typed])
         log.info(f"Pictures of every epoch: {run_dir}/panels")
     return result.metrics.get("abs_rel", result.metrics.get("affine_error", math.nan))
+
+
+def _say_what_is_best(trainer: lightning.Trainer, parts: Sequence[str]) -> None:
+    """Log the rule for the best checkpoint of a mixture, and how to choose another."""
+    callback = trainer.checkpoint_callback
+    if len(parts) > 1 and isinstance(callback, Checkpoints):
+        monitor, example = callback.best.monitor, parts[0]
+        whole = " (over all images of all parts)" if not monitor.endswith((*parts, MEAN_OF_PARTS)) else ""
+        rank_zero_only(log.info)(
+            f"best.ckpt is the one with the {'lowest' if callback.best.mode == 'min' else 'highest'} {monitor}{whole}. "
+            f"For the mean of the parts, in which each counts the same: callbacks.checkpoints.monitor="
+            f"val/abs_rel_{MEAN_OF_PARTS}; for one part, such as {example}: val/abs_rel_{example}."
+        )
 
 
 def best_checkpoint(trainer: lightning.Trainer) -> Path | None:

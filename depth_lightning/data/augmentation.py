@@ -5,20 +5,45 @@ from dataclasses import asdict
 from typing import Any
 
 from depth_lightning.data.photometric import ColourNoise, check_share
+from depth_lightning.data.transforms import check_rotation, check_zoom
 from depth_lightning.settings import SettingError, several, unknown, within
 
 COLOURS = asdict(ColourNoise())
-ARTICLE: dict[str, Any] = {"flip_probability": 0.5, "transforms": [], **COLOURS, "noise_std": [0, 5]}
+ARTICLE: dict[str, Any] = {
+    "flip_probability": 0.5,
+    "zoom": [1, 1],
+    "rotation_deg": 0,
+    "transforms": [],
+    **COLOURS,
+    "noise_std": [0, 5],
+}
 AUTHORS = {**ARTICLE, "jitter_probability": 0, "noise_probability": 0}
 NONE = {**AUTHORS, "flip_probability": 0}
-BY_NAME = {"article": ARTICLE, "authors": AUTHORS, "none": NONE}
+CAMERA = {
+    **ARTICLE,
+    "zoom": [1, 2],
+    "rotation_deg": 5,
+    "transforms": [
+        {"_target_": "albumentations.Defocus", "radius": [1, 3], "alias_blur": [0.1, 0.3], "p": 0.1},
+        {"_target_": "albumentations.ShotNoise", "scale_range": [0.005, 0.03], "p": 0.2},
+        {"_target_": "albumentations.RandomGamma", "gamma_limit": [70, 140], "p": 0.3},
+        {
+            "_target_": "albumentations.PlanckianJitter",
+            "mode": "blackbody",
+            "temperature_limit": [5000, 9000],
+            "p": 0.3,
+        },
+        {"_target_": "albumentations.ImageCompression", "quality_range": [40, 95], "p": 0.3},
+    ],
+}
+BY_NAME = {"article": ARTICLE, "authors": AUTHORS, "none": NONE, "camera": CAMERA}
 
 
 def augmentation_options(own: Any, chosen: Any = None) -> dict[str, Any]:
     """All options of conf/augmentation.
 
-    Both arguments are a name ("article", "authors", "none"), a list of transforms, which then replaces everything
-    else, or a subset of the options.
+    Both arguments are a name, one of `BY_NAME`, a list of transforms, which then replaces everything else, or a subset
+    of the options.
 
     Args:
         own: the data set's, `data.augmentation`.
@@ -57,6 +82,8 @@ def _written(place: str, value: Any) -> dict[str, Any]:
     with within(place):
         ColourNoise(**{key: option for key, option in options.items() if key in COLOURS})
         check_share("flip_probability", options["flip_probability"])
+        check_zoom("zoom", options["zoom"])
+        check_rotation("rotation_deg", options["rotation_deg"])
         several("transforms", options["transforms"], None, "a list of transforms, each with its _target_", _transform)
     return dict(value)
 

@@ -200,8 +200,8 @@ def check_sample(sample: DepthSample) -> None:
     height, width, _ = sample.image.shape
     if min(height, width) < MIN_SIDE:
         raise ValueError(
-            f"{sample.id}: expected an image of at least {MIN_SIDE}×{MIN_SIDE} pixels, found {height}×{width} (h×w). "
-            "Take it out of the split."
+            f"{sample.id}: expected an image of at least {MIN_SIDE}×{MIN_SIDE} pixels, with usable content, found "
+            f"{height}×{width} (h×w). Take it out of the split."
         )
     depth_h, depth_w = sample.target.shape
     if not same_aspect((height, width), (depth_h, depth_w)):

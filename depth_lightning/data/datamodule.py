@@ -86,6 +86,12 @@ class DepthDataModule(LightningDataModule):
         """The validation split, or `eval_split`, opened on first access."""
         return _EvaluationData(self._samples(self.eval_split), self.eval_transform)
 
+    @property
+    def val_parts(self) -> tuple[str, ...]:
+        """The names of a mixture's parts in the validation split; none of another data set."""
+        source = self.val_data.dataset.source
+        return tuple(source.parts) if isinstance(source, Mixture) else ()
+
     def _samples(self, split: str) -> Samples:
         source = self.dataset(split=split)
         if self.bad_samples is not None:

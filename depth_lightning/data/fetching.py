@@ -70,7 +70,7 @@ class RemoteFile:
 
 
 def ask_length(file: RemoteFile) -> RemoteFile:
-    """The file with its length, if its server tells it.
+    """The file with its length, if its server states it.
 
     Raises:
         FileNotFoundError: the server has no such file.

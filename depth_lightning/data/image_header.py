@@ -8,6 +8,7 @@ import re
 import struct
 from collections.abc import Iterator
 from itertools import islice
+from typing import NamedTuple
 
 BOXES = 2**14
 """Bytes at the start of a file that are searched for boxes."""
@@ -19,6 +20,9 @@ APP1 = 0xE1
 """Marker of the JPEG segments that hold EXIF."""
 WIDTH, HEIGHT, BITS, ORIENTATION, SAMPLE_FORMAT = 256, 257, 258, 274, 339
 """Tags of a TIFF, and of EXIF, which is one."""
+EXIF_IFD, FOCAL, PIXEL_X, PIXEL_Y = 34665, 37386, 40962, 40963
+FOCAL_PLANE_X, FOCAL_PLANE_UNIT, EQUIVALENT_FOCAL = 41486, 41488, 41989
+"""Tags of EXIF: the first is the offset of the others."""
 TIFF = (b"II*\0", b"MM\0*")
 _ERRORS = (struct.error, IndexError, KeyError, ValueError)
 
@@ -56,22 +60,43 @@ def claimed_size(content: memoryview) -> tuple[int, int] | None:
 
 def orientation(content: memoryview) -> int:
     """The EXIF orientation of a JPEG, PNG or WebP, or a TIFF's own, from 1 to 8; 1, as stored, where there is none."""
-    start = bytes(content[:12])
     try:
-        if start.startswith(TIFF):
-            tags = _tiff(content)
-        elif start.startswith(b"\xff\xd8"):
-            tags = _exif(content[at + 4 :] for marker, at in _segments(content) if marker == APP1)
-        elif start.startswith(b"\x89PNG"):
-            tags = _exif(data for kind, data in islice(_chunks(content, 8, png=True), CHUNKS) if kind == b"eXIf")
-        elif start.startswith(b"RIFF") and start.endswith(b"WEBP"):
-            tags = _exif(data for kind, data in islice(_chunks(content, 12, png=False), CHUNKS) if kind == b"EXIF")
-        else:
-            return 1
+        number = _tiff(_exif(content)).get(ORIENTATION, 1)
     except _ERRORS:
         return 1
-    number = tags.get(ORIENTATION, 1)
     return number if 1 <= number <= 8 else 1
+
+
+class Lens(NamedTuple):
+    """What EXIF says about the camera; 0 where it says nothing."""
+
+    equivalent_mm: float
+    """FocalLengthIn35mmFilm: the focal length with the same diagonal field of view on 35 mm film."""
+    focal_mm: float
+    """FocalLength."""
+    pixels_per_mm: float
+    """FocalPlaneXResolution, on the sensor."""
+    longer_side: int
+    """Of PixelXDimension and PixelYDimension: the image as it was taken, in pixels."""
+
+
+def lens(content: memoryview) -> Lens | None:
+    """What the EXIF of a JPEG, PNG, WebP or TIFF says about the camera; None if it has none, or damaged.
+
+    Of a HEIC, `content` is its block of EXIF.
+    """
+    try:
+        block = _exif(content)
+        tags = _tiff(block, _tiff(block)[EXIF_IFD])
+        unit_mm = {2: 25.4, 3: 10.0, 4: 1.0, 5: 1e-3}.get(tags.get(FOCAL_PLANE_UNIT, 2), 0.0)  # inches by default
+        return Lens(
+            float(tags.get(EQUIVALENT_FOCAL, 0)),
+            _rational(block, tags.get(FOCAL, 0)),
+            _rational(block, tags.get(FOCAL_PLANE_X, 0)) / unit_mm if unit_mm else 0.0,
+            max(tags.get(PIXEL_X, 0), tags.get(PIXEL_Y, 0)),
+        )
+    except _ERRORS:
+        return None
 
 
 def has_8_bits(content: memoryview) -> bool:
@@ -131,21 +156,42 @@ def _chunks(content: memoryview, at: int, png: bool) -> Iterator[tuple[bytes, me
         at += size + 12 if png else size + size % 2 + 8
 
 
-def _exif(blocks: Iterator[memoryview]) -> dict[int, int]:
-    """The tags of the first block that holds EXIF."""
+def _exif(content: memoryview) -> memoryview:
+    """The EXIF of an image, which is a TIFF.
+
+    Raises:
+        KeyError: it has none.
+    """
+    start, blocks = bytes(content[:12]), iter((content,))
+    if start.startswith(b"\xff\xd8"):
+        blocks = (content[at + 4 :] for marker, at in _segments(content) if marker == APP1)
+    elif start.startswith(b"\x89PNG"):
+        blocks = (data for kind, data in islice(_chunks(content, 8, png=True), CHUNKS) if kind == b"eXIf")
+    elif start.startswith(b"RIFF") and start.endswith(b"WEBP"):
+        blocks = (data for kind, data in islice(_chunks(content, 12, png=False), CHUNKS) if kind == b"EXIF")
     for block in blocks:
-        start = bytes(block[:6])
-        if start == b"Exif\0\0":
+        if bytes(block[:6]) == b"Exif\0\0":
             block = block[6:]
         if bytes(block[:4]) in TIFF:
-            return _tiff(block)
-    return {}
+            return block
+    raise KeyError("EXIF")
 
 
-def _tiff(content: memoryview) -> dict[int, int]:
-    """The tags of a TIFF's first image, each with the first of its values."""
+def _rational(block: memoryview, at: int) -> float:
+    """The rational number at an offset of a TIFF; 0 without an offset, or if it is undefined."""
+    order = "<" if bytes(block[:1]) == b"I" else ">"
+    numerator, denominator = struct.unpack_from(f"{order}II", block, at) if at else (0, 0)
+    return numerator / denominator if denominator else 0.0
+
+
+def _tiff(content: memoryview, at: int | None = None) -> dict[int, int]:
+    """The tags of a TIFF's first image, each with the first of its values, or of a rational its offset.
+
+    Those of the directory at the offset `at` instead, if given.
+    """
     order = "<" if bytes(content[:1]) == b"I" else ">"
-    (at,) = struct.unpack_from(f"{order}I", content, 4)
+    if at is None:
+        (at,) = struct.unpack_from(f"{order}I", content, 4)
     (count,) = struct.unpack_from(f"{order}H", content, at)
     tags = {}
     for number in range(count):

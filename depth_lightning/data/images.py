@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 import cv2
 import numpy as np
 
-from depth_lightning.data.image_header import TIFF, claimed_size, has_8_bits, is_plain_tiff, orientation
+from depth_lightning.data.image_header import TIFF, Lens, claimed_size, has_8_bits, is_plain_tiff, lens, orientation
 from depth_lightning.data.reading import BrokenError, check_file, check_shape, check_whole, reading
 from depth_lightning.settings import SettingError, number, one_of, several
 
@@ -130,6 +130,23 @@ def orientation_of(path: Path) -> int:
         ):
             return orientation(view)
     return 1
+
+
+def lens_of(path: Path) -> Lens | None:
+    """What the EXIF of a file says about its camera; None if it says nothing, or cannot be read."""
+    with suppress(OSError, ValueError):
+        check_file(path)
+        with (
+            path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+            memoryview(content) as view,
+        ):
+            if not HEIF.match(view[:12]):
+                return lens(view)
+            pillow_heif = importlib.import_module("pillow_heif")  # the image itself could not be read without it
+            exif = pillow_heif.open_heif(io.BytesIO(bytes(view))).info.get("exif")
+            return lens(memoryview(exif)) if exif else None
+    return None
 
 
 def derive_range(paths: Iterable[Path]) -> Range | None:

@@ -73,6 +73,13 @@ class Mixture:
         name, part = list(self.parts.items())[number]
         return name, part, int(self._ends[number]) - len(part)
 
+    def ranges(self) -> dict[str, range]:
+        """Part → the indices of its samples."""
+        starts = (int(end) - len(part) for end, part in zip(self._ends, self.parts.values(), strict=True))
+        return {
+            name: range(start, start + len(self.parts[name])) for name, start in zip(self.parts, starts, strict=True)
+        }
+
     def epoch_order(self, rng: np.random.Generator) -> np.ndarray:
         """The indices of one epoch, shuffled: every part gets its share to within one draw.
 

@@ -252,7 +252,7 @@ class RenderedRooms:
     Args:
         root: where the images are kept; None to keep none, and render each whenever it is asked for.
         count: images, of each split or of both.
-        look: usual, daylight, clutter, open, or mixed, which is all but the usual one.
+        look: usual, daylight, flash, clutter, open, or mixed, which is all but the usual one.
         fov_deg: the range of horizontal fields of view; None: the look's.
         val_fov_deg: the same for the split "val"; None: as in training.
         off_centre: how far the principal point may lie from the image's centre, in the image's sides.

@@ -16,10 +16,13 @@ import cv2
 import numpy as np
 
 from depth_lightning import camera
+from depth_lightning.data.canonical import Canonical
 from depth_lightning.data.photometric import check_share
 from depth_lightning.data.reading import BrokenError, naming
+from depth_lightning.data.rotation import rotated
+from depth_lightning.data.sparse import is_sparse, scattered
 from depth_lightning.sample import DepthKind, DepthSample
-from depth_lightning.settings import several, whole_number
+from depth_lightning.settings import SettingError, number, several, whole_number
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # otherwise importing it checks online for an update
 
@@ -29,13 +32,25 @@ PATCH = 14
 """Side of a patch of Depth Anything's own encoders, the default."""
 MAX_TOKENS = 16_384
 """Most tokens per image, as many as 1792×1792 takes; or those of four squares of `size`, if that is more."""
-SPARSE = 0.3
-"""Below this share of valid pixels a target is resized point by point; KITTI's accumulated LiDAR has 0.2."""
 CROP_DRAWS = 8
+MAX_ZOOM = 10
 MAX_SIZE = 4096
 """Largest shorter side. Attention is between all patches, and a square image of this size has 85,000."""
 check_size = partial(whole_number, least=PATCH, most=MAX_SIZE)
 """Check of the shorter side, as in `settings`."""
+
+
+check_rotation = partial(number, least=0, most=45)
+"""Check of the largest rotation, in degrees, as in `settings`."""
+
+
+def check_zoom(name: str, value: Any) -> tuple[float, float]:
+    """Check of a range of zooms, as in `settings`."""
+    what = f"[smallest, largest] factor, 1 to {MAX_ZOOM}"
+    smallest, largest = several(name, value, 2, what, partial(number, least=1, most=MAX_ZOOM))
+    if smallest > largest:
+        raise SettingError(name, f"is {what}, found {list(value)}.")
+    return smallest, largest
 
 
 def network_size(height: int, width: int, size: int, patch: int = PATCH) -> tuple[int, int]:
@@ -102,15 +117,17 @@ class EvaluationTransform:
     The intrinsics stay those of the image.
     """
 
-    def __init__(self, size: int = 518, patch: int = PATCH) -> None:
-        self.size, self.patch = check_size("size", size), patch
+    def __init__(self, size: int = 518, patch: int = PATCH, canonical: Canonical | None = None) -> None:
+        self.size, self.patch, self.canonical = check_size("size", size), patch, canonical
 
     def __call__(self, sample: DepthSample) -> DepthSample:
         """Replace the uint8 image by a float32 one at `network_size`.
 
         Raises:
-            ValueError: see `network_image`.
+            ValueError: see `network_image`; a camera that `canonical` needs is unknown.
         """
+        if self.canonical is not None:
+            sample = self.canonical.known(sample)
         with naming(sample.id, "an image that can be resized"):
             image = network_image(sample.image, self.size, self.patch)
         (height, width), (h, w) = sample.image.shape[:2], image.shape[:2]
@@ -129,9 +146,13 @@ class TrainTransform:
             depth together; areas that they uncover should be filled with 0, which is a hole. After these the camera
             is unknown. `ColourNoise` changes the colours of a whole batch at once, on the device.
         patch: side of the encoder's patches.
+        canonical: the canonical camera at whose focal length metres are given; None for metres as they are.
+        zoom: (smallest, largest) factor, 1 or above, by which a random part of the image is enlarged; uniform in its
+            logarithm. Metres are divided by it, as they must look, unless there is a canonical camera.
+        rotation_deg: the camera turns about its optical axis by up to ± this angle, see `rotated`.
 
     Raises:
-        SettingError: an argument is out of range.
+        SettingError: an argument is out of range, or a transform loses the camera that `canonical` needs.
         ValueError: for a sample, a crop larger than the resized image, or a transform that returns another type.
     """
 
@@ -142,23 +163,44 @@ class TrainTransform:
         flip_probability: float = 0.5,
         transforms: Sequence[A.BasicTransform] = (),
         patch: int = PATCH,
+        canonical: Canonical | None = None,
+        zoom: Sequence[float] = (1, 1),
+        rotation_deg: float = 0,
     ) -> None:
         self.size, self.patch = check_size("size", size), patch
+        self.zoom, self.rotation_deg = check_zoom("zoom", zoom), check_rotation("rotation_deg", rotation_deg)
         self.crop = crop_of(self.size, crop, patch)
         self.flip_probability = check_share("flip_probability", flip_probability)
         self.transforms = transforms
         self.augment = _compose(transforms) if transforms else None
-        self.keeps_camera = not any(map(_is_geometric, transforms))
+        moving = [type(transform).__name__ for transform in transforms if _is_geometric(transform)]
+        self.keeps_camera, self.canonical = not moving, canonical
+        if moving and canonical is not None:
+            raise SettingError(
+                "transforms",
+                f"may not move pixels with camera=canonical, which needs the focal length; found {moving[0]}. "
+                "augmentation=camera zooms, crops and rotates with a known camera.",
+            )
 
     def __call__(self, sample: DepthSample, seed: int) -> DepthSample:
         """An (h, w, 3) uint8 image with its target and mask at the crop's size."""
         rng = np.random.default_rng(seed)
-        sample = resized_crop(sample, self.size, self.crop, rng, self.patch)._replace(seed=seed)
+        if self.canonical is not None:
+            sample = self.canonical.known(sample)
+        smallest, largest = self.zoom
+        zoom = float(np.exp(rng.uniform(np.log(smallest), np.log(largest)))) if largest > 1 else 1.0
+        sample = resized_crop(sample, self.size, self.crop, rng, self.patch, zoom)._replace(seed=seed)
+        if self.canonical is None and zoom > 1 and sample.kind == DepthKind.METRES:
+            sample = sample._replace(target=sample.target / np.float32(zoom))
+        if self.rotation_deg:
+            sample = rotated(sample, rng.uniform(-self.rotation_deg, self.rotation_deg))
         if self.flip_probability and rng.random() < self.flip_probability:
             # A view; collating copies it.
             image, target, mask = (array[:, ::-1] for array in (sample.image, sample.target, sample.mask))
             intrinsics = camera.mirrored(sample.intrinsics, image.shape[1])
             sample = sample._replace(image=image, target=target, mask=mask, intrinsics=intrinsics)
+        if self.canonical is not None:
+            sample = self.canonical.target(sample)
         if self.augment is None:
             return sample
         # All transforms share one pair of generators: set_random_seed would give each its own with the same seed, and
@@ -210,13 +252,19 @@ def _compose(transforms: Sequence[A.BasicTransform]) -> A.Compose:
 
 
 def resized_crop(
-    sample: DepthSample, size: int, crop: Sequence[int] | None, rng: np.random.Generator, patch: int = PATCH
+    sample: DepthSample,
+    size: int,
+    crop: Sequence[int] | None,
+    rng: np.random.Generator,
+    patch: int = PATCH,
+    zoom: float = 1.0,
 ) -> DepthSample:
     """A random crop of the sample at network size, made by resizing only that part of the image.
 
-    The crop starts at a whole pixel of the original. Its scale is exactly that of resizing the full image. The target
-    may differ in size from the image if the aspect is the same. A crop without a valid pixel is drawn again, up to
-    `CROP_DRAWS` times; the last one is kept regardless.
+    The crop starts at a whole pixel of the original. Its scale is exactly that of resizing the full image, times
+    `zoom`, 1 or above, which multiplies the focal length and leaves the depth as it is. The target may differ in size
+    from the image if the aspect is the same. A crop without a valid pixel is drawn again, up to `CROP_DRAWS` times; the
+    last one is kept regardless.
     """
     height, width = sample.image.shape[:2]
     full_h, full_w = network_size(height, width, size, patch)
@@ -229,8 +277,9 @@ def resized_crop(
             f"{sample.id}: a crop of {h}×{w} does not fit into {full_h}×{full_w}, to which data.size={size} resizes "
             f"this image of {height}×{width}. Choose a smaller data.crop or a larger data.size."
         )
-    scale_y, scale_x = full_h / height, full_w / width
-    source_h, source_w = math.ceil(h * height / full_h), math.ceil(w * width / full_w)
+    zoomed_h, zoomed_w = full_h * zoom, full_w * zoom
+    scale_y, scale_x = zoomed_h / height, zoomed_w / width
+    source_h, source_w = math.ceil(h * height / zoomed_h), math.ceil(w * width / zoomed_w)
     ratio_y, ratio_x = sample.target.shape[0] / height, sample.target.shape[1] / width
     for _ in range(CROP_DRAWS):
         top, left = rng.integers(height - source_h + 1), rng.integers(width - source_w + 1)
@@ -253,7 +302,7 @@ def _resized_target(
     the nearer is kept.
     """
     (y0, x0), (scale_y, scale_x), (h, w) = corner, scale, size
-    if np.count_nonzero(sample.mask) >= SPARSE * sample.mask.size:
+    if not is_sparse(sample.mask):
         rows = (y0 + (np.arange(h) + 0.5) / scale_y).astype(int)
         columns = (x0 + (np.arange(w) + 0.5) / scale_x).astype(int)
         # All indices are in range; "wrap" is merely the fastest mode.
@@ -261,9 +310,4 @@ def _resized_target(
         return target, mask
     y, x = np.nonzero(sample.mask)
     row, column = np.floor((y + 0.5 - y0) * scale_y).astype(int), np.floor((x + 0.5 - x0) * scale_x).astype(int)
-    inside = (row >= 0) & (row < h) & (column >= 0) & (column < w)
-    nearer, far = (np.maximum, -np.inf) if sample.kind == DepthKind.DISPARITY else (np.minimum, np.inf)
-    target = np.full(size, far, np.float32)
-    nearer.at(target, (row[inside], column[inside]), sample.target[y[inside], x[inside]])
-    mask = target != far
-    return np.where(mask, target, np.float32(0)), mask
+    return scattered(sample.target[y, x], row, column, size, sample.kind)

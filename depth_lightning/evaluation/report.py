@@ -34,7 +34,7 @@ def report(
     if result.tables is not None:
         write_parquet(run_dir / "per_image.parquet", result.per_image())
     written = f"Written: {run_dir}/metrics.json, table.csv, per_image.parquet"
-    images = dict.fromkeys(columns, content["images"])
+    images = dict.fromkeys(columns, content["images"]) | {name: part.images for name, part in result.parts.items()}
     print_table(title, columns, result.higher_is_better, [*notes, written], result.intervals.bounds, images)
     if result.breakdowns is not None:
         report_breakdowns(result.breakdowns, run_dir)

@@ -6,12 +6,14 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
+from depth_lightning import camera
 from depth_lightning.data import DepthDataModule
 from depth_lightning.inference.export import Runner, network_runner
 from depth_lightning.metrics import DepthMetrics
 from depth_lightning.models import DepthAnythingV2
 from depth_lightning.sample import collate
 from depth_lightning.training import DepthModule
+from depth_lightning.training.module import in_metres
 
 
 class Rescored(NamedTuple):
@@ -46,7 +48,12 @@ def rescore(
     for index in torch.linspace(0, len(data.val_data) - 1, images).long().tolist():
         batch = collate([data.val_data[index]])
         resized = batch.image if only_size is None else F.interpolate(batch.image, tuple(only_size), mode="bicubic")
-        predictions = network_runner(network)(batch.image), exported(resized)
+        scale_y, scale_x = (new / old for new, old in zip(resized.shape[-2:], batch.image.shape[-2:], strict=True))
+        seen = batch._replace(intrinsics=camera.resized(batch.intrinsics, scale_x, scale_y))
+        predictions = (
+            in_metres(network, network_runner(network)(batch.image), batch),
+            in_metres(network, exported(resized), seen),
+        )
         for module, prediction in zip(modules, predictions, strict=True):
             upsampled = module.metrics.protocol.upsampled(prediction, *batch.target.shape[-2:])
             module.score_depth(module.metrics, batch, upsampled)

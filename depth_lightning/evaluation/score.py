@@ -12,8 +12,8 @@ from depth_lightning.data.sampling import evenly_spread
 from depth_lightning.evaluation.breakdowns import ScoreParts
 from depth_lightning.metrics import Breakdowns, Intervals, PerImageMetrics, directions, group_rows
 from depth_lightning.metrics.per_image import ValidationTables
-from depth_lightning.reporting.result import EvaluationResult
-from depth_lightning.sample import DepthKind, DepthSample
+from depth_lightning.reporting.result import EvaluationResult, PartResult
+from depth_lightning.sample import DepthKind, DepthSample, collate
 from depth_lightning.training import DepthModule
 
 LOOKED_AT = 8
@@ -42,6 +42,8 @@ def check_scorable(module: DepthModule, data: DepthDataModule) -> None:
             "protocol.alignment=none cannot score depth up to scale (data.kind=up_to_scale), whose scale must be "
             "fitted to each image. Use protocol=median_scaled."
         )
+    cameras = torch.stack([collate([sample]).target_intrinsics[0] for sample in depth])
+    module.metrics.refuse_unknown_cameras(cameras, [sample.id for sample in depth])
     if not any(protocol.valid(*map(torch.from_numpy, sample[1:3])).any() for sample in depth):
         values = np.concatenate([sample.target[sample.mask] for sample in depth])
         found = f"depths from {values.min():.4g} to {values.max():.4g}" if values.size else "nothing but holes"
@@ -80,7 +82,18 @@ def score(
         breakdowns=Breakdowns(**parts.rows(), **group_rows(depth))
         if breakdowns and module.counts.depth.scored
         else None,
+        parts={name: _part(module, name) for name in data.val_parts},
     )
+
+
+def _part(module: DepthModule, name: str) -> PartResult:
+    """The averages over one part of the mixture that was validated last."""
+    assert module.tables is not None
+    metrics = module.metrics, module.affine_metrics
+    tables = ValidationTables(*(table.part(name) for table in module.tables))
+    averages = [metric.averages(table) for metric, table in zip(metrics, tables, strict=True)]
+    images = int(tables.depth.scored.sum()) or int(tables.affine.scored.sum())
+    return PartResult({**averages[0], **averages[1]}, _intervals(metrics, tables), images)
 
 
 def _intervals(metrics: Sequence[PerImageMetrics], tables: ValidationTables) -> Intervals:

@@ -9,8 +9,8 @@ from depth_lightning.data import DepthDataModule
 from depth_lightning.metrics import DepthMetrics, Protocol, best_constant
 from depth_lightning.metrics.intervals import DRAWS, MIN_UNITS
 from depth_lightning.metrics.per_image import ValidationCounts
-from depth_lightning.reporting.result import EvaluationResult
-from depth_lightning.sample import DepthKind
+from depth_lightning.reporting.result import EvaluationResult, PartResult
+from depth_lightning.sample import DepthKind, collate
 from depth_lightning.wording import counted
 
 
@@ -47,6 +47,7 @@ def summarise(
             f"({protocol}): {' and '.join(_left_out(counts, protocol))}."
         )
     columns: dict[str, Mapping[str, float]] = {"model": result.metrics}
+    columns |= {name: part.metrics for name, part in result.parts.items()}
     notes = [*_image_notes(counts, protocol), *_interval_notes(result)]
     if data.eval_split != "val":
         seen = "" if data.eval_split == "test" else ", which may hold images that the network was trained on"
@@ -81,20 +82,26 @@ def _content(subject: Mapping[str, Any], result: EvaluationResult, protocol: Pro
         "images": result.counts.depth.scored or result.counts.affine.scored,
         "images_by_truth": {name: counts._asdict() for name, counts in result.counts._asdict().items()},
         "protocol": {**protocol.to_dict(), "hash": protocol.hash},
+        **({"parts": {name: _part(part) for name, part in result.parts.items()}} if result.parts else {}),
         **subject,
     }
+
+
+def _part(part: PartResult) -> dict[str, Any]:
+    return {"metrics": part.metrics, "intervals": part.intervals.bounds, "images": part.images}
 
 
 def constant_baseline(metrics: DepthMetrics, data: DepthDataModule) -> tuple[float, dict[str, float]] | None:
     """The best constant depth over the validation images in metres, and its errors; None without truth in metres."""
     samples = (data.val_data.dataset[index] for index in range(len(data.val_data)))
-    truths = [(torch.from_numpy(s.target), torch.from_numpy(s.mask)) for s in samples if s.kind == DepthKind.METRES]
+    batches = (collate([sample]) for sample in samples if sample.kind == DepthKind.METRES)
+    truths = [(batch.target, batch.mask, batch.target_intrinsics) for batch in batches]
     if not truths:
         return None
-    depth = best_constant(truths, metrics.protocol)
+    depth = best_constant(((target[0], mask[0]) for target, mask, _ in truths), metrics.protocol)
     constant = DepthMetrics(metrics.protocol, metrics.errors, sync_on_compute=False)
-    for target, mask in truths:
-        constant.update(torch.full_like(target, depth)[None], target[None], mask[None])
+    for target, mask, intrinsics in truths:
+        constant.update(torch.full_like(target, depth), target, mask, intrinsics=intrinsics)
     return depth, {name: float(value) for name, value in constant.compute().items()}
 
 

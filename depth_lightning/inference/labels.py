@@ -81,7 +81,9 @@ class Labels:
         sky = self.sky and str(self.sky.resolve())
         return {"format": self.format, "max_disagreement": self.max_disagreement, "sky": sky}
 
-    def write(self, name: str, image: np.ndarray, prediction: Prediction, choices: Any = None) -> None:
+    def write(
+        self, name: str, image: np.ndarray, prediction: Prediction, choices: Any = None, intrinsics: Any = None
+    ) -> None:
         """Write the label of an image.
 
         Raises:

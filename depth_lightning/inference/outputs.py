@@ -12,7 +12,9 @@ import cv2
 import numpy as np
 
 from depth_lightning.atomic import atomically, write_bytes, write_text
+from depth_lightning.camera import UNKNOWN
 from depth_lightning.data.reading import reading
+from depth_lightning.inference.cameras import PhotoCamera
 from depth_lightning.inference.point_cloud import Intrinsics, intrinsics_from_fov, point_cloud, write_ply
 from depth_lightning.inference.predict import Prediction
 from depth_lightning.reporting.colour import BACKGROUND, DEPTH_COLOURS, colourise, robust_range, scale_bar
@@ -60,7 +62,10 @@ class CloudOptions:
         """
         if self.intrinsics is None:
             if self.fov_deg is None:
-                raise ValueError("A point cloud needs intrinsics or a field of view.")
+                raise ValueError(
+                    "A point cloud needs the camera, which neither the options nor EXIF say: type camera.fov_deg=…, "
+                    "degrees across the longer side (phones: about 70), or camera.intrinsics=[fx,fy,cx,cy]."
+                )
             return intrinsics_from_fov(self.fov_deg, width, height)
         if self.calibrated_size is not None:
             return self.intrinsics.scaled(self.calibrated_size, (width, height))
@@ -117,12 +122,8 @@ class Outputs:
                     "save=[cloud] needs metres, and this network is relative: it predicts disparity up to scale "
                     "and shift. Use a metric network, or leave cloud out."
                 )
-            if (self.cloud.intrinsics is None) == (self.cloud.fov_deg is None):
-                raise ValueError(
-                    "save=[cloud] needs the camera: either cloud.intrinsics=[fx,fy,cx,cy], in pixels of the images, or "
-                    f"cloud.fov_deg=…, the horizontal field of view (phones: about 65); found "
-                    f"{'neither' if self.cloud.intrinsics is None else 'both'}."
-                )
+            if self.cloud.intrinsics is not None and self.cloud.fov_deg is not None:
+                raise ValueError("save=[cloud] needs one camera: found both cloud.intrinsics and cloud.fov_deg.")
         if "png" in self.save and self.metric and self.max_depth * self.png_scale > _LARGEST:
             raise ValueError(
                 f"A 16-bit PNG with png_scale={self.png_scale:g} values per metre overflows at "
@@ -181,6 +182,7 @@ class Outputs:
         prediction: Prediction,
         choices: set[Save],
         colour_range: tuple[float, float] | None = None,
+        intrinsics: np.ndarray = UNKNOWN,
     ) -> None:
         """Write the chosen files of an image.
 
@@ -190,6 +192,7 @@ class Outputs:
             prediction: of that image.
             choices: the kinds of files, from `unfinished`.
             colour_range: of the clip that the image belongs to.
+            intrinsics: of the image, (4,), for its cloud; NaN for those of `cloud`.
 
         Raises:
             OSError: a file cannot be written.
@@ -219,7 +222,8 @@ class Outputs:
             elif choice == "side_by_side":
                 _save_picture(paths[0], beside(image, colour()))
             elif choice == "cloud":
-                camera = self.cloud.camera(depth.shape[1], depth.shape[0])
+                known = not np.isnan(intrinsics).any()
+                camera = Intrinsics(*intrinsics) if known else self.cloud.camera(depth.shape[1], depth.shape[0])
                 points = point_cloud(depth, image, camera, self.cloud.max_range_m, self.cloud.remove_flying)
                 with atomically(paths[0]) as aside:
                     write_ply(aside, *points)
@@ -234,6 +238,12 @@ class Outputs:
 
     def _write_png(self, paths: Sequence[Path], depth: np.ndarray) -> None:
         if self.metric:
+            if (deepest := float(depth.max())) * self.png_scale > _LARGEST:  # of a wide range of focal lengths
+                raise ValueError(
+                    f"A 16-bit PNG with png_scale={self.png_scale:g} values per metre overflows at "
+                    f"{_LARGEST / self.png_scale:g} m, and this image reaches {deepest:g} m. Use a smaller png_scale, "
+                    f"at most {int(_LARGEST / deepest)}, or save=[npy]."
+                )
             # By convention, 0 in such files means no measurement.
             values = (depth * self.png_scale).clip(1, _LARGEST)
         else:
@@ -311,6 +321,19 @@ def claim(folder: Path, settings: Mapping[str, Any], files: Iterable[Path], reco
         write_text(manifest, json.dumps({**recorded, **wanted}, indent=2, ensure_ascii=False) + "\n")
     except OSError as error:
         raise OSError(error.errno, f"output={folder} cannot be written to: {error.strerror}") from error
+
+
+def record_cameras(folder: Path, cameras: Mapping[str, PhotoCamera]) -> None:
+    """Record the camera of every image, and how it is known, beside the settings of a folder that is claimed."""
+    manifest = folder / MANIFEST
+    with reading(manifest, "the settings of a folder of predictions", "Give another output=…"):
+        recorded: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))
+    described = {
+        name: {"source": source, "intrinsics": None if np.isnan(intrinsics).any() else intrinsics.tolist()}
+        for name, (intrinsics, source) in cameras.items()
+    }
+    recorded["cameras"] = {**recorded.get("cameras", {}), **described}
+    write_text(manifest, json.dumps(recorded, indent=2, ensure_ascii=False) + "\n")
 
 
 def _differences(label: str, before: Any, after: Any) -> Iterator[tuple[str, Any, Any]]:

@@ -9,16 +9,18 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from depth_lightning import camera
 from depth_lightning.data.files import read_image
 from depth_lightning.data.reading import naming
 from depth_lightning.data.transforms import check_size, network_image
+from depth_lightning.inference.cameras import CameraOptions, photo_camera
 from depth_lightning.inference.inputs import photo_reader, read_photo
 from depth_lightning.invocation import command_line
 from depth_lightning.models import DepthAnythingV2, find_provenance, load_weights, normalize, resolve_weights
@@ -28,6 +30,7 @@ from depth_lightning.models.depth_anything import Output
 from depth_lightning.models.torch_files import NotARunError, read_run
 from depth_lightning.settings import SettingError, boolean, one_of, text
 
+NOTHING_TYPED: Final = CameraOptions()
 Precision = Literal["float32", "bfloat16", "float16"]
 _NETWORK_ARGUMENTS = ("encoder", "output", "max_depth", "features", "out_channels", "head", "taps")
 
@@ -82,23 +85,27 @@ class Predictor:
         """Whether predictions are metres."""
         return self.network.output == "metric"
 
-    def predict(self, image: np.ndarray | str | Path) -> np.ndarray:
+    def predict(self, image: np.ndarray | str | Path, options: CameraOptions = NOTHING_TYPED) -> np.ndarray:
         """Depth at the image's resolution, (h, w) float32: metres, or for a relative network, disparity.
 
         Args:
             image: (h, w, 3) uint8 RGB, or the path of an image file.
+            options: of the camera, such as CameraOptions(fov_deg=70), for a network trained with camera=canonical; by
+                default as the photo's EXIF says.
 
         Raises:
             OSError: the file cannot be read.
-            ValueError: the file is not an image, or the array has another shape or dtype.
+            ValueError: the file is not an image, or the array has another shape or dtype; the camera is not known.
         """
         if isinstance(image, np.ndarray):
             array, prepared = image, self.prepare(image)
+            intrinsics = options.of(*array.shape[:2]).intrinsics
         else:
             array = self.read(Path(image))
             with naming(image, "an image that can be resized"):
                 prepared = self.prepare(array)
-        return self.predict_batch([prepared], [array.shape[:2]])[0].depth
+            intrinsics = photo_camera(options, Path(image), array).intrinsics
+        return self.predict_batch([prepared], [array.shape[:2]], intrinsics=[intrinsics])[0].depth
 
     def prepare(self, image: np.ndarray) -> np.ndarray:
         """Resize an (h, w, 3) uint8 RGB image to the network's input, (h', w', 3) float32, on the CPU."""
@@ -108,7 +115,11 @@ class Predictor:
 
     @torch.inference_mode()
     def predict_batch(
-        self, prepared: Sequence[np.ndarray], sizes: Sequence[tuple[int, ...]], disagreement: bool = False
+        self,
+        prepared: Sequence[np.ndarray],
+        sizes: Sequence[tuple[int, ...]],
+        disagreement: bool = False,
+        intrinsics: Sequence[np.ndarray] | None = None,
     ) -> list[Prediction]:
         """Predict images that `prepare` resized to the same size.
 
@@ -116,7 +127,12 @@ class Predictor:
             prepared: the results of `prepare`.
             sizes: the original (h, w) of each image.
             disagreement: also predict the mirrored images.
+            intrinsics: (4,) of each image in its original size; needed by a network trained with camera=canonical.
+
+        Raises:
+            ValueError: the network needs the cameras, and one is not known.
         """
+        focal_px = self._focal_lengths(prepared, sizes, intrinsics)
         pixels = torch.from_numpy(np.stack(prepared).transpose(0, 3, 1, 2).copy()).to(self.device)
         images = normalize(pixels)
         dtype = getattr(torch, self.precision)
@@ -124,6 +140,9 @@ class Predictor:
         with half:
             depths = self.network(images)
             mirrored = self.network(images.flip(-1)).flip(-1) if disagreement or self.flip_average else None
+        if focal_px is not None:
+            depths = self.network.in_metres(depths, focal_px)
+            mirrored = None if mirrored is None else self.network.in_metres(mirrored, focal_px)
         predictions = []
         for index, size in enumerate(sizes):
             depth = _upsampled(depths[index], size)
@@ -134,6 +153,37 @@ class Predictor:
                 depth = (depth + other) / 2 if self.flip_average else depth
             predictions.append(Prediction(depth.cpu().numpy(), apart))
         return predictions
+
+    def check_camera(self, intrinsics: np.ndarray) -> None:
+        """Refuse an unknown camera, if the network needs it.
+
+        Raises:
+            ValueError: it does.
+        """
+        if self.network.focal_px is not None and np.isnan(intrinsics).any():
+            raise ValueError(
+                "This network was trained with camera=canonical and needs the camera of every image, which neither the "
+                "options nor EXIF say: type camera.fov_deg=…, degrees across the longer side (phones: about 70), or "
+                "camera.intrinsics=[fx,fy,cx,cy]."
+            )
+
+    def _focal_lengths(
+        self,
+        prepared: Sequence[np.ndarray],
+        sizes: Sequence[tuple[int, ...]],
+        intrinsics: Sequence[np.ndarray] | None,
+    ) -> Tensor | None:
+        """The focal lengths of a canonical network's input, (b,) in pixels; None for other networks."""
+        if self.network.focal_px is None:
+            return None
+        known = [camera.UNKNOWN] * len(prepared) if intrinsics is None else intrinsics
+        for one in known:
+            self.check_camera(one)
+        seen = [(*image.shape[:2], *size[:2]) for image, size in zip(prepared, sizes, strict=True)]
+        scaled = [
+            camera.resized(one, w / width, h / height) for one, (h, w, height, width) in zip(known, seen, strict=True)
+        ]
+        return torch.from_numpy(camera.focal_length(np.stack(scaled))).float().to(self.device)
 
     def fingerprint(self) -> str:
         """Twelve hex digits of a hash over the weights, independent of the file name."""
@@ -193,8 +243,8 @@ def load(
             "max_depth=20.0), or output='relative'."
         )
     head = "sigmoid" if known is None or output == "relative" else known.head
-    taps = None if known is None else known.taps
-    network = DepthAnythingV2(encoder, output, max_depth if max_depth is not None else 1.0, head=head, taps=taps)
+    declared: dict[str, Any] = {} if known is None else {"taps": known.taps, "focal_px": known.focal_px}
+    network = DepthAnythingV2(encoder, output, max_depth if max_depth is not None else 1.0, head=head, **declared)
     load_weights(network, weights)
     read = partial(read_image, upright=True, image_range=image_range)
     return Predictor(network, size or 518, device, precision, read)
@@ -204,6 +254,8 @@ def _of_run(content: dict[str, Any], path: Path) -> tuple[DepthAnythingV2, dict[
     """The network of a run, and `data` of its configuration."""
     model, data = content["config"]["model"], content["config"]["data"]
     used = {key: model[key] for key in _NETWORK_ARGUMENTS if key in model}
+    if "focal_px" in model:  # camera=canonical, which writes a reference there
+        used["focal_px"] = content["config"]["camera"]["focal_px"]
     adapter = content["config"].get("adapter") or {}
     read = (data.get(key) for key in ("size", "exif", "image_range"))
     if any(isinstance(value, str) and "${" in value for value in (*used.values(), *read, *adapter.values())):

@@ -9,11 +9,24 @@ import cv2
 import numpy as np
 import torch
 
+from depth_lightning.camera import UNKNOWN
+from depth_lightning.inference.cameras import PhotoCamera
 from depth_lightning.inference.predict import Prediction, Predictor
 
 Item = TypeVar("Item")
-Read = Callable[[Item], tuple[str, np.ndarray] | None]
-"""An item's name and its (h, w, 3) uint8 image; None when there are no more."""
+
+
+class Photo(NamedTuple):
+    """An image to predict."""
+
+    name: str
+    image: np.ndarray
+    """(h, w, 3) uint8."""
+    camera: PhotoCamera = PhotoCamera(UNKNOWN, "unknown")
+
+
+Read = Callable[[Item], Photo | tuple[str, np.ndarray] | None]
+"""An item as it is read, or its name and image alone; None when there are no more."""
 
 
 TOO_LARGE: Final = (MemoryError, cv2.error)
@@ -26,6 +39,7 @@ class Predicted(NamedTuple):
     name: str
     image: np.ndarray
     prediction: Prediction
+    camera: PhotoCamera
 
 
 class Failure(NamedTuple, Generic[Item]):
@@ -36,8 +50,7 @@ class Failure(NamedTuple, Generic[Item]):
 
 
 class _Prepared(NamedTuple):
-    name: str
-    image: np.ndarray
+    photo: Photo
     pixels: np.ndarray
 
 
@@ -67,13 +80,18 @@ def predict_stream(
     """
 
     def prepared(item: Item) -> _Prepared | None:
-        named_image = read(item)
-        return named_image and _Prepared(*named_image, predictor.prepare(named_image[1]))
+        given = read(item)
+        if given is None:
+            return None
+        photo = Photo(*given)
+        predictor.check_camera(photo.camera.intrinsics)
+        return _Prepared(photo, predictor.prepare(photo.image))
 
     def predicted(batch: list[_Prepared]) -> Iterator[Predicted | Failure[Item]]:
-        sizes = [image.image.shape[:2] for image in batch]
+        sizes = [image.photo.image.shape[:2] for image in batch]
+        cameras = [image.photo.camera.intrinsics for image in batch]
         try:
-            predictions = predictor.predict_batch([image.pixels for image in batch], sizes, disagreement)
+            predictions = predictor.predict_batch([image.pixels for image in batch], sizes, disagreement, cameras)
         except torch.OutOfMemoryError as error:
             height, width = batch[0].pixels.shape[:2]
             if len(batch) > 1:
@@ -81,10 +99,10 @@ def predict_stream(
                     f"{len(batch)} images of {height}×{width} do not fit into the device's memory: lower batch_size."
                 ) from error
             alone = ValueError(f"{height}×{width} (h×w) do not fit into the device's memory: lower data.size.")
-            yield Failure(batch[0].name, alone)
+            yield Failure(batch[0].photo.name, alone)
             return
         for image, prediction in zip(batch, predictions, strict=True):
-            yield Predicted(image.name, image.image, prediction)
+            yield Predicted(image.photo.name, image.photo.image, prediction, image.photo.camera)
 
     waiting: dict[tuple[int, ...], list[_Prepared]] = {}
     pool = ThreadPoolExecutor(readers)

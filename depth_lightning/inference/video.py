@@ -11,10 +11,11 @@ import cv2
 import numpy as np
 
 from depth_lightning.atomic import atomically
+from depth_lightning.inference.cameras import CameraOptions
 from depth_lightning.inference.inputs import Video, open_video, sample_frames
 from depth_lightning.inference.outputs import Outputs, colour_picture, is_finished
-from depth_lightning.inference.predict import Predictor
-from depth_lightning.inference.stream import Failure, Predicted, predict_stream, save_behind
+from depth_lightning.inference.predict import NOTHING_TYPED, Predictor
+from depth_lightning.inference.stream import Failure, Photo, Predicted, predict_stream, save_behind
 from depth_lightning.reporting.colour import robust_range
 
 log = logging.getLogger(__name__)
@@ -105,9 +106,9 @@ def video_sink(path: Path, fps: float) -> Iterator[VideoSink]:
         yield sink
 
 
-def clip_range(predictor: Predictor, path: Path) -> tuple[float, float]:
+def clip_range(predictor: Predictor, path: Path, options: CameraOptions = NOTHING_TYPED) -> tuple[float, float]:
     """The ends of the colour scale for a clip: percentiles over `SCALE_FRAMES` of its frames."""
-    depths = [predictor.predict(frame) for frame in sample_frames(path, SCALE_FRAMES)]
+    depths = [predictor.predict(frame, options) for frame in sample_frames(path, SCALE_FRAMES)]
     return robust_range(np.stack(depths))
 
 
@@ -117,7 +118,12 @@ def video_path(path: Path, outputs: Outputs) -> Path:
 
 
 def predict_video(
-    predictor: Predictor, path: Path, outputs: Outputs, batch_size: int = 8, done: Callable[[], None] = lambda: None
+    predictor: Predictor,
+    path: Path,
+    outputs: Outputs,
+    batch_size: int = 8,
+    done: Callable[[], None] = lambda: None,
+    options: CameraOptions = NOTHING_TYPED,
 ) -> tuple[int, list[Failure[Any]]]:
     """Save the depth video and the files of the frames selected by `outputs`; finished ones are skipped.
 
@@ -127,6 +133,7 @@ def predict_video(
         outputs: what to write; its folder gets `<clip>_depth.mp4`, and for frame 12 the files `<clip>/000012_…`.
         batch_size: frames per forward pass.
         done: called after each frame.
+        options: of the camera, for clouds and networks trained with camera=canonical.
 
     Returns:
         The number of frames predicted, and the failures.
@@ -139,18 +146,18 @@ def predict_video(
     target = video_path(path, outputs)
     make_video = "video" in outputs.save and (outputs.overwrite or not is_finished(target, changed))
     coloured = set(outputs.save) & {"colour", "side_by_side", "video"}
-    scale = outputs.range or (clip_range(predictor, path) if coloured else None)
+    scale = outputs.range or (clip_range(predictor, path, options) if coloured else None)
     predicted = 0
 
-    def next_frame(video: Video) -> Callable[[int], tuple[str, np.ndarray] | None]:
+    def next_frame(video: Video) -> Callable[[int], Photo | None]:
         indices = count()
 
-        def read(_: int) -> tuple[str, np.ndarray] | None:
+        def read(_: int) -> Photo | None:
             for index in indices:
                 name = f"{path.stem}/{index:06d}"
                 if make_video or outputs.unfinished(name, changed):
                     frame = video.read()
-                    return None if frame is None else (name, frame)
+                    return None if frame is None else Photo(name, frame, options.of(*frame.shape[:2]))
                 if not video.skip():
                     break
                 done()
@@ -161,11 +168,11 @@ def predict_video(
     def save(sink: VideoSink | None) -> Callable[[Predicted], None]:
         def save_frame(result: Predicted) -> None:
             nonlocal predicted
-            name, image, prediction = result
+            name, image, prediction, camera = result
             if sink is not None:
                 assert scale is not None
                 sink.add(colour_picture(prediction.depth, *scale, metric=outputs.metric))
-            outputs.write(name, image, prediction, outputs.unfinished(name, changed), scale)
+            outputs.write(name, image, prediction, outputs.unfinished(name, changed), scale, camera.intrinsics)
             predicted += 1
 
         return save_frame

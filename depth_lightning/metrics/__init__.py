@@ -8,7 +8,9 @@ from depth_lightning.metrics.breakdowns import Breakdowns, PartMetrics, group_ro
 from depth_lightning.metrics.depth_metrics import POOLED, DepthMetrics
 from depth_lightning.metrics.errors import ERRORS, ErrorFunction, directions
 from depth_lightning.metrics.intervals import Intervals, mean_intervals, units_of
+from depth_lightning.metrics.normals import normals_mean
 from depth_lightning.metrics.per_image import FACTS, ImageCounts, ImageTable, PerImageMetrics
+from depth_lightning.metrics.points import points_chamfer, points_f1
 from depth_lightning.metrics.protocol import Protocol, crop_mask, usual_crops
 
 __all__ = [
@@ -32,6 +34,9 @@ __all__ = [
     "directions",
     "group_rows",
     "mean_intervals",
+    "normals_mean",
+    "points_chamfer",
+    "points_f1",
     "units_of",
     "usual_crops",
 ]

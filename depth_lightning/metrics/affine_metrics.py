@@ -48,7 +48,9 @@ class AffineMetrics(PerImageMetrics):
         errors: dict[str, ErrorFunction] = {"affine_error": affine_error, "ordinal_error": ordinal_error}
         super().__init__(errors, **kwargs)
 
-    def image_rows(self, prediction: Tensor, target: Tensor, mask: Tensor, scale_known: bool) -> ImageRows:
+    def image_rows(
+        self, prediction: Tensor, target: Tensor, mask: Tensor, scale_known: bool, intrinsics: Tensor | None = None
+    ) -> ImageRows:
         """One row per image. A constant truth orders no pair, so it counts as not determined."""
         errors = self.image_errors(prediction, target, mask)
         return ImageRows(errors, ImageFacts.of(target, mask), errors.isfinite().all(dim=1))

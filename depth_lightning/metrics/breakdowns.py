@@ -92,8 +92,9 @@ class PartMetrics(Metric):
         ids: Sequence[str],
         scenes: Sequence[str],
         scale_known: bool = True,
+        intrinsics: Tensor | None = None,
     ) -> None:
-        """Add images, like `DepthMetrics.update`."""
+        """Add images, like `DepthMetrics.update`; cameras do not matter."""
         if not scale_known:
             return
         depth, valid, aligned = prepare(prediction.float(), target.float(), mask, self.protocol)

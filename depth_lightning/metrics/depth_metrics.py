@@ -9,7 +9,7 @@ from torch import Tensor
 from depth_lightning.metrics.alignment import Aligned, align
 from depth_lightning.metrics.errors import ERRORS, ErrorFunction
 from depth_lightning.metrics.intervals import Units, mean_intervals
-from depth_lightning.metrics.per_image import ImageFacts, ImageRows, PerImageMetrics
+from depth_lightning.metrics.per_image import ImageFacts, ImageRows, ImageTable, PerImageMetrics
 from depth_lightning.metrics.protocol import Protocol
 
 POOLED: Mapping[str, int] = {
@@ -38,12 +38,14 @@ class DepthMetrics(PerImageMetrics):
         super().__init__(errors, **kwargs)
         self.protocol = protocol
 
-    def image_rows(self, prediction: Tensor, target: Tensor, mask: Tensor, scale_known: bool) -> ImageRows:
+    def image_rows(
+        self, prediction: Tensor, target: Tensor, mask: Tensor, scale_known: bool, intrinsics: Tensor | None = None
+    ) -> ImageRows:
         """One row per image: aligned, bounded and scored according to the protocol."""
         depth, valid, aligned = prepare(prediction, target, mask, self.protocol)
         fits_scale, fits_shift = self.protocol.alignment != "none", "shift" in self.protocol.alignment
         return ImageRows(
-            self.image_errors(depth, target, valid),
+            self.image_errors(depth, target, valid, intrinsics),
             ImageFacts.of(
                 target,
                 valid,
@@ -64,6 +66,18 @@ class DepthMetrics(PerImageMetrics):
             name: ((columns[name] ** p * weights).sum() / weights.sum()).float() ** (1 / p)
             for name, p in POOLED.items()
             if name in columns
+        }
+
+    def averages(self, images: ImageTable) -> dict[str, float]:
+        """What `compute` gives for the images of a table, or for a part of them; empty if none of them is scored."""
+        scored = images.scored
+        if self.protocol.reduction == "image" or not scored.any():
+            return super().averages(images)
+        weights = images.facts["valid_pixels"][scored]
+        return {
+            name: float(np.average(images.errors[name][scored] ** p, weights=weights) ** (1 / p))
+            for name, p in POOLED.items()
+            if name in images.errors
         }
 
     def bounds(self, values: np.ndarray, pixels: np.ndarray, units: Units) -> dict[str, tuple[float, float]]:

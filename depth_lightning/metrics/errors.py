@@ -2,7 +2,8 @@
 
 All take positive (b, h, w) prediction and target in one unit and a bool mask that is True where both count, and
 return one value per image, (b,). An image without a valid pixel gives NaN: its error is undefined, not 0.
-Lower is better, unless the function has the attribute `higher_is_better = True`.
+Lower is better, unless the function has the attribute `higher_is_better = True`. A function with the attribute
+`needs_intrinsics = True` takes the cameras as well, (b, 4) fx, fy, cx, cy in pixels.
 
 >>> target = torch.tensor([[[1.0, 2.0], [4.0, 9.0]]])
 >>> abs_rel(1.1 * target, target, target < 5)
@@ -14,7 +15,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-ErrorFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
+ErrorFunction = Callable[..., Tensor]
+"""(prediction, target, mask) → (b,), or with the attribute `needs_intrinsics`, (…, intrinsics) → (b,)."""
 
 
 def _mean(values: Tensor, mask: Tensor) -> Tensor:
@@ -97,6 +99,11 @@ ERRORS: Mapping[str, ErrorFunction] = {
     )
 }  # fmt: skip
 """Every error by its reported name, in the order of the table."""
+
+
+def with_intrinsics(function: ErrorFunction) -> bool:
+    """Whether the function takes the cameras as well: its `needs_intrinsics`, False without one."""
+    return bool(getattr(function, "needs_intrinsics", False))
 
 
 def directions(errors: Mapping[str, ErrorFunction]) -> dict[str, bool]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from depth_lightning.metrics.errors import ErrorFunction
+from depth_lightning.metrics.errors import ErrorFunction, with_intrinsics
 from depth_lightning.metrics.intervals import Intervals, Units, mean_intervals, units_of
 
 
@@ -107,6 +107,18 @@ class ImageTable(NamedTuple):
         """(n,) bool."""
         return np.array([status == "scored" for status in self.status], dtype=bool)
 
+    def part(self, name: str) -> "ImageTable":
+        """The images of one part of a mixture, whose ids begin with its name."""
+        chosen = np.array([id.startswith(f"{name}/") for id in self.id], dtype=bool)
+        ids, scenes, status = (
+            [text for text, kept in zip(texts, chosen, strict=True) if kept]
+            for texts in (self.id, self.scene, self.status)
+        )
+        errors, facts = (
+            {key: values[chosen] for key, values in columns.items()} for columns in (self.errors, self.facts)
+        )
+        return ImageTable(ids, scenes, status, errors, facts)
+
 
 class ValidationCounts(NamedTuple):
     """The images of a validation, by the metrics that their truth supports."""
@@ -151,6 +163,7 @@ class PerImageMetrics(Metric):
         ids: Sequence[str] = (),
         scenes: Sequence[str] = (),
         scale_known: bool = True,
+        intrinsics: Tensor | None = None,
     ) -> None:
         """Add images.
 
@@ -162,9 +175,10 @@ class PerImageMetrics(Metric):
             scenes: of the images, where known.
             scale_known: whether the target has a unit. `DepthMetrics` scores an image whose target is up to scale
                 only after an alignment; under the alignment "none" it counts as not aligned.
+            intrinsics: (b, 4) fx, fy, cx, cy in pixels of the target, for errors that need them.
 
         Raises:
-            ValueError: the shapes differ.
+            ValueError: the shapes differ, or an error needs a camera that is unknown.
         """
         if not (prediction.shape == target.shape == mask.shape) or prediction.ndim != 3:
             raise ValueError(
@@ -172,17 +186,46 @@ class PerImageMetrics(Metric):
                 f"{tuple(prediction.shape)}, {tuple(target.shape)} and {tuple(mask.shape)}. "
                 "Upsample predictions to the ground truth, never resize the ground truth."
             )
-        self.rows.append(self.image_rows(prediction.float(), target.float(), mask, scale_known).packed())
+        self.refuse_unknown_cameras(intrinsics, ids)
+        self.rows.append(self.image_rows(prediction.float(), target.float(), mask, scale_known, intrinsics).packed())
         unknown = [""] * len(mask)
         self.names.append(encode_names(ids or unknown, scenes or unknown).to(self.device, non_blocking=True))
 
-    def image_rows(self, prediction: Tensor, target: Tensor, mask: Tensor, scale_known: bool) -> ImageRows:
+    def refuse_unknown_cameras(self, intrinsics: Tensor | None, ids: Sequence[str]) -> None:
+        """Refuse images without a camera, if an error needs it.
+
+        Args:
+            intrinsics: (b, 4), NaN where unknown.
+            ids: of the images, for the message.
+
+        Raises:
+            ValueError: a camera is unknown.
+        """
+        needing = [name for name, function in self.errors.items() if with_intrinsics(function)]
+        if needing and (intrinsics is None or not bool(intrinsics.isfinite().all())):
+            unknown = range(len(ids)) if intrinsics is None else (~intrinsics.isfinite().all(dim=1)).nonzero()[:, 0]
+            of = next((ids[index] for index in unknown if ids), "an image")
+            raise ValueError(
+                f"metrics.{needing[0]} needs the camera of {of}, which is unknown. Type data.intrinsics=[fx,fy,cx,cy], "
+                "in pixels, or write fx, fy, cx and cy as columns of data.manifest; or leave out metrics=…"
+            )
+
+    def image_rows(
+        self, prediction: Tensor, target: Tensor, mask: Tensor, scale_known: bool, intrinsics: Tensor | None
+    ) -> ImageRows:
         """The rows of a batch; the arguments are those of `update`, in float32."""
         raise NotImplementedError
 
-    def image_errors(self, prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    def image_errors(
+        self, prediction: Tensor, target: Tensor, valid: Tensor, intrinsics: Tensor | None = None
+    ) -> Tensor:
         """(b, errors) errors over the valid pixels."""
-        return torch.stack([function(prediction, target, valid) for function in self.errors.values()], dim=1)
+        maps = prediction, target, valid
+        errors = (
+            function(*maps, intrinsics) if with_intrinsics(function) else function(*maps)
+            for function in self.errors.values()
+        )
+        return torch.stack(list(errors), dim=1)
 
     def compute(self) -> dict[str, Tensor]:
         """Name → error averaged over the scored images; NaN if there are none."""
@@ -217,6 +260,11 @@ class PerImageMetrics(Metric):
             errors=dict(zip(self.errors, errors.T, strict=True)),
             facts={name: np.where(valid, column, without.get(name, np.nan)) for name, column in facts.items()},
         )
+
+    def averages(self, images: ImageTable) -> dict[str, float]:
+        """What `compute` gives for the images of a table, or for a part of them; empty if none of them is scored."""
+        scored = images.scored
+        return {name: float(values[scored].mean()) for name, values in images.errors.items()} if scored.any() else {}
 
     def intervals(self, images: ImageTable) -> Intervals:
         """95 % confidence intervals of `compute`, over the result of `images` or a part of it."""

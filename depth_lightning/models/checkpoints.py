@@ -223,7 +223,8 @@ def with_kind(network: DepthAnythingV2, metadata: Mapping[str, Any]) -> dict[str
     }
     head = {} if network.head_name == "sigmoid" else {"head": network.head_name}
     taps = {} if network.encoder_name in SIZES else {"taps": list(network.encoder.taps)}
-    return {**metadata, **own, **head, **taps}
+    canonical = {} if network.focal_px is None else {"focal_px": network.focal_px}
+    return {**metadata, **own, **head, **taps, **canonical}
 
 
 def to_json(content: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from depth_lightning.models.dpt import DPTHead
 from depth_lightning.models.encoders import build_encoder
 from depth_lightning.models.parameter_groups import ParameterGroups
 from depth_lightning.models.sizes import SIZES, size_like
-from depth_lightning.settings import SettingError, boolean, number, one_of, several, whole_number
+from depth_lightning.settings import SettingError, boolean, number, one_of, optional, several, whole_number
 
 Output = Literal["metric", "relative"]
 HeadName = Literal["sigmoid", "log_depth", "inverse_depth"]
@@ -45,6 +45,8 @@ class DepthAnythingV2(nn.Module):
         recompute_blocks: activation checkpointing: in training, keep only each block's input and recompute the rest in
             the backward pass. Less memory, more time.
         adapter: train low-rank adapters, and the head, instead of the encoder's own weights.
+        focal_px: of a metric network trained with camera=canonical: the canonical focal length, in pixels of its input.
+            It predicts depth · focal_px / f for a camera of focal length f, see `in_metres`. None: metres.
         head: of a metric network. "sigmoid": times `max_depth`; "log_depth": depth is the exponential of the logits,
             from 1 mm to `max_depth`, for scenes where no `max_depth` fits; "inverse_depth": depth is one over the
             logits, up to `max_depth`, as `to_metres` makes of a relative network.
@@ -68,6 +70,7 @@ class DepthAnythingV2(nn.Module):
         adapter: LoRA | None = None,
         head: HeadName = "sigmoid",
         taps: Sequence[int] | None = None,
+        focal_px: float | None = None,
     ) -> None:
         super().__init__()
         self.encoder_name = encoder
@@ -75,6 +78,8 @@ class DepthAnythingV2(nn.Module):
         self.head_name: HeadName = one_of("head", head, get_args(HeadName))
         if head != "sigmoid" and output == "relative":
             raise SettingError("head", f"is sigmoid where output=relative, whose head ends in a ReLU; found {head!r}.")
+        focal_px = optional("focal_px", focal_px, partial(number, above=0))
+        self.focal_px: float | None = focal_px if output == "metric" else None
         default = 1000.0 if head == "log_depth" else 10.0
         self.max_depth = number(
             "max_depth", default if max_depth is None else max_depth, above=MIN_DEPTH_M, most=MAX_DEPTH_M
@@ -131,6 +136,16 @@ class DepthAnythingV2(nn.Module):
         if self.head_name == "inverse_depth":
             return torch.reciprocal(logits.clamp(min=1 / self.max_depth))
         return logits_to_depth(logits, self.max_depth)
+
+    def in_metres(self, prediction: Tensor, focal_px: Tensor) -> Tensor:
+        """Metres, (b, h, w), from predictions of a network with a canonical focal length.
+
+        Args:
+            prediction: (b, h, w).
+            focal_px: (b,) focal lengths, in pixels of the network's input.
+        """
+        assert self.focal_px is not None
+        return prediction * (focal_px / self.focal_px)[:, None, None]
 
     def start_at(self, depth_m: float) -> None:
         """Have a new last layer, of a head other than "sigmoid", predict depths about this one."""

@@ -40,6 +40,8 @@ class Provenance:
     """Shorter side of images in training, in pixels."""
     taps: tuple[int, ...] | None = None
     """The blocks that the head reads, if declared."""
+    focal_px: float | None = None
+    """Canonical focal length, see `DepthAnythingV2`."""
 
     def __str__(self) -> str:
         depth = "" if self.max_depth is None else f" with max_depth {self.max_depth:g}"
@@ -144,7 +146,7 @@ def _from_fields(source: str, fields: Mapping[str, Any]) -> Provenance | None:
     if output not in get_args(Output):  # another program's file of that name, or an interpolation
         return None
     metres = float(max_depth) if output == "metric" and isinstance(max_depth, int | float) else None
-    encoder, size, head = fields.get("encoder"), fields.get("size"), fields.get("head")
+    encoder, size, head, focal_px = (fields.get(key) for key in ("encoder", "size", "head", "focal_px"))
     taps = fields.get("taps")
     return Provenance(
         source,
@@ -154,6 +156,7 @@ def _from_fields(source: str, fields: Mapping[str, Any]) -> Provenance | None:
         head=next((name for name in get_args(HeadName) if name == head), "sigmoid"),
         size=size if isinstance(size, int) else None,
         taps=tuple(taps) if isinstance(taps, list) else None,
+        focal_px=float(focal_px) if isinstance(focal_px, int | float) else None,
     )
 
 

@@ -103,6 +103,7 @@ def summary_rows(splits: Mapping[str, Summary]) -> list[list[str]]:
         "truth": [split.kind or "–" for split in splits.values()],
         "image sizes (w×h)": [_sizes(split.image_sizes) for split in splits.values()],
         "depth sizes (w×h)": [_sizes(split.target_sizes) for split in splits.values()],
+        "field of view, longer side": [_angles(split) for split in splits.values()],
         "valid pixels, median": [_percent(split.valid_share) for split in splits.values()],
         "truth at 0.1 %, 50 %, 99.9 %": [_quantiles(split) for split in splits.values()],
         "suggested model.max_depth": _suggestions(list(splits.values())),
@@ -124,6 +125,13 @@ def _suggestions(splits: Sequence[Summary]) -> list[str]:
         f"{depth:g} m ({100 * share_beyond(split.histogram, depth):.2f} % beyond)" if split.suggested_max_depth else "–"
         for split in splits
     ]
+
+
+def _angles(summary: Summary) -> str:
+    if summary.fov_deg is None:
+        return "not known"
+    low, middle, high = (f"{angle:.1f}°" for angle in summary.fov_deg)
+    return low if low == high else f"{low} to {high}, median {middle}"
 
 
 def _sizes(sizes: Mapping[str, int]) -> str:

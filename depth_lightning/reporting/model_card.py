@@ -33,6 +33,8 @@ class ModelCard:
         licence: of the starting weights; None if unknown.
         checks: sentences that compare the export with the network.
         limits: sentences in addition to those for every such network.
+        focal_px: canonical focal length of a network trained with camera=canonical.
+        takes_focal: whether the export multiplies by the focal length itself.
     """
 
     encoder: str
@@ -48,6 +50,8 @@ class ModelCard:
     licence: str | None = None
     checks: Sequence[str] = ()
     limits: Sequence[str] = ()
+    focal_px: float | None = None
+    takes_focal: bool = False
 
     def __str__(self) -> str:
         title = f"Depth Anything V2 ({quoted(self.encoder)}), {self.output} depth"
@@ -113,9 +117,25 @@ class ModelCard:
     def _limits(self) -> list[str]:
         if self.max_depth is None:
             return ["Disparity has neither unit nor zero: it tells what is nearer, not how near."]
+        if self.focal_px is not None:
+            return self._limits_of_canonical(self.focal_px)
         return [
             f"No depth exceeds {self.max_depth:g} m; anything farther, such as sky, is predicted too near.",
             "Metres are valid for cameras and scenes like the training data's. Another field of view changes them.",
+        ]
+
+    def _limits_of_canonical(self, focal_px: float) -> list[str]:
+        factor = f"f / {focal_px:g}, where f is the camera's focal length in pixels of the network's input"
+        multiplied = (
+            f"Metres are the network's output times {factor}: the input focal_px."
+            if self.takes_focal
+            else f"Metres are the output of this file times {factor}: whoever runs it multiplies. In this project "
+            "predict and evaluate do."
+        )
+        return [
+            multiplied,
+            f"No depth exceeds {self.max_depth:g} m times that factor; anything farther is predicted too near.",
+            "Metres are valid for scenes like the training data's, and any camera whose focal length is known.",
         ]
 
 

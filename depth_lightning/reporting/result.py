@@ -11,6 +11,17 @@ from depth_lightning.metrics.per_image import ValidationCounts, ValidationTables
 
 
 @dataclass(frozen=True)
+class PartResult:
+    """The averages over one part of a mixture."""
+
+    metrics: Mapping[str, float]
+    """Without those that its truth does not support."""
+    intervals: Intervals
+    images: int
+    """How many were scored."""
+
+
+@dataclass(frozen=True)
 class EvaluationResult:
     """Averages, their confidence intervals, and the images behind them."""
 
@@ -25,6 +36,8 @@ class EvaluationResult:
     """Per-image results, sorted by id."""
     breakdowns: Breakdowns | None = None
     """By distance, region and so on, with the corrections; None if not requested."""
+    parts: Mapping[str, PartResult] = field(default_factory=dict)
+    """Of a mixture, by name."""
 
     def per_image(self) -> dict[str, list[Any] | np.ndarray]:
         """The columns of per_image.parquet, one row per image: those whose truth is depth, then those with disparity.

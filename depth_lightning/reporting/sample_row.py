@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
+from depth_lightning.camera import fov_from_focal
 from depth_lightning.reporting.colour import (
     BACKGROUND,
     DEPTH_COLOURS,
@@ -30,7 +31,8 @@ def draw_sample_row(on_disk: DepthSample, seen: Mapping[str, DepthSample]) -> np
     """Draw one row: the sample on disk, then every sample of `seen` under its name.
 
     Each is shown as the image, and as the truth in colours over the image, which remains visible in grey where there is
-    no truth. All share one scale, that of the truth on disk.
+    no truth. All share one scale, that of the truth on disk. The field of view across the longer side stands beside the
+    size, where the camera is known.
 
     Returns:
         (h, w, 3) uint8 RGB.
@@ -42,7 +44,11 @@ def draw_sample_row(on_disk: DepthSample, seen: Mapping[str, DepthSample]) -> np
     for name, sample in {"on disk": on_disk, **seen}.items():
         height, width = sample.image.shape[:2]
         tiles = [_image_tile(sample), draw_truth_over(sample, low, high)]
-        groups.append((f"{name}, {width}×{height}, {100 * sample.mask.mean():.3g} % valid", tiles))
+        angle = ""
+        if not np.isnan(sample.intrinsics).any():
+            longer = 0 if width >= height else 1
+            angle = f", {fov_from_focal(sample.intrinsics[longer], max(width, height)):.1f}°"
+        groups.append((f"{name}, {width}×{height}, {100 * sample.mask.mean():.3g} % valid{angle}", tiles))
     text = font(TEXT)
     unit = "m" if on_disk.kind == DepthKind.METRES else ""
     span = (

@@ -19,7 +19,7 @@ from depth_lightning.version import version
 
 log = logging.getLogger(__name__)
 
-FROM_RUN = ("model", "adapter", "data", "protocol", "metrics", "seed")
+FROM_RUN = ("model", "adapter", "camera", "data", "protocol", "metrics", "seed")
 """The parts of the configuration that decide what a checkpoint predicts and how its predictions are scored."""
 NOT_BUILT = ("callbacks", "logger")
 """The parts that are never read from a checkpoint; those of a sweep refer to its folder by a resolver."""
@@ -114,6 +114,10 @@ def _as_the_file_says(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
         if value is not None and key not in keys and OmegaConf.select(cfg, key) not in (None, value):
             OmegaConf.update(cfg, key, value)
             log.info(f"{key}={value}, as {known.source} says.")
+    if known.focal_px is not None and "camera.focal_px" not in keys:
+        for key in ("model.focal_px", "camera.focal_px"):
+            OmegaConf.update(cfg, key, known.focal_px, force_add=True)
+        log.info(f"camera=canonical camera.focal_px={known.focal_px:g}, as {known.source} says.")
     return cfg
 
 
@@ -168,6 +172,7 @@ def overlay(saved: DictConfig, composed: DictConfig, overrides: Sequence[str]) -
 
     Raises:
         UntrustedConfigError: the checkpoint's configuration names something that it may not choose.
+        SettingError: the typed canonical focal length is not the checkpoint's.
         ValueError: the typed encoder is not the checkpoint's.
     """
     merged = composed.copy()
@@ -176,6 +181,10 @@ def overlay(saved: DictConfig, composed: DictConfig, overrides: Sequence[str]) -
     with open_dict(merged):
         for part in FROM_RUN:
             merged[part] = saved.get(part)
+        if "camera" in composed:  # predict has further keys there, of the photos' camera
+            of_run = saved.get("camera") or {}
+            own = {key: of_run.get(key) for key in ("focal_px", "default_fov_deg")}
+            merged.camera = OmegaConf.merge(composed.camera, own)
         for key, written in typed(overrides).items():
             part, *path = (key if key != "encoder" else "model.encoder").split(".")
             if part not in FROM_RUN:
@@ -196,6 +205,13 @@ def overlay(saved: DictConfig, composed: DictConfig, overrides: Sequence[str]) -
                     value["image_range"] = saved.data.get("image_range")
             OmegaConf.update(merged, ".".join([part, *path]), value, merge=False, force_add=True)
     refuse_strangers(merged, FROM_RUN, f"checkpoint={composed.checkpoint}", keys, composed.trust or ())
+    focal_px, own_focal = (OmegaConf.select(each, "camera.focal_px") for each in (merged, saved))
+    if focal_px != own_focal:
+        raise SettingError(
+            "camera.focal_px",
+            f"belongs to the checkpoint's network, {own_focal if own_focal else 'camera=none'}; found {focal_px}. "
+            "Leave it out.",
+        )
     if merged.model.encoder != saved.model.encoder:
         raise ValueError(
             f"The checkpoint holds a {saved.model.encoder}, but {merged.model.encoder} was requested. "

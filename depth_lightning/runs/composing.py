@@ -64,6 +64,9 @@ def _unknown_key(key: str, parent: DictConfig, typed: Mapping[str, str], conf: P
     owner, _, own = key.rpartition(".")
     if not known:
         return f"{key} does not exist: {owner} has no options."
+    if (conf / key).is_dir():  # an option of an object that another file of its group has
+        choices = ", ".join(path.stem for path in sorted((conf / key).glob("*.yaml")))
+        return f"{key} has no such option unless it is chosen as well: {key}=…, one of {choices}."
     others = [path.stem for path in sorted((conf / owner).glob("*.yaml")) if own in _content(path)] if owner else []
     if others:
         message = f"{key} is an option of {owner}={f' and {owner}='.join(others)}. Choose {owner}=… as well"

@@ -62,9 +62,13 @@ def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     values: dict[str, Any] = current(config)
     chosen = values.pop("augmentation", None)
+    canonical = values.pop("camera", None) or {}
+    if canonical.get("focal_px") is not None:
+        values["camera"] = canonical
     if "data" in values:
         encoder = values.get("model", {}).get("encoder")
-        data = _without_repetition(values["data"], patch_of(encoder if is_encoder(encoder) else "vits"))
+        patch = patch_of(encoder if is_encoder(encoder) else "vits")
+        data = _without_repetition(values["data"], patch, decisive="camera" in values)
         data["augmentation"] = augmentation_options(data["augmentation"], chosen)
         values["data"] = data
     for part, new in NEW.items():
@@ -73,17 +77,20 @@ def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _without_repetition(data: Mapping[str, Any], patch: int) -> dict[str, Any]:
+def _without_repetition(data: Mapping[str, Any], patch: int, decisive: bool) -> dict[str, Any]:
+    """Without what repeats or means nothing; the camera's keys only count if they are `decisive`."""
     unset = {**UNSET, **UNSET_ROOMS}
     values = {
-        key: value for key, value in data.items() if key not in CAMERA and (key not in unset or value != unset[key])
+        key: value
+        for key, value in data.items()
+        if (decisive or key not in CAMERA) and (key not in unset or value != unset[key])
     }
     if data.get("crop") == "square":
         values["crop"] = list(network_size(1, 1, data["size"], patch))
     if "dataset" in data:
         values["dataset"] = _own_arguments(data["dataset"], data)
     if "parts" in data:
-        values["parts"] = {name: _without_repetition(part, patch) for name, part in data["parts"].items()}
+        values["parts"] = {name: _without_repetition(part, patch, decisive) for name, part in data["parts"].items()}
     return values
 
 

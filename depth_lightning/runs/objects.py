@@ -19,11 +19,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from depth_lightning.data import DepthDataModule, DepthPairs, Mixture
 from depth_lightning.data.augmentation import augmentation_options
+from depth_lightning.data.canonical import Canonical
 from depth_lightning.data.da2k import DA2K
 from depth_lightning.data.photometric import ColourNoise
 from depth_lightning.data.sampling import evenly_spread
 from depth_lightning.data.transforms import PATCH, EvaluationTransform, TrainTransform
 from depth_lightning.metrics import ERRORS, DepthMetrics, ErrorFunction, Protocol
+from depth_lightning.metrics.errors import with_intrinsics
 from depth_lightning.models import DepthAnythingV2, LoadReport, load_weights, resolve_weights
 from depth_lightning.models.depth_anything import MIN_DEPTH_M
 from depth_lightning.models.encoders import patch_of
@@ -36,6 +38,7 @@ from depth_lightning.runs.processes import check_processes
 from depth_lightning.sample import DepthKind
 from depth_lightning.settings import SettingError, one_of, several, within
 from depth_lightning.training import DepthModule, Objective
+from depth_lightning.training.module import MEAN_OF_PARTS
 from depth_lightning.wording import counted, significant
 
 log = logging.getLogger(__name__)
@@ -88,6 +91,24 @@ def build_network(model: DictConfig, adapter: DictConfig | None = None) -> Depth
         raise
 
 
+def canonical(cfg: DictConfig) -> Canonical | None:
+    """The canonical camera of `camera`; None with camera=none, and for relative networks, which have no use for it.
+
+    Raises:
+        SettingError: an option is out of range, or the network has no canonical focal length.
+    """
+    settings: dict[str, Any] = plain(cfg.camera) if cfg.get("camera") else {}
+    focal_px, model = settings.get("focal_px"), cfg.get("model") or {}
+    if focal_px is None and "focal_px" in model:
+        raise SettingError("camera.focal_px", "is missing, which camera=canonical needs. Type camera.focal_px=…")
+    if focal_px is None or model.get("output") == "relative":
+        return None
+    if model and "focal_px" not in model:
+        raise SettingError("camera.focal_px", f"is for camera=canonical, found {focal_px} with camera=none.")
+    with within("camera"):
+        return Canonical(focal_px, settings.get("default_fov_deg"))
+
+
 def start_weights(network: DepthAnythingV2, model: DictConfig) -> LoadReport | None:
     """Load `model.weights` as configured by `model.init`, and log what was loaded, or a warning if nothing was."""
     if model.weights is None:
@@ -129,12 +150,13 @@ def build_data(cfg: DictConfig, eval_split: str = "val") -> DepthDataModule:
     """The data module of `data`, which evaluates on `eval_split`, for the encoder of `model`, if there is one."""
     data, patch = cfg.data, patch_size(cfg)
     geometry, colour = _augmentation(cfg)
+    known = canonical(cfg)
     skip = data.get("on_error") == "skip"  # a checkpoint may be older than the option
     with within("data"):
         return DepthDataModule(
             dataset=_mixture(data) if "parts" in data else dataset_of(data),
-            train_transform=TrainTransform(data.size, data.crop, **geometry, patch=patch),
-            eval_transform=EvaluationTransform(data.size, patch),
+            train_transform=TrainTransform(data.size, data.crop, **geometry, patch=patch, canonical=known),
+            eval_transform=EvaluationTransform(data.size, patch, known),
             batch_size=data.batch_size,
             eval_batch_size=data.eval_batch_size,
             num_workers=worker_count(data.num_workers),
@@ -147,8 +169,13 @@ def build_data(cfg: DictConfig, eval_split: str = "val") -> DepthDataModule:
 
 def patch_size(cfg: DictConfig) -> int:
     """The side of the patches of the network's encoder, in pixels."""
-    with within("model"):
-        return patch_of(cfg.model.encoder) if "model" in cfg else PATCH
+    if "model" not in cfg:
+        return PATCH
+    try:
+        return patch_of(cfg.model.encoder)
+    except SettingError as error:
+        raw = OmegaConf.to_container(cfg.model, resolve=False)
+        raise SettingError(typed_key("model", raw, error.name), error.problem) from error
 
 
 def worker_count(count: int | None) -> int:
@@ -217,7 +244,8 @@ def _augmentation(cfg: DictConfig) -> tuple[dict[str, Any], ColourNoise | None]:
     written = (cfg.data.augmentation, cfg.get("augmentation"))
     options = augmentation_options(*(plain(node) if OmegaConf.is_config(node) else node for node in written))
     transforms = build("augmentation.transforms", options.pop("transforms"))
-    geometry = {"flip_probability": options.pop("flip_probability"), "transforms": transforms}
+    geometry = {key: options.pop(key) for key in ("flip_probability", "zoom", "rotation_deg")}
+    geometry["transforms"] = transforms
     colour = ColourNoise(**options)
     return geometry, colour if colour.jitter_probability or colour.noise_probability else None
 
@@ -269,7 +297,8 @@ def _own_metric(key: str, path: str) -> ErrorFunction:
     depth_m = torch.linspace(1, 2, 48 * 64).view(1, 48, 64)
     try:
         metric: ErrorFunction = get_method(path)
-        errors = metric(1.1 * depth_m, depth_m, depth_m > 1)
+        cameras = [torch.tensor([[50.0, 50.0, 31.5, 23.5]])] if with_intrinsics(metric) else []
+        errors = metric(1.1 * depth_m, depth_m, depth_m > 1, *cameras)
     except Exception as error:  # a user's function may raise anything
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise SettingError(key, f"is f(prediction, target, mask) → (b,), but {path} failed: {reason}") from error
@@ -356,6 +385,8 @@ def check_monitors(cfg: DictConfig, module: DepthModule) -> None:
         SettingError: a monitor is not a validation metric.
     """
     validated = [f"val/{name}" for name in (*module.metrics.errors, *module.affine_metrics.errors)]
+    if parts := cfg.data.get("parts"):
+        validated += [f"{name}_{part}" for part in (*parts, MEAN_OF_PARTS) for name in validated]
     nodes = {name: node for name, node in (plain(cfg).get("callbacks") or {}).items() if node is not None}
     if not all(current(node)["_target_"].startswith(("depth_lightning.", "lightning.")) for node in nodes.values()):
         return

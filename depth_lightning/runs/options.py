@@ -91,7 +91,16 @@ COMMON: Options = {
 }
 ENCODER: Options = {"name": partial(text, what="the name of a vision transformer in timm")}
 """Of encoder=timm; the others have no options."""
-NETWORK: Options = {**COMMON, "checkpoint": PATH_OR_NONE, "model": MODEL, "encoder": ENCODER, "data": DATA}
+FOV_DEG = partial(optional, check=partial(number, above=0, below=180))
+CAMERA: Options = {"focal_px": partial(optional, check=partial(number, above=0)), "default_fov_deg": FOV_DEG}
+NETWORK: Options = {
+    **COMMON,
+    "checkpoint": PATH_OR_NONE,
+    "model": MODEL,
+    "encoder": ENCODER,
+    "data": DATA,
+    "camera": CAMERA,
+}
 TRAIN: Options = {
     **NETWORK,
     **dict.fromkeys(("protocol", "optimizer", "scheduler", "trainer"), OBJECT),
@@ -139,6 +148,7 @@ COMMANDS: Mapping[str, Options] = {
     "predict": {
         **NETWORK,
         "data": {"size": check_size, "exif": check_exif, "image_range": check_range},
+        "camera": {**CAMERA, **dict.fromkeys(("intrinsics", "size", "fov_deg"))},
         "input": partial(text, what="one path or pattern (several go into a .txt file, a line each)"),
         "output": PATH,
         "batch_size": whole_number,
@@ -167,7 +177,7 @@ COMMANDS: Mapping[str, Options] = {
         "data": DATA,
         "images": partial(optional, check=whole_number),
         "detailed": partial(optional, check=FROM_0),
-        "fov_deg": partial(optional, check=partial(number, above=0, below=180)),
+        "fov_deg": FOV_DEG,
         "pictures": FROM_0,
     },
     "show": {
@@ -175,6 +185,7 @@ COMMANDS: Mapping[str, Options] = {
         "model": {**MODEL, "encoder": None},
         "encoder": ENCODER,
         "data": DATA,
+        "camera": CAMERA,
         "augmentation": None,
         "split": partial(one_of, choices=("train", "val")),
         **dict.fromkeys(("images", "draws"), whole_number),

@@ -41,11 +41,17 @@ AUGMENTATION = re.compile(r"data\.augmentation(\.\d+|\.transforms)+")
 """Where albumentations transforms are allowed."""
 HUB_ID = re.compile(r"data(\.parts\.\w+)?(\.dataset)?\.path")
 """Where a text that is no folder names a data set of the Hugging Face hub."""
+_BELOW = ("below_11", "below_22", "below_30")
 METRICS = (
     *(f"depth_lightning.metrics.errors.{name}" for name in ERRORS),
     *(f"depth_lightning.metrics.boundary.boundary_{name}" for name in ("f1", "precision", "recall")),
+    *(f"depth_lightning.metrics.normals.normals_{name}" for name in ("mean", "median", *_BELOW)),
+    *(f"depth_lightning.metrics.points.points_{name}" for name in ("chamfer", "f1", "f1_25cm")),
 )
-OWN_KEYS = {"loss": {"metres", "up_to_scale", "disparity", "alignment", "across_devices"}}
+OWN_KEYS = {
+    "loss": {"metres", "up_to_scale", "disparity", "alignment", "across_devices"},
+    "camera": {"focal_px", "default_fov_deg", "intrinsics", "size", "fov_deg"},
+}
 """The keys of a group that names no target itself."""
 BESIDE = {"model": {"weights", "init", "force"}}
 """Keys allowed beside a target's arguments."""
@@ -103,7 +109,7 @@ def refuse_strangers(
     """
     for part in parts:
         node = cfg.get(part)
-        if node is None and part == "adapter":
+        if node is None and part in ("adapter", "camera"):
             continue
         right = type(node) is int and 0 <= node < 2**32 if part == "seed" else isinstance(node, DictConfig)
         if not right and not is_below(part, typed):

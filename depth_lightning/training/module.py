@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from statistics import mean
 from typing import Any
 
 import lightning
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.optim.lr_scheduler import LambdaLR
 
+from depth_lightning.camera import focal_length
 from depth_lightning.metrics import AffineMetrics, DepthMetrics, PartMetrics, Protocol
 from depth_lightning.metrics.per_image import ValidationCounts, ValidationTables
 from depth_lightning.metrics.protocol import Alignment
@@ -23,6 +25,9 @@ from depth_lightning.training.scheduler import Schedule, poly
 from depth_lightning.training.sharding import is_sharded, reshard, shard, unshard
 
 log = logging.getLogger(__name__)
+
+MEAN_OF_PARTS = "mean_of_parts"
+"""In the place of a part's name: the mean of a mixture's parts, in which each counts the same."""
 
 
 class DepthModule(lightning.LightningModule):
@@ -102,6 +107,7 @@ class DepthModule(lightning.LightningModule):
         prediction: Tensor = self.network(image)
         if self.metrics.protocol.flip_average:
             prediction = (prediction + self.network(image.flip(-1)).flip(-1)) / 2
+        prediction = in_metres(self.network, prediction, batch)
         return self.metrics.protocol.upsampled(prediction, *batch.target.shape[-2:])
 
     def on_validation_start(self) -> None:
@@ -132,12 +138,19 @@ class DepthModule(lightning.LightningModule):
         The protocol's alignment decides which of the two.
         """
         to_disparity = metrics.protocol.alignment == "scale_shift_disparity"
+        cameras = batch.target_intrinsics
         for kind in (DepthKind.METRES, DepthKind.UP_TO_SCALE):
             images = [image for image, other in enumerate(batch.kind) if other == kind]
             if images:
                 predicted = converted(self.network, prediction[images], to_disparity)
                 truth = batch.target[images], batch.mask[images]
-                metrics.update(predicted, *truth, *_names(batch, images), scale_known=kind == DepthKind.METRES)
+                metrics.update(
+                    predicted,
+                    *truth,
+                    *_names(batch, images),
+                    scale_known=kind == DepthKind.METRES,
+                    intrinsics=cameras[images],
+                )
 
     def on_validation_epoch_end(self) -> None:
         """Log the averages over all images of all processes."""
@@ -149,6 +162,7 @@ class DepthModule(lightning.LightningModule):
                 # Already equal on every process; sync_dist only avoids Lightning's warning.
                 self.log_dict({f"val/{name}": value for name, value in errors.items()}, sync_dist=True)
             metrics.reset()
+        self._log_parts()
         depth, fitting = self.counts.depth, self.trainer.state.fn == TrainerFn.FITTING
         if sum(depth) and not depth.scored and fitting and self.trainer.is_global_zero:
             log.warning(
@@ -156,6 +170,17 @@ class DepthModule(lightning.LightningModule):
                 f"({self.metrics.protocol}): {depth.without_valid_pixel} have no valid pixel in its crop and range, "
                 f"{depth.not_aligned} could not be aligned. The depth metrics are NaN."
             )
+
+    def _log_parts(self) -> None:
+        """Log the averages of every part of a mixture, and the mean of the parts, in which each counts the same."""
+        data = getattr(self.trainer, "datamodule", None)
+        assert self.tables is not None
+        for metrics, table in zip((self.metrics, self.affine_metrics), self.tables, strict=True):
+            parts = {name: metrics.averages(table.part(name)) for name in getattr(data, "val_parts", ())}
+            values = {f"val/{error}_{name}": value for name, of in parts.items() for error, value in of.items()}
+            for error in {error: None for of in parts.values() for error in of}:
+                values[f"val/{error}_{MEAN_OF_PARTS}"] = mean(of[error] for of in parts.values() if of)
+            self.log_dict(values, sync_dist=True)  # equal on every process, as above
 
     def configure_optimizers(self) -> Any:
         """The optimiser, and its schedule over the trainer's total number of steps."""
@@ -178,6 +203,16 @@ class DepthModule(lightning.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store the run's configuration in the checkpoint."""
         checkpoint["config"] = self.config
+
+
+def in_metres(network: DepthAnythingV2, prediction: Tensor, batch: DepthBatch) -> Tensor:
+    """Predictions (b, h, w) for the cameras of a batch, of a network with a canonical focal length; others unchanged.
+
+    Images of unknown camera, which the data refuses if their truth is metres, count as of the canonical one.
+    """
+    if getattr(network, "focal_px", None) is None:
+        return prediction
+    return network.in_metres(prediction, focal_length(batch.intrinsics).nan_to_num(nan=network.focal_px))
 
 
 def _names(batch: DepthBatch, images: Sequence[int]) -> tuple[list[str], list[str]]:

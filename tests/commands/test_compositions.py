@@ -99,7 +99,7 @@ def test_a_class_of_ones_own_takes_what_it_has_arguments_for(composed, tmp_path)
         data = composed(f"hydra.searchpath=[file://{tmp_path}]", f"data={name}", "data.depth_scale=1000").data
         return objects.dataset_node(data)
 
-    pairs = {**RECORDED["data=pairs"]["data"]["dataset"], **LATER}
+    pairs = {**RECORDED["data=pairs"]["data"]["dataset"], **LATER, **dict.fromkeys(CAMERA)}
     thousand = {**pairs["encoding"], "depth_scale": 1000}
     own = {"_target_": f"{__name__}.OwnPairs", "root": "data/here", "val_share": 0.5, "encoding": thousand}
     assert built("pairs_of_ones_own") == {**pairs, **own}

@@ -105,7 +105,7 @@ def test_the_authors_recipe(compose_config):
         ("callbacks.checkpoints.monitor", "val/nope"),
         ("model.max_depth", "inf"),
         ("model.max_depth", 0),
-        ("model.init", "head"),
+        ("model.init", "neck"),
         ("report", "no"),
     ],
 )

@@ -104,7 +104,9 @@ def test_a_clip_has_one_scale_and_all_its_frames(call, files, tmp_path):
     [
         ([], "give input="),
         (["input=[a,b]"], r"^input is one path or pattern .* found \['a', 'b'\]"),
-        (["input={files}/photos", "save=[cloud]"], "needs the camera"),
+        (["input={files}/photos", "camera.fov_deg=180"], r"^camera\.fov_deg is a number above 0 and below 180, found"),
+        (["input={files}/photos", "camera.intrinsics=[1]"], r"^camera\.intrinsics is \[fx,fy,cx,cy\] in pixels, found"),
+        (["input={files}/photos", "camera.fov_deg=60", "cloud.fov_deg=60"], r"^cloud and camera both say which camera"),
         (["input={files}/photos", "save=[video]"], "needs a video"),
         (["input={files}/photos", "save=[depth]"], r"^save is one of png, npy, .*, found 'depth'"),
         (["input={files}/photos", "batch_size=0"], r"^batch_size is a whole number, 1 or above, found 0\.$"),

@@ -37,11 +37,17 @@ def test_forms(own, chosen, expected):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("paper", r" is one of article, authors, none, a list of transforms, or the options .*, found 'paper'\."),
+        (
+            "paper",
+            r" is one of article, authors, none, camera, a list of transforms, or the options .*, found 'paper'\.",
+        ),
         ({"jitter_probability": 1.5}, r"\.jitter_probability is a number from 0 to 1, found 1\.5\."),
         ({"flip_probability": True}, r"\.flip_probability is a number from 0 to 1, found True\."),
         ({"noise_probability": "often"}, r"\.noise_probability is a number from 0 to 1, found 'often'\."),
         ({"brightness": -0.1}, r"\.brightness is a number from 0 to 1, found -0\.1\."),
+        ({"zoom": [0.5, 1]}, r"\.zoom is \[smallest, largest\] factor, 1 to 10, found \[0\.5, 1\]\."),
+        ({"zoom": [2, 1]}, r"\.zoom is \[smallest, largest\] factor, 1 to 10, found \[2, 1\]\."),
+        ({"rotation_deg": 90}, r"\.rotation_deg is a number from 0 to 45, found 90\."),
         ({"hue": 0.6}, r"\.hue is a number from 0 to 0\.5, found 0\.6\."),
         ({"noise_std": 5}, r"\.noise_std is \[smallest, largest\] in grey levels of 255, found 5\."),
         ({"noise_std": [5, 1]}, r"\.noise_std is \[smallest, largest\] .*, found \[5, 1\]\."),

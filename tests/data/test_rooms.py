@@ -217,7 +217,7 @@ def test_the_files_are_those_of_nyu(tmp_path):
         ({"count": 0}, "^count is a whole number, 1 or above, found 0"),
         ({"count": {"train": 0, "val": 1}}, r"^count\.train is a whole number, 1 or above, found 0"),
         ({"seed": -1}, "^seed is a whole number, 0 or above, found -1"),
-        ({"look": "night"}, "^look is one of usual, daylight, clutter, open, mixed, found 'night'"),
+        ({"look": "night"}, "^look is one of usual, daylight, flash, clutter, open, mixed, found 'night'"),
         ({"fov_deg": 60}, r"^fov_deg is the lowest and the highest angle in degrees, .* such as \[45,60\], found 60"),
         ({"val_fov_deg": [60, 45]}, r"^val_fov_deg is the lowest and the highest angle .*, found \[60, 45\]"),
         ({"fov_deg": [45, 180]}, r"^fov_deg is the lowest and the highest angle .*, found \[45, 180\]"),
@@ -246,7 +246,7 @@ def test_the_usual_look_is_what_it_was():
     np.testing.assert_allclose(means, recorded, rtol=1e-4)
 
 
-@pytest.mark.parametrize("look", ["daylight", "clutter", "open"])
+@pytest.mark.parametrize("look", ["daylight", "flash", "clutter", "open"])
 def test_every_look_is_varied_and_well_exposed(look):
     photos = [photograph((0, room), HEIGHT, WIDTH, look=look) for room in range(40)]
     images = np.stack([photo.image for photo in photos])
@@ -264,10 +264,10 @@ def test_mixed_has_every_look_but_the_usual():
     seen = [photograph((0, room), 14, 14, look="mixed").image for room in range(12)]
     of = {
         look: [photograph((0, room), 14, 14, look=look).image for room in range(12)]
-        for look in ("usual", "daylight", "clutter", "open")
+        for look in ("usual", "daylight", "flash", "clutter", "open")
     }
     which = [[look for look in of if np.array_equal(of[look][room], seen[room])] for room in range(12)]
-    assert {look for (look,) in which} == {"daylight", "clutter", "open"}
+    assert {look for (look,) in which} == {"daylight", "flash", "clutter", "open"}
 
 
 @pytest.mark.parametrize("look", ["usual", "daylight", "clutter", "open"])

@@ -78,7 +78,6 @@ def test_finished_files_are_left_alone(tmp_path):
         ({"overwrite": "no"}, r"^overwrite is true or false, found 'no'\."),
         ({"save": ("colour",), "range": (0.0, float("nan"))}, r"^range is \[low,high\], found \(0\.0, nan\)\."),
         ({"save": ("cloud",), "metric": False}, "needs metres"),
-        ({"save": ("cloud",), "cloud": CloudOptions()}, "found neither"),
         ({"save": ("cloud",), "cloud": CloudOptions(Intrinsics(1, 1, 0, 0), fov_deg=60)}, "found both"),
         ({"save": ("png",), "max_depth": 80.0}, "png_scale is 256|png_scale"),
         ({"save": ("colour",), "range": (5.0, 5.0)}, "^range is .*low below high, found"),
@@ -87,6 +86,21 @@ def test_finished_files_are_left_alone(tmp_path):
 def test_what_cannot_be_saved_is_refused_at_once(tmp_path, arguments, message):
     with pytest.raises(ValueError, match=message):
         _outputs(tmp_path, **arguments)
+
+
+def test_depth_beyond_a_png_is_refused(tmp_path):
+    """A network trained with camera=canonical may reach beyond its max_depth."""
+    outputs = _outputs(tmp_path, ("png",))
+    depth = np.full((30, 40), 70, np.float32)
+    with pytest.raises(ValueError, match=r"overflows at 65\.535 m, and this image reaches 70 m\. .* at most 936, or"):
+        outputs.write("a", np.zeros((30, 40, 3), np.uint8), Prediction(depth, None), {"png"})
+    assert not list(tmp_path.rglob("*.png"))
+
+
+def test_a_cloud_needs_a_camera(tmp_path):
+    outputs = _outputs(tmp_path, ("cloud",), cloud=CloudOptions())
+    with pytest.raises(ValueError, match=r"which neither the options nor EXIF say: type camera\.fov_deg="):
+        _write(outputs)
 
 
 def test_intrinsics_of_another_image_are_refused(tmp_path):

@@ -62,7 +62,7 @@ def test_wrong_image_shape_is_an_error_with_the_shape(shape):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"encoder": "vitx"}, r"^encoder is one of vits, .*, or the name of .*, found 'vitx'\. Did you mean vit"),
+        ({"encoder": "vitx"}, r"^encoder is one of vits, .* vision transformer in timm, found 'vitx'\. Did you mean"),
         ({"output": "depth"}, r"^output is metric or relative, found 'depth'\.$"),
         ({"max_depth": 0.0}, r"^max_depth is a number above 0\.001 and at most 1,000,000, found 0\.0\.$"),
         ({"max_depth": True}, r"^max_depth is a number .*, found True\.$"),

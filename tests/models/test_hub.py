@@ -110,6 +110,34 @@ def test_a_hub_id_of_v1_is_refused(source):
         resolve_weights(source)
 
 
+@pytest.mark.parametrize(
+    ("source", "repo", "level", "licence"),
+    [
+        ("vit_small_patch14_reg4_dinov2", "vit_small_patch14_reg4_dinov2.lvd142m", logging.INFO, "apache-2.0."),
+        (
+            "vit_base_patch16_dinov3.lvd1689m",
+            "vit_base_patch16_dinov3.lvd1689m",
+            logging.WARNING,
+            "-license: read its terms.",
+        ),
+        (
+            "vit_tiny_patch16_dinov3_qkvb",
+            "vit_tiny_patch16_dinov3_qkvb.eupe_lvd1689m",
+            logging.WARNING,
+            "fair-noncommercial-research-license: no commercial use.",
+        ),
+    ],
+)
+def test_weights_of_timm_are_downloaded_by_hub_id(source, repo, level, licence, hub, cache, caplog):
+    with caplog.at_level(logging.INFO, "depth_lightning"):
+        path = resolve_weights(f"timm/{source}")
+    assert path.is_relative_to(cache) and path.name == "model.safetensors" and path.read_bytes() == CONTENT
+    assert f"/timm/{repo}/resolve/main/model.safetensors" in hub
+    [record] = caplog.records
+    assert (record.levelno, record.message.startswith(f"timm/{repo} is licensed under ")) == (level, True)
+    assert record.message.endswith(licence)
+
+
 def test_a_path_is_itself(tmp_path, monkeypatch, caplog):
     path = tmp_path / "depth_anything_v2_vits.pth"
     path.write_bytes(CONTENT)

@@ -52,6 +52,26 @@ def test_a_group_that_matches_nothing_is_an_error(groups):
         adamw(groups)
 
 
+@pytest.mark.parametrize("name", ["dinov3_vitt", "dinov2reg_vits"])
+def test_the_table_of_layer_decay_of_its_encoders_is_that_of_timm(name):
+    network = DepthAnythingV2(name)
+    vit = network.encoder.vit
+    theirs = {}
+    for group in param_groups_layer_decay(vit, 0.05, vit.no_weight_decay(), layer_decay=0.75):
+        for parameter in group["params"]:
+            theirs[parameter] = (pytest.approx(group["lr_scale"]), group["weight_decay"])
+    no_decay = ["norm", "bias", "position"]
+    divided = adamw(network.parameter_groups(), lr=2e-5, weight_decay=0.05, layer_decay=0.75, no_decay=no_decay)
+    ours = {
+        parameter: (group["lr"] / 2e-5, group["weight_decay"])
+        for group in divided.param_groups
+        for parameter in group["params"]
+        if group["name"].startswith("encoder")
+    }
+    assert len(ours) == len(list(vit.parameters()))
+    assert {parameter: ours[parameter] for parameter in theirs} == theirs
+
+
 def test_the_table_of_layer_decay_is_that_of_timm():
     network = DepthAnythingV2("tiny")
     vit = VisionTransformer(

@@ -24,6 +24,8 @@ class Facts(NamedTuple):
     kind: DepthKind
     image_size: tuple[int, int]
     target_size: tuple[int, int]
+    intrinsics: np.ndarray
+    """(4,) of the image; NaN if unknown."""
     refused: str
     """Why training refuses the sample, if it does."""
     valid_pixels: int
@@ -95,6 +97,7 @@ def _measure(sample: DepthSample, index: int, detailed: bool, focal: float | Non
         kind=sample.kind,
         image_size=(sample.image.shape[0], sample.image.shape[1]),
         target_size=(sample.target.shape[0], sample.target.shape[1]),
+        intrinsics=sample.intrinsics,
         refused=refused,
         valid_pixels=valid.size,
         median=float(np.median(valid)) if valid.size else np.nan,

@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from depth_lightning.data.diagnosis.cameras import fields_of_view
 from depth_lightning.data.diagnosis.facts import HISTOGRAM, Facts, Unreadable
 from depth_lightning.sample import DepthKind
 
@@ -25,6 +26,8 @@ class Summary(NamedTuple):
     image_sizes: dict[str, int]
     """"640×480" (w×h) → images, the commonest first."""
     target_sizes: dict[str, int]
+    fov_deg: tuple[float, float, float] | None
+    """Least, median and largest field of view of the longer side, in degrees; None if no camera is known."""
     valid_share: float
     """Median over the maps; NaN without any."""
     quantiles: tuple[float, float, float]
@@ -42,7 +45,7 @@ def summarise(measured: Sequence[Facts | Unreadable]) -> Summary:
     facts = [one for one in measured if isinstance(one, Facts)]
     histogram = sum((one.histogram for one in facts), np.zeros(len(HISTOGRAM) - 1, np.int64))
     shares = [one.valid_pixels / (one.target_size[0] * one.target_size[1]) for one in facts]
-    kinds = {one.kind for one in facts}
+    kinds, angles = {one.kind for one in facts}, fields_of_view(facts)
     suggested = None
     if kinds == {DepthKind.METRES}:
         suggested = suggest_max_depth(histogram, float(np.nanmax([one.largest for one in facts])))
@@ -53,6 +56,7 @@ def summarise(measured: Sequence[Facts | Unreadable]) -> Summary:
         kind=" and ".join(kind.name.lower().replace("_", " ") for kind in sorted(kinds)),
         image_sizes=_sizes([one.image_size for one in facts]),
         target_sizes=_sizes([one.target_size for one in facts]),
+        fov_deg=None if not angles.size else (float(angles.min()), float(np.median(angles)), float(angles.max())),
         valid_share=float(np.median(shares)) if shares else np.nan,
         quantiles=(quantile(histogram, 0.001), quantile(histogram, 0.5), quantile(histogram, 0.999)),
         suggested_max_depth=suggested,

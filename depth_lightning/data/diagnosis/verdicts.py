@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 
+from depth_lightning.data.diagnosis.cameras import judge_cameras
 from depth_lightning.data.diagnosis.duplicates import near_duplicates
 from depth_lightning.data.diagnosis.facts import Facts, Unreadable
 from depth_lightning.data.diagnosis.geometry import judge_geometry
@@ -15,7 +16,11 @@ def judge(measured: Sequence[Facts | Unreadable]) -> list[Verdict]:
     """All checks of one split."""
     facts = [sample for sample in measured if isinstance(sample, Facts)]
     verdicts = [_unreadable(measured)]
-    return [*verdicts, _refused(facts), *judge_values(facts), *judge_geometry(facts)] if facts else verdicts
+    return (
+        [*verdicts, _refused(facts), *judge_values(facts), *judge_geometry(facts), *judge_cameras(facts)]
+        if facts
+        else verdicts
+    )
 
 
 def judge_splits(splits: Mapping[str, Sequence[Facts | Unreadable]]) -> list[Verdict]:

@@ -23,7 +23,7 @@ from depth_lightning.models import DepthAnythingV2, load_weights, normalize, res
 from peft import PeftModel
 
 made = json.load(open("metadata.json"))
-own = {{key: made[key] for key in ("encoder", "output", "max_depth", "head", "taps") if key in made}}
+own = {{key: made[key] for key in ("encoder", "output", "max_depth", "head", "taps", "focal_px") if key in made}}
 network = DepthAnythingV2(**own)
 load_weights(network, resolve_weights(made["starting_weights"]), init=made["init"])
 network = PeftModel.from_pretrained(network, ".").merge_and_unload().eval()

@@ -13,7 +13,9 @@ from depth_lightning.data.transforms import network_size
 from depth_lightning.models import DepthAnythingV2, normalize
 
 Runner = Callable[[Tensor], Tensor]
-"""(b, 3, h, w) float32 RGB in [0, 1] → (b, h, w) float32, the network's output."""
+"""(b, 3, h, w) float32 RGB in [0, 1] → (b, h, w) float32, the network's output.
+
+Of a network with a canonical focal length it is that for a camera of this focal length."""
 
 
 class Difference(NamedTuple):

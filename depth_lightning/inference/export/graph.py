@@ -47,9 +47,14 @@ class Graph(Layout):
         SettingError: an unknown precision, the size is not in multiples of `patch`, or the batch is empty.
     """
 
+    takes_focal = True
     file: ClassVar[str]
     example: ClassVar[str]
+    with_focal: ClassVar[tuple[str, str]]
+    """What to replace in the example for a graph with the input `focal_px`, and by what."""
     """Python code that calls it, with the placeholders {quantity}, its output, {batch} and {size}, of its input."""
+    canonical: bool = False
+    """Whether the written network has a canonical focal length, and the graph the input `focal_px`."""
 
     def __init__(
         self,
@@ -73,6 +78,7 @@ class Graph(Layout):
         """Write the file, and its metadata as JSON beside it. In float32 it must agree with the network."""
         folder.mkdir()
         path = folder / self.file
+        self.canonical = network.focal_px is not None
         own = {"input": self._input, "precision": self.precision, "graph_size": self.size and list(self.size)}
         description = with_kind(network, {**metadata, **own})
         run = self.save(export_program(network, self.size, self.precision, self.batch_size), path, description)
@@ -97,12 +103,18 @@ class Graph(Layout):
         """Python code for the library that runs it."""
         batch = "b" if self.batch_size is None else self.batch_size
         size = f"h and w multiples of {self.patch}" if self.size is None else f"h×w {dimensions(self.size)}"
-        return self.example.format(quantity=quantity, batch=batch, size=size)
+        example = self.example.format(quantity=quantity, batch=batch, size=size)
+        if not self.canonical:
+            return example
+        about = f"# ({batch},) float32: focal lengths in pixels of these images, that is after their resize"
+        return f"{example.replace(*self.with_focal)}{about}\n"
 
     @property
     def _input(self) -> str:
         batch = "batch" if self.batch_size is None else self.batch_size
-        return f"image: float32 ({batch}, 3, height, width), RGB in [0, 1]; the ImageNet normalisation is inside"
+        image = f"image: float32 ({batch}, 3, height, width), RGB in [0, 1]; the ImageNet normalisation is inside"
+        focal = f"; focal_px: float32 ({batch},), the focal length in pixels of each image as it is given here"
+        return image + focal * self.canonical
 
     @property
     def limits(self) -> Sequence[str]:
@@ -131,11 +143,16 @@ def export_program(
     dynamic = {0: Dim("batch")} if batch_size is None else {}
     if size is None:
         dynamic |= {2: patch * Dim("rows", min=3), 3: patch * Dim("columns", min=3)}
-    graph = _FromPixels(network, torch.float16 if precision == "float16" else torch.float32).eval()
-    with torch.no_grad():
-        return torch.export.export(
-            graph, (torch.zeros(batch_size or 2, 3, height, width),), dynamic_shapes={"image": dynamic}, strict=False
+    graph: nn.Module = _FromPixels(network, torch.float16 if precision == "float16" else torch.float32).eval()
+    inputs, shapes = {"image": torch.zeros(batch_size or 2, 3, height, width)}, {"image": dynamic}
+    if network.focal_px is not None:
+        graph, shapes["focal_px"] = (
+            _WithFocal(graph, network),
+            {key: value for key, value in dynamic.items() if key == 0},
         )
+        inputs["focal_px"] = torch.full((batch_size or 2,), network.focal_px)
+    with torch.no_grad():
+        return torch.export.export(graph, tuple(inputs.values()), dynamic_shapes=shapes, strict=False)
 
 
 def in_batches(run: Runner, batch_size: int) -> Runner:
@@ -156,3 +173,14 @@ class _FromPixels(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         return cast(Tensor, self.network(normalize(image).to(self.dtype)))
+
+
+class _WithFocal(nn.Module):
+    """A graph of a network with a canonical focal length, which gives metres for the cameras of the images."""
+
+    def __init__(self, graph: nn.Module, network: DepthAnythingV2) -> None:
+        super().__init__()
+        self.from_pixels, self.in_metres = graph, network.in_metres
+
+    def forward(self, image: Tensor, focal_px: Tensor) -> Tensor:
+        return self.in_metres(self.from_pixels(image), focal_px)

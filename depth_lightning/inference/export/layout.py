@@ -39,6 +39,8 @@ class Layout(ABC):
     """The extra that installs them."""
     takes_adapters: ClassVar[bool] = False
     """Whether it writes adapters; otherwise they are merged into the network first."""
+    takes_focal: ClassVar[bool] = False
+    """Whether its files take a focal length, and give metres for networks with a canonical one."""
     library: ClassVar[str] = "depth-lightning"
     """The library that loads it, under its Hugging Face hub name."""
     tags: ClassVar[Sequence[str]] = ()

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.export import ExportedProgram
@@ -47,6 +48,7 @@ import onnxruntime
 session = onnxruntime.InferenceSession("model.onnx")
 ({quantity},) = session.run(None, {{"image": image}})  # ({batch}, 3, h, w) float32 RGB in [0, 1]; {size}
 """
+    with_focal = ('{"image": image}', '{"image": image, "focal_px": focal_px}')
 
     def __init__(
         self,
@@ -66,13 +68,13 @@ session = onnxruntime.InferenceSession("model.onnx")
         output = "depth" if description["output"] == "metric" else "disparity"
         texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in description.items()}
         save_onnx(program, path, output, texts, self.opset)
-        return onnx_runner(path)
+        return onnx_runner(path, description.get("focal_px"))
 
 
 def save_onnx(
     program: ExportedProgram, path: Path, output: str, metadata: Mapping[str, str], opset: int | None = None
 ) -> None:
-    """Write a program from `export_program` as ONNX, with the input `image`.
+    """Write a program from `export_program` as ONNX, with the input `image`, and `focal_px` if the program has it.
 
     Args:
         program: traced with the last two dimensions fixed or dynamic.
@@ -90,7 +92,7 @@ def save_onnx(
         program,
         dynamo=True,
         verbose=False,
-        input_names=["image"],
+        input_names=["image", "focal_px"][: len(program.graph_signature.user_inputs)],
         output_names=[output],
         external_data=False,
         opset_version=opset,
@@ -99,13 +101,16 @@ def save_onnx(
     written = converted.model.opset_imports[""]
     if opset not in (None, written):
         raise SettingError("opset", f"is one that the installed exporter can write; for {opset} it wrote {written}.")
+    for node in converted.model.graph:
+        if node.op_type == "Split" and written < 18:
+            node.attributes.pop("num_outputs", None)  # of 18, which the conversion to 17 leaves there
     converted.model.metadata_props.update(metadata)
     size = sum(tensor.numel() * tensor.element_size() for tensor in program.state_dict.values())
     converted.save(path, external_data=size > _LARGEST_FILE)
 
 
-def onnx_runner(path: Path) -> Runner:
-    """The file in onnxruntime, on the CPU, with as many threads as torch uses."""
+def onnx_runner(path: Path, focal_px: float | None = None) -> Runner:
+    """The file in onnxruntime, on the CPU, with as many threads as torch uses; for cameras of this focal length."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -114,6 +119,9 @@ def onnx_runner(path: Path) -> Runner:
     session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
 
     def run(image: Tensor) -> Tensor:
-        return torch.from_numpy(session.run(None, {"image": image.numpy()})[0])
+        inputs = {"image": image.numpy()}
+        if focal_px is not None:
+            inputs["focal_px"] = np.full(len(image), focal_px, np.float32)
+        return torch.from_numpy(session.run(None, inputs)[0])
 
     return run

@@ -25,11 +25,12 @@ import torch
 model = torch.export.load("model.pt2").module()
 {quantity} = model(image)  # ({batch}, 3, h, w) float32 RGB in [0, 1]; {size}
 """
+    with_focal = ("model(image)", "model(image, focal_px)")
 
     def save(self, program: ExportedProgram, path: Path, description: Mapping[str, Any]) -> Runner:
         """Write the file, and return a runner of it."""
         save_program(program, path, to_json(description))
-        return program_runner(path)
+        return program_runner(path, description.get("focal_px"))
 
 
 def save_program(program: ExportedProgram, path: Path, metadata: str) -> None:
@@ -39,7 +40,9 @@ def save_program(program: ExportedProgram, path: Path, metadata: str) -> None:
         torch.export.save(program, path, extra_files={"metadata.json": metadata})
 
 
-def program_runner(path: Path) -> Runner:
-    """A file written by `torch.export.save`."""
+def program_runner(path: Path, focal_px: float | None = None) -> Runner:
+    """A file written by `torch.export.save`; for cameras of this focal length."""
     module = torch.export.load(path).module()
-    return lambda image: cast(Tensor, module(image))
+    if focal_px is None:
+        return lambda image: cast(Tensor, module(image))
+    return lambda image: cast(Tensor, module(image, torch.full((len(image),), focal_px)))

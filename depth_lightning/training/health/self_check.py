@@ -6,7 +6,7 @@ the run are bit for bit those of a run without it.
 
 import logging
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, cast
 
 import lightning
@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+from depth_lightning.data import Mixture
 from depth_lightning.data.sampling import evenly_spread
 from depth_lightning.models import LoadReport, normalize
 from depth_lightning.models.adapters import is_adapters, is_first_matrix
@@ -31,7 +32,7 @@ log = logging.getLogger(__name__)
 BATCH = 4
 """Most images that are run through the network; fewer if the batch size is smaller."""
 TARGETS = 16
-"""Training images whose ground truth is examined."""
+"""Training images whose ground truth is examined; of a mixture, of every part."""
 
 
 class SelfCheckError(ValueError):
@@ -82,10 +83,12 @@ class SelfCheck(Callback):
 
     def _check(self, trainer: lightning.Trainer, module: DepthModule) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
+        source = data.train_data.dataset.source
+        ranges = source.ranges() if isinstance(source, Mixture) else {"": range(len(source))}
         page = examine(
             module,
             _on_device(module, _spread(data.train_data, min(BATCH, data.batch_size))),
-            _spread(data.train_data, TARGETS),
+            {name: [data.train_data[i] for i in evenly_spread(indices, TARGETS)] for name, indices in ranges.items()},
             [_on_device(module, [sample]) for sample in _spread(data.val_data, BATCH)],
             str(trainer.precision),
             self.loaded,
@@ -100,18 +103,25 @@ class SelfCheck(Callback):
 def examine(
     module: DepthModule,
     batch: DepthBatch,
-    targets: Sequence[DepthSample],
+    targets: Mapping[str, Sequence[DepthSample]],
     validation: Sequence[DepthBatch],
     precision: str = "32-true",
     loaded: LoadReport | None = None,
 ) -> Page:
     """Check one training batch in training and evaluation mode, the targets of several samples, and validation images.
 
-    Validation images are run through the network one at a time.
+    Targets are by the part of a mixture, or under an empty name. Validation images are run through the network one at
+    a time.
     """
     page = Page([], [], [])
     _weights(page, module, loaded)
-    _targets(page, module, targets)
+    of_parts = {name: _targets(module, samples) for name, samples in targets.items()}
+    hopeless = all(own.problems for own in of_parts.values())
+    for name, own in of_parts.items():
+        mark = f"{name}: " if name else ""
+        page.lines.extend(mark + line for line in own.lines)
+        page.warnings.extend(mark + warning for warning in own.warnings)
+        (page.problems if hopeless else page.warnings).extend(mark + problem for problem in own.problems)
     assert module.objective is not None
     findings, _ = inspect_step(module.network, module.objective, [batch], precision)
     _gradients(page, module, findings)
@@ -134,7 +144,8 @@ def _weights(page: Page, module: DepthModule, loaded: LoadReport | None) -> None
     page.lines.append(f"weights: {100 * filled / total:.1f} % of {total:,} parameters from {loaded.path.name}{rest}")
 
 
-def _targets(page: Page, module: DepthModule, samples: Sequence[DepthSample]) -> None:
+def _targets(module: DepthModule, samples: Sequence[DepthSample]) -> Page:
+    page = Page([], [], [])
     valid = [sample.target[sample.mask] for sample in samples]
     share = sum(values.size for values in valid) / sum(sample.mask.size for sample in samples)
     every = np.concatenate(valid)
@@ -142,7 +153,7 @@ def _targets(page: Page, module: DepthModule, samples: Sequence[DepthSample]) ->
         page.problems.append(
             f"None of {counted(len(samples), 'training image')} has a valid target pixel: nothing can be learned."
         )
-        return
+        return page
     low, middle, high = (significant(value) for value in np.percentile(every, [2, 50, 98]))
     kinds = ", ".join(sorted({sample.kind.name.lower().replace("_", " ") for sample in samples}))
     line = f"targets: {100 * share:.0f} % valid in {counted(len(samples), 'training image')}, {low} to {high} ({kinds})"
@@ -170,6 +181,7 @@ def _targets(page: Page, module: DepthModule, samples: Sequence[DepthSample]) ->
                 "metres (data.depth_scale: stored units per metre)? If they are, choose a smaller model.max_depth."
             )
     page.lines.append(line)
+    return page
 
 
 def _gradients(page: Page, module: DepthModule, findings: Findings) -> None:

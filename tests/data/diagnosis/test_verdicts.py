@@ -234,6 +234,37 @@ def test_figures_of_a_split(rooms):
 
 
 @pytest.mark.parametrize(
+    ("intrinsics", "evidence"),
+    [
+        ((20, 20, 79.5, 59.5), "12 of 12 have fields of view of 152 to 152°"),
+        ((120, 120, 0, 59.5), "12 of 12 have a principal point far from the image's centre"),
+        ((120, 160, 79.5, 59.5), "12 of 12 have focal lengths fx and fy that differ by more than a quarter"),
+    ],
+)
+def test_cameras_that_cannot_be_right(rooms, intrinsics, evidence):
+    verdict = found(rooms, lambda sample, _: sample._replace(intrinsics=np.float32(intrinsics)))
+    assert verdict.keys() == {"cameras that can be right"}
+    assert verdict["cameras that can be right"].evidence.startswith(evidence)
+
+
+def test_fields_of_view_are_summarised(rooms):
+    """Those of the longer side: 160 pixels with a focal length of 80 are 90 degrees."""
+
+    def measured(change):
+        data = Planted(rooms, change)
+        return summarise([examine(data, index, detailed=False) for index in range(len(data))])
+
+    def camera(sample, index):
+        return sample._replace(intrinsics=np.float32([80 + index, 80, 79.5, 59.5]))
+
+    low, middle, high = measured(camera).fov_deg
+    assert high == pytest.approx(90)
+    assert low == pytest.approx(np.degrees(2 * np.arctan(80 / 91)))
+    assert low < middle < high
+    assert measured(lambda sample, _: sample._replace(intrinsics=np.full(4, np.nan, np.float32))).fov_deg is None
+
+
+@pytest.mark.parametrize(
     ("values", "suggested"),
     [
         ([9.99] * 1000, 10.0),  # the sensor's limit

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from depth_lightning.data import DepthDataModule
+from depth_lightning.data import DepthDataModule, Mixture
 from depth_lightning.losses import AffineInvariantLoss, SiLogLoss
 from depth_lightning.models import DepthAnythingV2, LoadReport
 from depth_lightning.sample import DepthKind, DepthSample
@@ -49,11 +49,11 @@ class Ramp(DepthAnythingV2):
         return super().forward(image) * 1e-3 + 5 + self.sign * rows
 
 
-def fit(folder, *callbacks, network=None, boards=None, loss=None, steps=1):
+def fit(folder, *callbacks, network=None, boards=None, loss=None, steps=1, open_split=None):
     torch.manual_seed(0)
     network = network or DepthAnythingV2("tiny")
     data = DepthDataModule(
-        lambda split: Boards(split, **(boards or {})),
+        open_split or (lambda split: Boards(split, **(boards or {}))),
         train_transform=lambda sample, seed: sample,
         eval_transform=lambda sample: sample._replace(image=(sample.image / 255).astype(np.float32)),
         batch_size=2,
@@ -156,6 +156,14 @@ def test_targets_that_are_not_finite_never_get_there(tmp_path):
 def test_targets_that_fit_badly_are_a_warning(scale, match, tmp_path, caplog):
     fit(tmp_path, SelfCheck(), boards={"scale": scale})
     assert "WARNING" in said(caplog) and match in said(caplog)
+
+
+def test_a_part_of_a_mixture_that_the_head_does_not_reach_is_a_warning(tmp_path, caplog):
+    fit(tmp_path, SelfCheck(), open_split=lambda split: Mixture({"near": Boards(), "far": Boards(scale=30.0)}))
+    assert "far: 100 % of the targets are beyond model.max_depth=10" in said(caplog)
+    assert "near: targets: 100 % valid in 16 training images" in said(caplog)
+    with pytest.raises(SelfCheckError, match=r"^one: 100 % of the targets are beyond"):
+        fit(tmp_path, SelfCheck(), open_split=lambda split: Mixture({"one": Boards(scale=30.0)}))
 
 
 def test_a_dead_relative_head(tmp_path):
