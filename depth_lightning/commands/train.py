@@ -46,7 +46,7 @@ def run(cfg: DictConfig) -> float | None:
 def kept(cfg: DictConfig) -> str:
     """What an interrupted training has saved, and how to resume it."""
     last = Path(cfg.run_dir) / "checkpoints" / LAST
-    if not last.is_file():
+    if not last.exists():  # a file, or a folder of parts
         return "Nothing was saved yet. To start again, repeat the command."
     hydra = HydraConfig.get()
     folder = f"hydra.run.dir={cfg.run_dir}" if hydra.mode == RunMode.RUN else f"hydra.sweep.dir={hydra.sweep.dir}"

@@ -129,7 +129,7 @@ def scale_bar(
     draw.rectangle((0, 0, width - 1, bar_height - 1), outline=MUTED_INK)
     free = 0.0  # where the next number may begin
     for value in round_ticks(low, high, most=max(2, min(10, 1 + width // (4 * font_size)))):
-        label = f"{value:{'+' if signed and value else ''}.10g} {unit}".rstrip().replace("-", "−")
+        label = f"{value:{'+' if signed and value else ''}.10g} {unit}".rstrip()
         x = (value - low) / (high - low) * (width - 1)
         draw.line((x, bar_height, x, bar_height + tick_height), fill=MUTED_INK, width=max(1, font_size // 14))
         half = font(font_size).getlength(label) / 2

@@ -87,8 +87,8 @@ def _run(work: Callable[[DictConfig], Result], cfg: DictConfig, kept: Callable[[
         rank_zero_only(log.error)("Stopped by SIGTERM before completion. To do it again, repeat the command.")
         sys.exit(0 if _is_started_by_another() else EXIT_SAVED)
     except Stopped:
-        if kept:
-            rank_zero_only(log.info)(kept(cfg))
+        if kept and not _is_started_by_another():
+            log.info(kept(cfg))
         raise
     except BaseException as error:
         if is_interrupt(error):

@@ -30,7 +30,9 @@ def judge_splits(splits: Mapping[str, Sequence[Facts | Unreadable]]) -> list[Ver
         return []
     pairs = near_duplicates([one.fingerprint for one in val], [one.fingerprint for one in train])
     check = "near-duplicates across the splits"
-    verdicts = [Verdict(check, "fine", f"none of {counted(len(val), 'validation image')} resembles a training image")]
+    verdicts = [
+        Verdict(check, "fine", f"no validation image resembles a training image ({len(val)} and {len(train)} compared)")
+    ]
     if pairs:
         verdicts = [
             Verdict(
