@@ -33,7 +33,7 @@ BLOCK = re.compile(
 )
 INLINE = re.compile(r"`(depth-lightning \w[^`]*=[^`]*)`")
 SAVED = re.compile(r"# ([\w./]+\.(?:py|yaml))")
-WEIGHTS = "depth_anything_v2_metric_hypersim_vits.pth"
+WEIGHTS = "depth-anything/Depth-Anything-V2-Metric-Hypersim-Small"
 SMALL = {
     "train": (
         "model=tiny data.size=42 data.batch_size=2 data.num_workers=0 trainer=cpu trainer.max_epochs=1 "
@@ -80,6 +80,9 @@ def commands(text):
     for line in text.replace("\\\n", " ").splitlines():
         words = [word for word in shlex.split(line, comments=True) if word != "…"]
         if words:
+            found = words[0] == "PYTHONPATH=."
+            assert found == any("my_package" in word for word in words), f"PYTHONPATH=. is for modules here: {line}"
+            words = words[found:]
             assert words[0] == "depth-lightning", f"{words[0]} is not ours: mark the block <!-- not run: reason -->"
             yield words[1:]
 
@@ -194,7 +197,12 @@ def test_what_runs(page, folder, tmp_path):
     for name in ("my_data", "photos"):
         (tmp_path / name).symlink_to(folder / name)
     if WEIGHTS in page.read_text():
-        save_weights(DepthAnythingV2("vits", output="metric", max_depth=20.0), tmp_path / WEIGHTS)
+        cached = tmp_path / "hub/models--{}".format(WEIGHTS.replace("/", "--"))
+        (cached / "refs").mkdir(parents=True)
+        (cached / "refs/main").write_text("0")
+        (cached / "snapshots/0").mkdir(parents=True)
+        file = cached / "snapshots/0/depth_anything_v2_metric_hypersim_vits.pth"
+        save_weights(DepthAnythingV2("vits", output="metric", max_depth=20.0), file)
     todo = []
     for block in blocks(page):
         save(block, tmp_path)
@@ -206,7 +214,12 @@ def test_what_runs(page, folder, tmp_path):
         [sys.executable, "-c", TYPED_IN_TURN],
         input=json.dumps(todo),
         cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"},
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "HF_HUB_CACHE": str(tmp_path / "hub"),
+            "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}",
+        },
         capture_output=True,
         text=True,
     )

@@ -11,6 +11,7 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from rich.progress import track
 
+from depth_lightning.data import DepthPairs
 from depth_lightning.data.bad_samples import Samples
 from depth_lightning.data.distances import MeasuredDistances
 from depth_lightning.data.sampling import evenly_spread
@@ -21,6 +22,7 @@ from depth_lightning.inference import Predictor
 from depth_lightning.inference.cameras import CameraOptions, photo_camera
 from depth_lightning.inference.inputs import photo_reader
 from depth_lightning.metrics import DepthMetrics, Protocol
+from depth_lightning.metrics.intervals import MIN_UNITS
 from depth_lightning.models import DepthAnythingV2
 from depth_lightning.models.checkpoints import load_run_state
 from depth_lightning.reporting.tables import print_table, write_json
@@ -29,7 +31,7 @@ from depth_lightning.runs.checkpoint import chosen_network, describe, read_run_c
 from depth_lightning.runs.job import run_job
 from depth_lightning.runs.overrides import typed_words
 from depth_lightning.runs.record import subject, without_paths
-from depth_lightning.sample import DepthSample
+from depth_lightning.sample import DepthDataset, DepthSample
 from depth_lightning.settings import within
 from depth_lightning.training import DepthModule
 from depth_lightning.training.saving.checkpoint_files import WholeFiles
@@ -38,6 +40,8 @@ log = logging.getLogger(__name__)
 
 DIRECTIONS = {"abs_rel": False, "rmse": False, "delta1": True, "log_error": False}
 """Error → whether higher is better."""
+SHOWN = 5
+"""Outliers that are named on the terminal; calibration.json names all."""
 
 
 def run(cfg: DictConfig) -> None:
@@ -107,6 +111,7 @@ def _samples(cfg: DictConfig) -> tuple[Iterable[DepthSample], int, Protocol]:
         objects.require_depth_maps(cfg.data)
         data = objects.build_data(cfg, cfg.split)
         data.setup("validate")
+        _warn_of_unused(data.val_data.dataset.source, cfg)
         indices = evenly_spread(range(len(data.val_data)), cfg.images)
         return (data.val_data[index] for index in indices), len(indices), protocol
     keys = ("intrinsics", "size", "fov_deg", "default_fov_deg")
@@ -124,6 +129,15 @@ def _samples(cfg: DictConfig) -> tuple[Iterable[DepthSample], int, Protocol]:
     return measured, len(table), dataclasses.replace(protocol, crop="none")
 
 
+def _warn_of_unused(source: DepthDataset, cfg: DictConfig) -> None:
+    """Warn where the split leaves out images that a fit to a few could use."""
+    if isinstance(source, DepthPairs) and len(source) < min(source.total, cfg.images or source.total):
+        log.warning(
+            f"split={cfg.split} uses {len(source)} of {source.total} images. Type split=all to use every image, if the "
+            "network was not trained on them."
+        )
+
+
 def _numbers(found: Calibration) -> dict[str, Any]:
     """The kind and its numbers, as in calibration.json and in the checkpoint."""
     if found.kind == "affine_disparity":
@@ -136,7 +150,8 @@ def _numbers(found: Calibration) -> dict[str, Any]:
 def _report(cfg: DictConfig, found: Calibration, images: int) -> None:
     """Print what was fitted and what it changes, and warn where one fit cannot serve all images."""
     source = str(cfg.checkpoint or cfg.model.weights)
-    factor, low, high = found.fit[0], *found.interval
+    factor, (low, high) = found.fit[0], found.interval
+    bounds = f" (95 % interval {low:.4f} to {high:.4f})" if np.isfinite(low) else ""
     notes = [
         f"Errors of {found.units.total} {found.units.name}, each with a fit that has not seen it; {images} images."
     ]
@@ -144,14 +159,15 @@ def _report(cfg: DictConfig, found: Calibration, images: int) -> None:
         scale, shift = found.fit
         notes.append(f"Depth is 1 / ({scale:.4g} · disparity + {shift:.4g}) m, for this camera alone.")
     elif found.kind == "factor":
-        notes.append(f"Depth times {factor:.4f} (95 % interval {low:.4f} to {high:.4f}).")
+        notes.append(f"Depth times {factor:.4f}{bounds}.")
     else:
-        notes.append(
-            f"Nothing to correct: a factor of {factor:.4f} ({low:.4f} to {high:.4f}) does not help. The network stays "
-            "as it is."
-        )
-    if found.outliers:
-        notes.append(f"{found.outliers} of them have a factor of their own, far from the others', and do not count.")
+        notes.append(f"Nothing to correct: a factor of {factor:.4f}{bounds} does not help. The network stays as it is.")
+    if images < MIN_UNITS and not found.relative:
+        notes.append(f"Fewer than {MIN_UNITS} images do not show how much images differ, so there is no interval.")
+    if count := len(found.outliers):
+        more = ", …" if count > SHOWN else ""
+        verb = "outlier was" if count == 1 else "outliers were"
+        notes.append(f"{count} {verb} left out: {', '.join(found.outliers[:SHOWN])}{more}.")
     columns = {"a constant depth" if found.relative else "as it is": found.before, "calibrated": found.after}
     print_table(f"Calibration of {source}", columns, DIRECTIONS, notes)
     if found.apart:

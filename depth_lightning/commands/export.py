@@ -145,7 +145,10 @@ def _measured(exported: Export, scores: Rescored | None) -> list[str]:
     if exported.latency_ms:
         speed = ", ".join(f"{name} {ms:.0f} ms" for name, ms in exported.latency_ms.items())
         size, threads = dimensions(exported.differences[0].size), torch.get_num_threads()
-        notes.append(f"One image of {size} on the CPU, {threads} threads: {speed} (median of 5).")
+        notes.append(
+            f"One image of {size} took, on this machine while exporting, on the CPU with {threads} "
+            f"thread{'s' * (threads != 1)}: {speed} (median of 5)."
+        )
     return notes
 
 

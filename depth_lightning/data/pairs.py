@@ -58,7 +58,8 @@ class DepthPairs:
         intrinsics_size: (h, w) of the images that the intrinsics are for; None for images of any size, unscaled.
         calibration: the data set in whose layout calibration files come with the images, see `read_calibration`.
 
-    An image's id is its path below `root`. `settled` holds `exif` and `image_range` as decided and derived.
+    An image's id is its path below `root`. `total` counts the pairs of all splits. `settled` holds `exif` and
+    `image_range` as decided and derived.
 
     Raises:
         SettingError: an argument is out of range.
@@ -131,6 +132,7 @@ class DepthPairs:
         else:
             pairs = self.match(folder, image, depth, mask, unmatched)
         self.root = folder
+        self.total = len(pairs)
         self.pairs = PairTable(select(pairs, split, split_list, val_share, folder))
         self.encoding = encoding or DepthEncoding()
         for pair in pairs:

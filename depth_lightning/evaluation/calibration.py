@@ -49,15 +49,15 @@ class Calibration(NamedTuple):
     fit: Fit
     """What was fitted, even if it does not help."""
     interval: tuple[float, float]
-    """95 % of the factor; NaN for scale and shift, and with fewer than `MIN_UNITS` units."""
+    """95 % of the factor; NaN for scale and shift, and with fewer than `MIN_UNITS` images."""
     before: dict[str, float]
     """Errors of the network as it is, averaged over images; of a relative network, those of a constant depth."""
     after: dict[str, float]
     """Errors of images that the fit did not see; those of `before` if a factor does not help."""
     units: Units
     """What was held out together."""
-    outliers: int
-    """Images whose own factor is far from the others', which then does not count."""
+    outliers: tuple[str, ...]
+    """Images, or points, whose own factor is far from the others', which then does not count."""
     apart: tuple[Group, ...]
     """The two cameras or scenes that disagree most about the factor; empty if none do."""
 
@@ -98,11 +98,11 @@ def calibrate(seen: Observations, relative: bool, max_depth: float) -> Calibrati
         kind=kind,
         relative=relative,
         fit=fit,
-        interval=interval,
+        interval=(np.nan, np.nan) if by_pixel else interval,  # points of one image are alike
         before=before,
         after=after if helps or relative else before,
         units=units._replace(name="points") if by_pixel else units,
-        outliers=int((~inliers(left)).sum()),
+        outliers=tuple(seen.id[image] for image in np.flatnonzero(~inliers(left)).tolist()),
         apart=_apart(seen, overall, left),
     )
 
@@ -246,6 +246,7 @@ def _pixel_by_pixel(seen: Observations) -> Observations:
         image=np.arange(len(seen.image)),
         scene=[""] * len(seen.image),
         fov_deg=seen.fov_deg[seen.image],
+        id=[f"{seen.id[image]} at {depth_m:.4g} m" for image, depth_m in zip(seen.image, seen.depth_m, strict=True)],
     )
 
 

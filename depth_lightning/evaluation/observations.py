@@ -27,6 +27,8 @@ class Observations(NamedTuple):
     """Of every image; empty where unknown."""
     fov_deg: np.ndarray
     """(images,) field of view across the longer side; NaN where the camera is unknown."""
+    id: Sequence[str]
+    """Of every image."""
 
     def of_images(self, images: np.ndarray) -> "Observations":
         """Those of the images of a (images,) bool mask; images keep their numbers."""
@@ -49,6 +51,7 @@ def observe(module: DepthModule, samples: Iterable[DepthSample], device: torch.d
     module = module.eval().to(device)
     rng = np.random.default_rng(0)
     parts, scenes, fovs_deg = list[tuple[np.ndarray, np.ndarray]](), list[str](), list[float]()
+    ids = list[str]()
     for sample in samples:
         if sample.kind != DepthKind.METRES:
             kind = sample.kind.name.lower()
@@ -61,9 +64,10 @@ def observe(module: DepthModule, samples: Iterable[DepthSample], device: torch.d
         predicted = module.predict_batch(batch).flatten()[torch.from_numpy(pixels).to(device)]
         parts.append((predicted.double().cpu().numpy(), sample.target.ravel()[pixels].astype(float)))
         scenes.append(sample.scene)
+        ids.append(sample.id)
         height, width = sample.image.shape[:2]
         focal_px = float(sample.intrinsics[0 if width >= height else 1])
         fovs_deg.append(fov_from_focal(focal_px, max(height, width)))
     predictions, depths = (np.concatenate([np.empty(0), *(part[which] for part in parts)]) for which in (0, 1))
     image = np.repeat(np.arange(len(parts)), [len(part[0]) for part in parts])
-    return Observations(predictions, depths, image, scenes, np.array(fovs_deg))
+    return Observations(predictions, depths, image, scenes, np.array(fovs_deg), ids)

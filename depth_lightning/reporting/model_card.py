@@ -82,7 +82,7 @@ class ModelCard:
 
     def _what(self) -> str:
         gives = (
-            f"metres from one image, up to {self.max_depth:g} m"
+            f"metres from one image, up to {round(self.max_depth, 2):g} m"
             if self.max_depth is not None
             else "disparity from one image, up to scale and shift: larger is nearer"
         )
@@ -117,14 +117,15 @@ class ModelCard:
     def _limits(self) -> list[str]:
         if self.max_depth is None:
             return ["Disparity has neither unit nor zero: it tells what is nearer, not how near."]
+        farthest = f"{round(self.max_depth, 2):g} m"
         if self.focal_px is not None:
-            return self._limits_of_canonical(self.focal_px)
+            return self._limits_of_canonical(self.focal_px, farthest)
         return [
-            f"No depth exceeds {self.max_depth:g} m; anything farther, such as sky, is predicted too near.",
+            f"No depth exceeds {farthest}; anything farther, such as sky, is predicted too near.",
             "Metres are valid for cameras and scenes like the training data's. Another field of view changes them.",
         ]
 
-    def _limits_of_canonical(self, focal_px: float) -> list[str]:
+    def _limits_of_canonical(self, focal_px: float, farthest: str) -> list[str]:
         factor = f"f / {focal_px:g}, where f is the camera's focal length in pixels of the network's input"
         multiplied = (
             f"Metres are the network's output times {factor}: the input focal_px."
@@ -134,7 +135,7 @@ class ModelCard:
         )
         return [
             multiplied,
-            f"No depth exceeds {self.max_depth:g} m times that factor; anything farther is predicted too near.",
+            f"No depth exceeds {farthest} times that factor; anything farther is predicted too near.",
             "Metres are valid for scenes like the training data's, and any camera whose focal length is known.",
         ]
 

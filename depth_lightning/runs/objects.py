@@ -31,7 +31,7 @@ from depth_lightning.models.depth_anything import MIN_DEPTH_M
 from depth_lightning.models.encoders import patch_of
 from depth_lightning.runs.checkpoint import describe
 from depth_lightning.runs.earlier import current
-from depth_lightning.runs.options import CORES, MOST_WORKERS, argument_names
+from depth_lightning.runs.options import CORES, MOST_WORKERS, argument_names, import_problem
 from depth_lightning.runs.overrides import typed_key
 from depth_lightning.runs.precision import settle_precision
 from depth_lightning.runs.processes import check_processes
@@ -297,6 +297,10 @@ def _own_metric(key: str, path: str) -> ErrorFunction:
     depth_m = torch.linspace(1, 2, 48 * 64).view(1, 48, 64)
     try:
         metric: ErrorFunction = get_method(path)
+    except Exception as error:  # a user's module may raise anything
+        problem = f"is the import path of a function, found {path!r}, which {import_problem(error)}"
+        raise SettingError(key, problem) from error
+    try:
         cameras = [torch.tensor([[50.0, 50.0, 31.5, 23.5]])] if with_intrinsics(metric) else []
         errors = metric(1.1 * depth_m, depth_m, depth_m > 1, *cameras)
     except Exception as error:  # a user's function may raise anything

@@ -419,7 +419,18 @@ def _called(path: str, node: Mapping[str, Any]) -> Any:
     try:
         return get_object(current(node)["_target_"])
     except (ImportError, ValueError, AttributeError) as error:
-        raise SettingError(f"{path}._target_", f"cannot be imported: {str(error).splitlines()[0]}") from error
+        raise SettingError(f"{path}._target_", import_problem(error)) from error
+
+
+def import_problem(error: Exception) -> str:
+    """What is wrong with an import path that Hydra could not load, and what to type."""
+    cause = error.__cause__ or error
+    if isinstance(cause, ModuleNotFoundError) and cause.name and f"Error loading '{cause.name}" in str(error):
+        owner, _, missing = cause.name.rpartition(".")
+        if owner:
+            return f"cannot be imported: {owner} has no {missing!r}."
+        return f"cannot be imported: no module named {missing!r}. Install it, or type PYTHONPATH=. before the command."
+    return f"cannot be imported: {' '.join(str(cause).split())}"
 
 
 def _arguments(path: str, node: Mapping[str, Any]) -> Options:

@@ -116,19 +116,37 @@ def recipe(run: DictConfig) -> dict[str, str]:
         "augmentation": augmentation_in_words(
             augmentation_options(data["augmentation"], _values(run, "augmentation") or None)
         ),
-        "loss": "; ".join(f"{kind}: {_call(loss)}" for kind, loss in _values(run, "loss").items()),
+        "loss": _losses(_values(run, "loss"), str(model.get("output"))),
         "optimiser": _call(_values(run, "optimizer")),
         "schedule": _call(_values(run, "scheduler")),
-        "length": f"{trainer.get('max_epochs')} epochs"
-        + (f", at most {trainer['max_steps']} steps" if trainer.get("max_steps", -1) > 0 else ""),
+        "length": _length(trainer.get("max_epochs", -1), trainer.get("max_steps", -1)),
         "batch": batch,
-        "devices": f"{trainer.get('devices')} on each of {trainer.get('num_nodes')} nodes "
-        f"({_call(trainer.get('strategy'))})",
+        "devices": _devices(trainer),
         "precision": str(trainer.get("precision")),
         "gradient clipping": str(trainer.get("gradient_clip_val") or "none"),
         "seed": str(run.get("seed")),
     }
     return {**{what: how for what, how in answers.items() if how}, **calibration}
+
+
+def _losses(losses: Mapping[str, Any], output: str) -> str:
+    """The losses by kind of truth; a relative network uses that of disparity for all of them."""
+    unused = ("metres", "up_to_scale") if output == "relative" else ()
+    used = {kind: _call(loss) for kind, loss in losses.items() if isinstance(loss, Mapping) and kind not in unused}
+    return "; ".join(f"{kind.replace('_', ' ')}: {loss}" for kind, loss in used.items() if loss)
+
+
+def _length(epochs: int | None, steps: int) -> str:
+    parts = [f"{epochs} epoch{'s' * (epochs != 1)}"] if epochs not in (None, -1) else []
+    if steps > 0:
+        parts.append(f"{'at most ' if parts else ''}{steps} steps")
+    return ", ".join(parts)
+
+
+def _devices(trainer: Mapping[str, Any]) -> str:
+    nodes, strategy = trainer.get("num_nodes", 1), _call(trainer.get("strategy", "auto"))
+    on_nodes = f" on each of {nodes} nodes" if nodes != 1 else ""
+    return f"{trainer.get('devices')}{on_nodes}{f' ({strategy})' if strategy != 'auto' else ''}"
 
 
 def _calibration(record: Mapping[str, Any]) -> dict[str, str]:

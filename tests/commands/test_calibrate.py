@@ -1,6 +1,7 @@
 """calibrate, on images whose truth is the network's own prediction with a known error."""
 
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -92,6 +93,30 @@ def test_the_network_is_kept_where_nothing_is_wrong(trained, images, metres, com
     assert found.kind == record["kind"] == "none" and record["factor"] == 1 and record["after"] == record["before"]
     predictor, (name, depth) = load(tmp_path / "calibrated.ckpt", device="cpu"), next(iter(metres.items()))
     np.testing.assert_array_equal(predictor.predict(images / "rgb" / name), depth)
+
+
+def test_images_that_the_split_leaves_out_are_counted(planted, trained, compose_config, tmp_path, caplog, capsys):
+    rows = (planted / "my.csv").read_text().replace(",split", "").replace(",val", "")
+    (tmp_path / "my.csv").write_text(rows)
+    typed = [f"checkpoint={trained[0]}/checkpoints/best.ckpt", "data=pairs", f"data.manifest={tmp_path}/my.csv"]
+    typed += ["data.num_workers=0", "protocol.max_depth=100", "device=cpu"]
+    found = fit(compose_config("calibrate", typed, tmp_path), typed)
+    assert (
+        "split=val uses 2 of 20 images. Type split=all to use every image, if the network was not trained on them."
+        in caplog.messages
+    )
+    shown = capsys.readouterr().out
+    assert f"Depth times {found.fit[0]:.4f}.\nFewer than 5 images do not show how much images differ, so " in shown
+    assert json.loads((tmp_path / "calibration.json").read_text())["interval"] == [None, None]
+
+
+def test_outliers_are_named(trained, images, metres, compose_config, tmp_path, capsys):
+    truth = spoilt(metres, 1.3)
+    truth["07.png"] = 5 * truth["07.png"]
+    found = calibrated([f"checkpoint={trained[0]}/checkpoints/best.ckpt"], images, truth, tmp_path, compose_config)
+    assert [Path(name).name for name in found.outliers] == ["07.png"]
+    assert f"\n1 outlier was left out: {found.outliers[0]}.\n" in capsys.readouterr().out
+    assert json.loads((tmp_path / "calibration.json").read_text())["outliers"] == [*found.outliers]
 
 
 def taped(metres, images, table, factor):

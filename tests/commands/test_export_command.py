@@ -175,3 +175,13 @@ def test_the_recipe_is_what_the_run_was_configured_with(compose_config):
     assert said["started from"] == "depth-anything/Depth-Anything-V2-Small (encoder; the head from random)"
     assert (said["batch"], said["length"], said["precision"]) == ("11 per device", "10 epochs", "16-mixed")
     assert "lr=5e-06" in said["optimiser"] and said["schedule"].startswith("cosine(")
+    assert said["devices"] == "auto (ddp)"
+
+
+def test_the_recipe_names_what_the_run_used(compose_config):
+    said = recipe(compose_config("train", ["experiment=relative", "trainer=cpu", "trainer.max_epochs=1"]))
+    assert said["loss"] == "disparity: AffineInvariantLoss(gradient_weight=2.0, scales=4, trim=0.0)"
+    assert (said["length"], said["devices"]) == ("1 epoch", "1")
+    typed = ["experiment=teacher", "trainer.num_nodes=2", "trainer.devices=8"]
+    said = recipe(compose_config("train", typed))
+    assert (said["length"], said["devices"]) == ("160000 steps", "8 on each of 2 nodes")

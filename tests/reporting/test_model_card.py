@@ -28,6 +28,12 @@ def test_numbers_stand_with_their_protocol_and_nothing_else_is_a_number():
     assert "Not evaluated" in without and "abs_rel" not in without
 
 
+def test_metres_are_rounded_to_centimetres():
+    text = str(ModelCard("vits", "metric", 5.21227, 518, ""))
+    assert "from one image, up to 5.21 m." in text and "No depth exceeds 5.21 m; anything" in text
+    assert "up to 1000 m." in str(ModelCard("vits", "metric", 1000.0, 518, ""))
+
+
 def test_numbers_of_a_metric_of_ones_own_point_the_way_it_states():
     numbers = {**NUMBERS, "metrics": {"mine": 0.5}}
     assert "| mine ↓ | 0.5000 |" in str(ModelCard("vits", "metric", 10.0, 518, "official", numbers=numbers))
