@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "depth_lightning"
 LAYERS = [
     {"camera"},
-    {"sample", "settings", "atomic", "affine", "interrupts", "invocation", "version"},
+    {"sample", "settings", "atomic", "affine", "interrupts", "invocation", "version", "wording"},
     {"data", "models", "losses", "metrics"},
     {"reporting"},
     {"training", "inference"},

@@ -78,8 +78,8 @@ def test_the_other_commands_start(command, trained, small, tmp_path):
     rooms = [*(word for word in small if word.startswith("data.root") or "_images" in word), "data.num_workers=0"]
     arguments, expected = {
         "evaluate": ([checkpoint, "trainer=cpu", "data.num_workers=0", "report=true"], "report.html"),
-        "predict": ([checkpoint, f"input={tmp_path}/a.png", f"output={output}", "device=cpu"], "1 images predicted"),
-        "label": ([checkpoint, f"input={tmp_path}/a.png", f"output={output}", "device=cpu"], "lists 1 of 1 images"),
+        "predict": ([checkpoint, f"input={tmp_path}/a.png", f"output={output}", "device=cpu"], "1 image predicted"),
+        "label": ([checkpoint, f"input={tmp_path}/a.png", f"output={output}", "device=cpu"], "lists 1 of 1 image."),
         "export": ([checkpoint, f"output={output}"], f"Written: {output}"),
         "doctor": (["data=rooms", *rooms], "doctor.html"),
         "show": (["data=rooms", *rooms], "train.png"),

@@ -19,6 +19,7 @@ from depth_lightning.data.transforms import EvaluationTransform
 from depth_lightning.evaluation.calibration import Calibration, calibrate
 from depth_lightning.evaluation.observations import observe
 from depth_lightning.inference import Predictor
+from depth_lightning.inference.cameras import CameraOptions, photo_camera
 from depth_lightning.inference.inputs import photo_reader
 from depth_lightning.metrics import DepthMetrics, Protocol
 from depth_lightning.metrics.intervals import MIN_UNITS
@@ -31,6 +32,7 @@ from depth_lightning.runs.job import run_job
 from depth_lightning.runs.overrides import typed_words
 from depth_lightning.runs.record import subject, without_paths
 from depth_lightning.sample import DepthDataset, DepthSample
+from depth_lightning.settings import within
 from depth_lightning.training import DepthModule
 from depth_lightning.training.saving.checkpoint_files import WholeFiles
 
@@ -112,7 +114,15 @@ def _samples(cfg: DictConfig) -> tuple[Iterable[DepthSample], int, Protocol]:
         _warn_of_unused(data.val_data.dataset.source, cfg)
         indices = evenly_spread(range(len(data.val_data)), cfg.images)
         return (data.val_data[index] for index in indices), len(indices), protocol
-    table = MeasuredDistances(Path(cfg.points).expanduser(), photo_reader(objects.plain(cfg.data)))
+    keys = ("intrinsics", "size", "fov_deg", "default_fov_deg")
+    of_photos: dict[str, Any] = {key: objects.plain(cfg.camera).get(key) for key in keys}
+    with within("camera"):
+        options = CameraOptions(**of_photos)
+    table = MeasuredDistances(
+        Path(cfg.points).expanduser(),
+        photo_reader(objects.plain(cfg.data)),
+        lambda path, image: photo_camera(options, path, image).intrinsics,
+    )
     transform = EvaluationTransform(cfg.data.size, objects.patch_size(cfg), objects.canonical(cfg))
     samples = Samples(table)
     measured = (samples.transformed(index, transform) for index in range(len(table)))

@@ -22,6 +22,7 @@ from depth_lightning.runs.job import run_job
 from depth_lightning.runs.options import check
 from depth_lightning.runs.program import program
 from depth_lightning.sample import DepthDataset
+from depth_lightning.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ def _measure(source: DepthDataset, name: str, cfg: DictConfig) -> list[Facts | U
     loader: Loader[Facts | Unreadable] = Loader(
         examination, batch_size=None, num_workers=workers, collate_fn=_unchanged
     )
-    log.info(f"Reading {name}: {len(indices):,} of {len(source):,} samples")
+    log.info(f"Reading {name}: {len(indices):,} of {counted(len(source), 'sample')}")
     with Progress(transient=True, disable=not sys.stdout.isatty()) as progress:
         return list(progress.track(loader, len(indices), description=f"Reading {name}"))
 

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from depth_lightning.atomic import explained, write_text
 from depth_lightning.data.archives import is_archive, unpack
-from depth_lightning.data.fetching import RemoteFile, ask_length, check_space, fetch, free_bytes, in_words, received
+from depth_lightning.data.fetching import RemoteFile, ask_length, check_space, fetch, free_bytes, received
 from depth_lightning.data.reading import naming, read_text
 from depth_lightning.invocation import command_line
 from depth_lightning.runs import objects
@@ -21,6 +21,7 @@ from depth_lightning.runs.job import run_job
 from depth_lightning.runs.options import check
 from depth_lightning.runs.program import program
 from depth_lightning.settings import SettingError, one_of, optional, several
+from depth_lightning.wording import counted, file_size
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ def download(cfg: DictConfig) -> None:
             verified = "not verified" if file.bytes is None else "only its length is verified"
             log.info(f"{file.name}: no checksum is known, {verified}.")
         if is_archive(file.name):
-            log.info(f"{file.name}: {unpack(path, output, only):,} files unpacked.")
+            log.info(f"{file.name}: {counted(unpack(path, output, only), 'file')} unpacked.")
             path.unlink()
         record.add(file)
     if prepare:
@@ -113,9 +114,9 @@ def _check_disk(wanted: Sequence[_Wanted], output: Path) -> None:
     there = sum(received(each.file, output) for each in wanted)
     unknown = sum(each.file.bytes is None for each in wanted)
     log.info(
-        f"To download: {in_words(sum(lengths) - there)} in {len(wanted)} file{'s' if len(wanted) > 1 else ''}"
-        f"{f', {unknown} of unknown length' if unknown else ''}. On the disk: about {in_words(content)}"
-        f"{f', and {in_words(peak)} while unpacking' if archives else ''}; {in_words(free_bytes(output))} are free."
+        f"To download: {file_size(sum(lengths) - there)} in {counted(len(wanted), 'file')}"
+        f"{f', {unknown} of unknown length' if unknown else ''}. On the disk: about {file_size(content)}"
+        f"{f', and {file_size(peak)} while unpacking' if archives else ''}; {file_size(free_bytes(output))} are free."
     )
     check_space(output, peak - there, "the data set")
 

@@ -24,6 +24,7 @@ from depth_lightning.runs.options import argument_names
 from depth_lightning.runs.overrides import typed, typed_words
 from depth_lightning.runs.record import Origin, find_numbers, find_origin, recipe
 from depth_lightning.settings import SettingError, one_of
+from depth_lightning.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -140,13 +141,13 @@ def _measured(exported: Export, scores: Rescored | None) -> list[str]:
     if scores is not None:
         names = ("abs_rel", "delta1")
         changes = ", ".join(f"{name} {scores.network[name]:.5f} → {scores.export[name]:.5f}" for name in names)
-        notes.append(f"On {scores.images} validation images, from the network to the export: {changes}.")
+        notes.append(f"On {counted(scores.images, 'validation image')}, from the network to the export: {changes}.")
     if exported.latency_ms:
         speed = ", ".join(f"{name} {ms:.0f} ms" for name, ms in exported.latency_ms.items())
         size, threads = dimensions(exported.differences[0].size), torch.get_num_threads()
         notes.append(
-            f"One image of {size} took, on this machine while exporting, on the CPU with {threads} "
-            f"thread{'s' * (threads != 1)}: {speed} (median of 5)."
+            f"One image of {size} took, on this machine while exporting, on the CPU with "
+            f"{counted(threads, 'thread')}: {speed} (median of 5)."
         )
     return notes
 

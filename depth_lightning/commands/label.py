@@ -28,6 +28,7 @@ from depth_lightning.runs.checkpoint import chosen_network
 from depth_lightning.runs.job import run_job
 from depth_lightning.runs.overrides import typed_words
 from depth_lightning.runs.processes import own_device, own_share
+from depth_lightning.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -85,9 +86,9 @@ def label(cfg: DictConfig, overrides: Sequence[str]) -> Summary:
     own, start = images[number::count], time.perf_counter()
     with progress_bar(len(own)) as advance:
         summary = predict_images(predictor, own, labels, cfg.batch_size, read, done=advance)
-    report(summary, output, time.perf_counter() - start, "images")
+    report(summary, output, time.perf_counter() - start, "image")
     there = labels.write_manifest(images)
-    log.info(f"{output / MANIFEST} lists {there} of {len(images)} images.")
+    log.info(f"{output / MANIFEST} lists {there} of {counted(len(images), 'image')}.")
     if there == len(images) - len(summary.failures):
         log.info(f"To train on it: {command_line('train')} experiment=student data.manifest={output / MANIFEST}")
     return summary

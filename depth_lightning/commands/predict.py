@@ -29,6 +29,7 @@ from depth_lightning.runs.checkpoint import chosen_network
 from depth_lightning.runs.job import run_job
 from depth_lightning.runs.overrides import typed_words
 from depth_lightning.settings import SettingError, within
+from depth_lightning.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +103,7 @@ def predict(cfg: DictConfig, overrides: Sequence[str]) -> Summary:
             summary = Summary(predicted, max(0, total - predicted - len(failures)), failures)
         else:
             summary = predict_images(predictor, images, outputs, cfg.batch_size, read, advance, options)
-    report(summary, outputs.folder, time.perf_counter() - start, "frames" if video else "images")
+    report(summary, outputs.folder, time.perf_counter() - start, "frame" if video else "image")
     return summary
 
 
@@ -232,14 +233,14 @@ def progress_bar(total: int) -> Iterator[Callable[[], None]]:
 
 
 def report(summary: Summary, folder: Path, seconds: float, what: str) -> None:
-    """Log what was done and what failed; `what` names the images."""
-    before = f", {summary.finished_before} were already finished" if summary.finished_before else ""
+    """Log what was done and what failed; `what` names an image."""
+    before = f", {summary.finished_before} finished before" if summary.finished_before else ""
     speed = f" ({summary.predicted / seconds:.1f} per second)" if summary.predicted else ""
-    log.info(f"{summary.predicted} {what} predicted{speed}{before}. Written: {folder}")
+    log.info(f"{counted(summary.predicted, what)} predicted{speed}{before}. Written: {folder}")
     for failure in summary.failures:
         log.error(f"Skipped: {_reason(failure)}")
     if summary.failures:
-        log.error(f"{len(summary.failures)} of the {what} could not be predicted.")
+        log.error(f"{counted(len(summary.failures), what)} could not be predicted.")
 
 
 def _reason(failure: Failure[Any]) -> str:

@@ -18,6 +18,7 @@ from depth_lightning.runs.job import run_job
 from depth_lightning.runs.options import check
 from depth_lightning.runs.program import program
 from depth_lightning.sample import DepthDataset, DepthSample, collate
+from depth_lightning.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ def show(cfg: DictConfig) -> Path:
             f"Focal length as the network sees it: {min(known):.0f} to {max(known):.0f} pixels, median "
             f"{np.median(known):.0f}."
         )
-    log.info(f"{len(rows)} of {len(samples):,} samples: {path}")
+    log.info(f"{len(rows)} of {counted(len(samples), 'sample')}: {path}")
     return path
 
 

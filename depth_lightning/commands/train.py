@@ -46,7 +46,7 @@ def run(cfg: DictConfig) -> float | None:
 def kept(cfg: DictConfig) -> str:
     """What an interrupted training has saved, and how to resume it."""
     last = Path(cfg.run_dir) / "checkpoints" / LAST
-    if not last.is_file():
+    if not last.exists():  # a file, or a folder of parts
         return "Nothing was saved yet. To start again, repeat the command."
     hydra = HydraConfig.get()
     folder = f"hydra.run.dir={cfg.run_dir}" if hydra.mode == RunMode.RUN else f"hydra.sweep.dir={hydra.sweep.dir}"
@@ -119,7 +119,7 @@ def train(cfg: DictConfig) -> float:
     images = pictures.gathered() if pictures else None
     if trainer.is_global_zero:
         cfg.checkpoint = best and str(best)
-        title = str(best or "the network as trained")
+        title = f"checkpoint {best}" if best else "the network as trained"
         typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
         report_evaluation(cfg, title, module, data, result, images, [*command_line("train").split(), *typed])
         log.info(f"Pictures of every epoch: {run_dir}/panels")

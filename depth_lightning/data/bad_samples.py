@@ -167,8 +167,9 @@ class Samples:
         peers = peers_of(self.source, index)
         broken = sum(other in peers for other in self.bad.indices())
         return TooManyBadSamplesError(
-            f"{broken} of {len(peers)} {self.bad.split} samples cannot be read, which is more than the {MOST:.0%} that "
-            f"data.on_error=skip passes over. They are listed in {self.bad.file}; the last one: {reason}"
+            f"{broken} of {len(peers)} {self.bad.split} samples cannot be read, which is more than the "
+            f"{100 * MOST:.0f} % that data.on_error=skip passes over. They are listed in "
+            f"{self.bad.file}; the last one: {reason}"
         )
 
 

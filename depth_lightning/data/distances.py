@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from depth_lightning import camera
 from depth_lightning.data.rows import read_rows
 from depth_lightning.sample import DepthKind, DepthSample
 
@@ -21,16 +22,22 @@ class MeasuredDistances:
             the left and the top, as viewers show the image; fractions are rounded down), and depth_m, the distance in
             metres along the optical axis. Other columns are ignored.
         read: reads an image file as (h, w, 3) uint8 RGB.
+        intrinsics: (path, image) → (4,) float32 fx, fy, cx, cy of the image; by default unknown.
 
     Raises:
         OSError: the table or an image cannot be read.
         ValueError: a cell is missing or no number, or a pixel is measured twice; for a sample, it is outside its image.
     """
 
-    def __init__(self, table: Path, read: Callable[[Path], np.ndarray]) -> None:
+    def __init__(
+        self,
+        table: Path,
+        read: Callable[[Path], np.ndarray],
+        intrinsics: Callable[[Path, np.ndarray], np.ndarray] = lambda path, image: camera.UNKNOWN,
+    ) -> None:
         if not table.is_file():
             raise FileNotFoundError(f"points={table}: there is no such file.")
-        self.table, self._read = table, read
+        self.table, self._read, self._intrinsics = table, read, intrinsics
         points = defaultdict[str, dict[tuple[int, int], float]](dict)
         for line, row in read_rows(table, COLUMNS, COLUMNS):
             where = f"{table}, line {line}"
@@ -59,7 +66,8 @@ class MeasuredDistances:
     def __getitem__(self, index: int) -> DepthSample:
         """The image, with a target of its size that is 0 where nothing was measured."""
         name, pixels = self.points[index]
-        image = self._read(self.path(index))
+        path = self.path(index)
+        image = self._read(path)
         height, width = image.shape[:2]
         target = np.zeros((height, width), np.float32)
         for (y, x), depth_m in pixels.items():
@@ -69,7 +77,8 @@ class MeasuredDistances:
                     f"found x={x}, y={y}."
                 )
             target[y, x] = depth_m
-        return DepthSample(image, target, target > 0, DepthKind.METRES, name)
+        intrinsics = self._intrinsics(path, image)
+        return DepthSample(image, target, target > 0, DepthKind.METRES, name, intrinsics=intrinsics)
 
 
 def _number(where: str, column: str, text: str) -> float:

@@ -11,6 +11,7 @@ import numpy as np
 from depth_lightning.data.reading import BrokenError
 from depth_lightning.sample import DepthKind
 from depth_lightning.settings import SettingError, boolean, number, one_of, optional, several, whole_number
+from depth_lightning.wording import significant
 
 MEDIAN_M = (0.01, 200.0)
 """Plausible range of a depth map's median in metres; outside it, the scale is wrong."""
@@ -147,12 +148,11 @@ class DepthEncoding:
         if self.kind != "metres":
             return
         median = float(np.median(valid[:: max(1, valid.size // 4096)]))
-        message = (
-            f"expected depth in metres, found a median of {median:.4g} m with data.depth_scale={self.depth_scale:g}. "
-        )
+        found = f"a median of {significant(median, 4)} m with data.depth_scale={self.depth_scale:g}"
+        message = f"expected depth in metres, found {found}. "
         if median > MEDIAN_M[1]:
             raise BrokenError(
-                f"{message}This looks like millimetres: data.depth_scale={1000 * self.depth_scale:g}? (KITTI: 256.)"
+                f"{message}This looks like millimetres: data.depth_scale={1000 * self.depth_scale:g}? KITTI's is 256."
             )
         if median < MEDIAN_M[0]:
             raise BrokenError(

@@ -20,6 +20,7 @@ from huggingface_hub.file_download import http_get
 
 from depth_lightning.atomic import explained
 from depth_lightning.settings import SettingError, optional, text, whole_number
+from depth_lightning.wording import file_size
 
 for client in ("httpx", "httpx2"):
     logging.getLogger(client).setLevel(logging.WARNING)  # at INFO, each request is a line
@@ -69,7 +70,7 @@ class RemoteFile:
 
 
 def ask_length(file: RemoteFile) -> RemoteFile:
-    """The file with its length, if its server tells it.
+    """The file with its length, if its server states it.
 
     Raises:
         FileNotFoundError: the server has no such file.
@@ -137,8 +138,8 @@ def check_space(folder: Path, needed_bytes: int, what: str) -> None:
     free = free_bytes(folder)
     if free < needed_bytes:
         raise OSError(
-            f"{folder.absolute()}: {what} takes {in_words(needed_bytes)}, and {in_words(free)} are free. Make room, or "
-            "choose another output=…"
+            f"{folder.absolute()}: {what} takes {file_size(needed_bytes)}, and {file_size(free)} are free. Make "
+            "room, or choose another output=…"
         )
 
 
@@ -152,14 +153,6 @@ def opened(path: Path, description: str) -> AbstractContextManager[BinaryIO]:
     """Open a file for reading, with a progress bar where there is a terminal."""
     quiet = not sys.stdout.isatty()
     return rich.progress.open(path, "rb", description=description, transient=True, disable=quiet)
-
-
-def in_words(size: int) -> str:
-    """A size in bytes, such as "2.97 GB"."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6)):
-        if size >= factor:
-            return f"{size / factor:,.3g} {unit}" if size < 1000 * factor else f"{size / factor:,.0f} {unit}"
-    return f"{size / 1e3:.3g} kB"
 
 
 def _part(file: RemoteFile, folder: Path) -> Path:
@@ -180,7 +173,7 @@ def _receive(file: RemoteFile, part: Path) -> None:
             there = target.seek(0, os.SEEK_END)
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ConnectionError(
-                f"{file.url}: the download ended after {in_words(there)}: {reason:.300}. Type the same command again: "
+                f"{file.url}: the download ended after {file_size(there)}: {reason:.300}. Type the same command again: "
                 "it continues there."
             ) from error
 

@@ -16,6 +16,7 @@ from depth_lightning.data.files import split_key
 from depth_lightning.data.pair_table import PER_ROW, Pair
 from depth_lightning.data.rows import read_rows
 from depth_lightning.data.walk import find
+from depth_lightning.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -71,10 +72,9 @@ def match_patterns(
     partners, lone_depths = _partners(images, depths, image, depth, "depth")
     without_depth = [path for path, partner in zip(images.paths, partners, strict=True) if partner is None]
     if without_depth or lone_depths:
-        message = (
-            f"{root}: {len(without_depth)} of {len(images.paths)} images have no depth{_some(without_depth)}, and "
-            f"{len(lone_depths)} depth maps have no image{_some(lone_depths)}"
-        )
+        lacking = f"{len(without_depth)} of {counted(len(images.paths), 'image')} without depth{_some(without_depth)}"
+        alone = f"{counted(len(lone_depths), 'depth map')} without image{_some(lone_depths)}"
+        message = f"{root}: {lacking}, and {alone}"
         if unmatched == "error" or len(without_depth) == len(images.paths):
             raise ValueError(
                 f"{message}. Files are paired where data.image={image!r} and data.depth={depth!r} match the same text. "
@@ -92,7 +92,9 @@ def match_patterns(
             if depth_of is not None and mask_of is None
         ]
         if without_mask:
-            raise ValueError(f"{root}: {len(without_mask)} images have no mask {mask!r}{_some(without_mask)}.")
+            raise ValueError(
+                f"{root}: {counted(len(without_mask), 'image')} without a mask {mask!r}{_some(without_mask)}."
+            )
     pairs, folder = [], str(root)
     scenes, splits = (_values(name, images, depths, partners) for name in ("scene", "split"))
     for number, (path, partner) in enumerate(zip(images.paths, partners, strict=True)):
@@ -226,7 +228,7 @@ def read_manifest(manifest: Path, root: Path | None = None) -> list[Pair]:
     if absent:
         first = "; ".join(f"line {where[path]}: {_shown(path)}" for path in absent[:3])
         raise FileNotFoundError(
-            f"{manifest} names {len(absent)} files that are not there: {first}{'; …' if len(absent) > 3 else ''}. "
+            f"{manifest} names {counted(len(absent), 'missing file')}: {first}{'; …' if len(absent) > 3 else ''}. "
             f"Relative paths are taken from {root.absolute()}; data.root=… sets another folder."
         )
     return pairs

@@ -9,6 +9,7 @@ from pathlib import Path
 from depth_lightning.data.listing import Split
 from depth_lightning.data.pair_table import Pair
 from depth_lightning.data.split_lists import find_named, plain_name, read_split_list
+from depth_lightning.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ def select(
         selected, how = _by_share(pairs, split, val_share)
     if not selected:
         raise ValueError(f"The {split} split is empty: {how}, of {len(pairs)} pairs. {HINT}")
-    log.info(f"{split}: {len(selected)} of {len(pairs)} pairs; {how}.")
+    log.info(f"{split}: {len(selected)} of {counted(len(pairs), 'pair')}; {how}.")
     return selected
 
 
@@ -100,7 +101,7 @@ def _by_share(pairs: Sequence[Pair], split: Split, val_share: float) -> tuple[li
     what = "scenes" if has_scenes else "images"
     if len(groups) < 2:
         raise ValueError(f"data.val_share needs at least two {what}, found {len(groups)}. {HINT}")
-    if not has_scenes:
+    if not has_scenes and split == "train":  # once a run
         log.warning(
             "No scenes are known, so images are split one by one, and views of one place may be in both splits. Name "
             "the scenes: {scene} in the pattern of the images, or the manifest's column scene."
@@ -109,5 +110,10 @@ def _by_share(pairs: Sequence[Pair], split: Split, val_share: float) -> tuple[li
         return [], "data.val_share makes a train and a val split"
     in_order = sorted(groups, key=lambda group: hashlib.sha256(group.encode(errors="surrogateescape")).digest())
     val = set(in_order[: max(1, round(val_share * len(groups)))])
+    if split == "train" and not has_scenes and len(val) == 1:
+        log.warning(
+            f"data.val_share={val_share:g} of {len(groups)} images is one validation image, too few to choose the best "
+            "checkpoint by. Raise data.val_share, or name the validation images with data.split_list."
+        )
     how = f"{len(val)} of {len(groups)} {what} are for validation (data.val_share={val_share:g})"
     return [pair for pair in pairs if ((pair.scene or pair.id) in val) == (split == "val")], how

@@ -76,11 +76,11 @@ def _correction_notes(rows: Sequence[dict[str, Any]]) -> list[str]:
     if not rows:
         return []
     none, scale, affine = rows
-    factors = " and ".join(f"{factor:.3f}" for factor in scale["scales"])
+    first, second = scale["scales"]
     return [
-        f"Wrong, or only wrongly scaled? One factor for all images ({factors}) makes abs_rel {_change(scale, none)}, a "
-        f"factor and an offset {_change(affine, none)};",
-        f"each fitted on one half and tested on the other, and vice versa, from {SAMPLE} pixels per image.",
+        f"If only the scale were wrong: one factor ({first:.3f} on one half of the images, {second:.3f} on the other) "
+        f"gives abs_rel {_change(scale, none)}, a factor and an offset {_change(affine, none)}.",
+        f"Each is fitted on one half and tested on the other, from {SAMPLE} pixels per image.",
     ]
 
 

@@ -10,6 +10,7 @@ from depth_lightning.metrics import mean_intervals
 from depth_lightning.metrics.paired import sign_flip_test
 from depth_lightning.reporting.ranking import p_value
 from depth_lightning.reporting.tables import interval, number, print_rows, recorded_directions, with_arrow, write_rows
+from depth_lightning.wording import counted
 
 
 def report_pair(first: EvaluatedRun, second: EvaluatedRun, output: Path | None) -> None:
@@ -64,8 +65,9 @@ def report_pair(first: EvaluatedRun, second: EvaluatedRun, output: Path | None) 
     ]
     notes = [_verdict(first, second, rows[0], better_is_less=not higher_is_better[rows[0]["metric"]])]
     notes.append(
-        f"{rows[0]['images']} images that both scored; intervals by a studentised bootstrap and p by flipping signs, "
-        f"over {rows[0]['units']}. The {len(rows)} p values are not corrected; the metrics are correlated."
+        f"{counted(rows[0]['images'], 'image')} that both scored; intervals by a studentised bootstrap and p by "
+        f"flipping signs, over {rows[0]['units']}. The {len(rows)} p values are not corrected; the metrics are "
+        "correlated."
     )
     notes.append(f"The difference is {second.name} minus {first.name}.")
     notes += common_notes([first, second], scored_by_all([first, second], rows[0]["metric"]))

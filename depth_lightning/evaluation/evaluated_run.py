@@ -11,6 +11,7 @@ from depth_lightning.data.reading import BrokenError, reading
 from depth_lightning.evaluation.metrics_file import read_metrics
 from depth_lightning.metrics import Protocol, units_of
 from depth_lightning.metrics.intervals import Units
+from depth_lightning.wording import counted
 
 SHOWN = 3
 FACTS = ("valid_pixels", "target_min", "target_max")
@@ -108,5 +109,5 @@ def common_notes(runs: Sequence[EvaluatedRun], scored: np.ndarray) -> list[str]:
     if protocol.get("reduction") == "pixel":
         notes.append("The protocol averages over pixels, but this comparison is of averages over images.")
     if not scored.all():
-        notes.append(f"{(~scored).sum()} images are left out: not every run scored them.")
+        notes.append(f"Left out: {counted((~scored).sum(), 'image')} that not every run scored.")
     return notes

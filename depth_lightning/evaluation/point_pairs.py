@@ -15,6 +15,7 @@ from depth_lightning.data.da2k import DA2K, PointPairSample, point_pair_loader
 from depth_lightning.metrics.point_pairs import PairCounts, PointPairAccuracy
 from depth_lightning.models import DepthAnythingV2, normalize
 from depth_lightning.reporting.tables import write_csv, write_json
+from depth_lightning.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -99,11 +100,11 @@ def report_point_pairs(run_dir: Path, title: str, subject: Mapping[str, Any], sc
     table.add_section()
     table.add_row("mean of the above", f"{score.metrics['mean_scene_accuracy']:.4f}", "")
     table.add_row("all pairs", f"{score.metrics['accuracy']:.4f}", str(pairs))
-    notes = [f"{score.counts.images} images. Only the order within a pair counts: no crop, range or alignment applies."]
+    images = counted(score.counts.images, "image")
+    notes = [f"{images}. Only the order within a pair counts: no crop, range or alignment applies."]
     if score.counts.ties:
-        notes.append(
-            f"{score.counts.ties} pairs have the same prediction at both points (or NaN), which counts as wrong."
-        )
+        ties = counted(score.counts.ties, "pair")
+        notes.append(f"{ties} with the same prediction at both points (or NaN), which counts as wrong.")
     console = Console()
     console.print(f"\n{title}", highlight=False, markup=False, soft_wrap=True)
     console.print(table)

@@ -13,6 +13,7 @@ from depth_lightning.metrics.paired import holm, sign_flip_pairs
 from depth_lightning.reporting.panels import save_png
 from depth_lightning.reporting.ranking import RankedRun, draw_ranking, print_ranking
 from depth_lightning.reporting.tables import recorded_directions, write_rows
+from depth_lightning.wording import counted
 
 HEADLINE = ("abs_rel", "affine_error")
 
@@ -41,8 +42,8 @@ def report_ranking(
         f"The first cannot be told apart from {alike}."
         if alike
         else f"{ranked[0].name} is better than every other run.",
-        f"{scored.sum()} images that all scored; intervals by a studentised bootstrap and p by flipping signs, over "
-        f"{units.name}; at 5 %{f', corrected for {pairs} pairs (Holm)' * (pairs > 1)}.",
+        f"{counted(scored.sum(), 'image')} that all scored; intervals by a studentised bootstrap and p by flipping "
+        f"signs, over {units.name}; at 5 %{f', corrected for {pairs} pairs (Holm)' * (pairs > 1)}.",
         "The intervals are not corrected: one may exclude 0 where the runs cannot be told apart.",
     ]
     notes += common_notes(runs, scored)

@@ -15,6 +15,7 @@ from depth_lightning.metrics import Protocol
 from depth_lightning.reporting.page import PageContent, PageImage, write_page
 from depth_lightning.reporting.result import EvaluationResult
 from depth_lightning.version import version
+from depth_lightning.wording import file_size
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ def report_page(
         command=shlex.join(command),
     )
     write_page(path, content, images)
-    log.info(f"Page: {path} ({path.stat().st_size / 1e6:.0f} MB)")
+    log.info(f"Page: {path} ({file_size(path.stat().st_size)})")
 
 
 def _curves(run: Path) -> list[dict[str, str]]:

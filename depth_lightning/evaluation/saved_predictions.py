@@ -17,6 +17,7 @@ from depth_lightning.metrics import DepthMetrics
 from depth_lightning.sample import DepthBatch, DepthDataset
 from depth_lightning.settings import printable
 from depth_lightning.training import DepthModule
+from depth_lightning.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +87,9 @@ class SavedPredictions(DepthModule):
             )
         rest = sorted(str(path) for files in self._files.values() for path in files if path not in used)
         if rest:
-            log.info(f"predictions={self.folder}: {len(rest)} files belong to no image of this split: {_first(rest)}.")
+            log.info(
+                f"predictions={self.folder}: {counted(len(rest), 'file')} of no image of this split: {_first(rest)}."
+            )
 
     def predict_batch(self, batch: DepthBatch) -> Tensor:
         """(b, h, w) predictions at the resolution of the batch's ground truth."""

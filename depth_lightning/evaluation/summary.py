@@ -11,6 +11,7 @@ from depth_lightning.metrics.intervals import DRAWS, MIN_UNITS
 from depth_lightning.metrics.per_image import ValidationCounts
 from depth_lightning.reporting.result import EvaluationResult, PartResult
 from depth_lightning.sample import DepthKind, collate
+from depth_lightning.wording import counted
 
 
 class Summary(NamedTuple):
@@ -53,7 +54,7 @@ def summarise(
         notes.append(f"Split: {data.eval_split}{seen}.")
     content = _content(subject, result, protocol)
     if broken := data.val_data.dataset.broken():
-        notes.append(f"{broken} of the images left out could not be read: {data.bad_samples}")
+        notes.append(f"Of the images left out, {broken} could not be read: {data.bad_samples}")
         content["images_unreadable"] = broken
     constant_one = constant_baseline(metrics, data) if baseline and counts.depth.scored else None
     if constant_one is not None:
@@ -107,9 +108,10 @@ def constant_baseline(metrics: DepthMetrics, data: DepthDataModule) -> tuple[flo
 def _image_notes(counts: ValidationCounts, protocol: Protocol) -> list[str]:
     notes = []
     if counts.depth.scored:
-        notes.append(f"{counts.depth.scored} images. Protocol {protocol.hash}: {protocol}.")
+        notes.append(f"{counted(counts.depth.scored, 'image')}. Protocol {protocol.hash}: {protocol}.")
     if counts.affine.scored:
-        notes.append(f"{counts.affine.scored} images have truth up to scale and shift: affine_error, ordinal_error.")
+        images = counted(counts.affine.scored, "image")
+        notes.append(f"{images} with truth up to scale and shift: affine_error, ordinal_error.")
     if left_out := _left_out(counts, protocol):
         notes.append(f"NOT in these averages: {', '.join(left_out)}.")
     return notes
@@ -123,7 +125,7 @@ def _interval_notes(result: EvaluationResult) -> list[str]:
     scenes = {scene for table in result.tables or () for scene in table.scene}
     few = len(scenes) > 0 and units == "images" and scenes != {""}
     return [f"Intervals: bootstrap over {total} {units}."] + [
-        f"The images are of {len(scenes)} scene{'s' * (len(scenes) > 1)}, too few to resample: "
+        f"The images are of {counted(len(scenes), 'scene')}, too few to resample: "
         "the intervals do not cover other scenes."
     ] * few
 
@@ -131,16 +133,16 @@ def _interval_notes(result: EvaluationResult) -> list[str]:
 def _left_out(counts: ValidationCounts, protocol: Protocol) -> list[str]:
     """The images that were not scored, the reason, and what to check."""
     not_aligned = (
-        "have truth up to scale, which needs an alignment, such as protocol=median_scaled"
+        "with truth up to scale, which needs an alignment, such as protocol=median_scaled"
         if protocol.alignment == "none"
-        else "are not aligned: their pixels do not determine it, as with a constant prediction"
+        else "whose pixels do not determine the alignment, as with a constant prediction"
     )
     reasons = {
-        "have no valid pixel in the protocol's crop and range (is the data's unit metres?)": (
+        "without a valid pixel in the protocol's crop and range (is the data's unit metres?)": (
             counts.depth.without_valid_pixel
         ),
         not_aligned: counts.depth.not_aligned,
-        "with truth up to scale and shift have no valid pixel": counts.affine.without_valid_pixel,
-        "with truth up to scale and shift have the same truth everywhere": counts.affine.not_aligned,
+        "with truth up to scale and shift but without a valid pixel": counts.affine.without_valid_pixel,
+        "with truth up to scale and shift that is the same everywhere": counts.affine.not_aligned,
     }
-    return [f"{images} images {reason}" for reason, images in reasons.items() if images]
+    return [f"{counted(images, 'image')} {reason}" for reason, images in reasons.items() if images]

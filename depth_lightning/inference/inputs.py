@@ -19,6 +19,7 @@ from depth_lightning.data.files import read_image
 from depth_lightning.data.images import LOOKED_AT, check_range, derive_range
 from depth_lightning.data.reading import BrokenError, naming, read_lines, reading
 from depth_lightning.data.sampling import evenly_spread
+from depth_lightning.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -199,7 +200,7 @@ def _images_among(files: Sequence[Path], source: str) -> list[Path]:
     others = Counter(file.suffix.lower() or file.name for file in files if not _is_image(file.name))
     if others:
         kinds = ", ".join(f"{kind} {count}" for kind, count in others.most_common(8))
-        log.info(f"input={source}: {others.total()} files that are not images are skipped ({kinds}).")
+        log.info(f"input={source}: skipped {counted(others.total(), 'file')} that are no images ({kinds}).")
     return images
 
 

@@ -184,7 +184,7 @@ def _download_file(release: Release, file: str) -> Path:
         if release.for_transformers:
             address, target = f"{release.repo}/tree/main (config.json and {release.file})", release.repo.split("/")[1]
         else:
-            address, target = f"{release.repo}/blob/main/{file}", file
+            address, target = f"{release.repo}/resolve/main/{file}", file
         raise ConnectionError(
             f"Could not download {file} of {release.repo}: {error}\n"
             f"On a machine with a network, download https://huggingface.co/{address} "

@@ -138,10 +138,13 @@ def scale_bar(
     if ticks is None:
         values = round_ticks(low, high, most=max(2, min(10, 1 + width // (4 * font_size))))
         ticks = {value: f"{value:.10g} {unit}".rstrip() for value in values}
+    free = 0.0  # where the next number may begin
     for value, label in ticks.items():
         x = (value - low) / (high - low) * (width - 1)
         draw.line((x, bar_height, x, bar_height + tick_height), fill=MUTED_INK, width=max(1, font_size // 14))
         half = font(font_size).getlength(label) / 2
         x = min(max(x, half), width - half)
-        draw.text((x, bar_height + tick_height), label, INK, font(font_size), anchor="ma")
+        if x - half >= free:
+            draw.text((x, bar_height + tick_height), label, INK, font(font_size), anchor="ma")
+            free = x + half + font_size / 2
     return np.asarray(picture)

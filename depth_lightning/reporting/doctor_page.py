@@ -11,9 +11,10 @@ import cv2
 import numpy as np
 
 from depth_lightning.atomic import write_text
-from depth_lightning.data.diagnosis import HISTOGRAM, Summary, Verdict
+from depth_lightning.data.diagnosis import HISTOGRAM, Summary, Verdict, share_beyond
 from depth_lightning.reporting.colour import DEPTH_COLOURS, colourise, robust_range
 from depth_lightning.sample import DepthKind, DepthSample
+from depth_lightning.wording import significant
 
 TILE_WIDTH: Final = 300
 STYLE: Final = """
@@ -103,17 +104,27 @@ def summary_rows(splits: Mapping[str, Summary]) -> list[list[str]]:
         "image sizes (w×h)": [_sizes(split.image_sizes) for split in splits.values()],
         "depth sizes (w×h)": [_sizes(split.target_sizes) for split in splits.values()],
         "field of view, longer side": [_angles(split) for split in splits.values()],
-        "valid, median": [_percent(split.valid_share) for split in splits.values()],
-        "0.1 %, 50 %, 99.9 %": [", ".join(f"{value:.3g}" for value in split.quantiles) for split in splits.values()],
-        "suggested model.max_depth": [_suggestion(split) for split in splits.values()],
+        "valid pixels, median": [_percent(split.valid_share) for split in splits.values()],
+        "truth at 0.1 %, 50 %, 99.9 %": [_quantiles(split) for split in splits.values()],
+        "suggested model.max_depth": _suggestions(list(splits.values())),
     }
     return [[name, *values] for name, values in rows.items()]
 
 
-def _suggestion(summary: Summary) -> str:
-    if summary.suggested_max_depth is None:
-        return "–"
-    return f"{summary.suggested_max_depth:g} m ({summary.beyond:.2%} beyond)"
+def _quantiles(summary: Summary) -> str:
+    values = ", ".join(map(significant, summary.quantiles))
+    return f"{values} m" if summary.kind == "metres" else values
+
+
+def _suggestions(splits: Sequence[Summary]) -> list[str]:
+    """One depth for all splits, with the share of each beyond it."""
+    depth = max((split.suggested_max_depth for split in splits if split.suggested_max_depth), default=None)
+    if depth is None:
+        return ["–"] * len(splits)
+    return [
+        f"{depth:g} m ({100 * share_beyond(split.histogram, depth):.2f} % beyond)" if split.suggested_max_depth else "–"
+        for split in splits
+    ]
 
 
 def _angles(summary: Summary) -> str:
@@ -129,7 +140,7 @@ def _sizes(sizes: Mapping[str, int]) -> str:
 
 
 def _percent(share: float) -> str:
-    return "–" if share != share else f"{share:.1%}"
+    return "–" if share != share else f"{100 * share:.1f} %"
 
 
 def _summaries(splits: Mapping[str, SplitPage]) -> str:
@@ -167,7 +178,8 @@ def _histogram(summary: Summary, width: int = 640, height: int = 120) -> str:
         for bin_, count in enumerate(counts[first : last + 1].tolist(), first)
     )
     low, high = log10(HISTOGRAM[first]), log10(HISTOGRAM[last + 1])
-    ticks = [value * 10.0**power for power in range(-3, 6) for value in (1, 2, 5)]
+    steps = (1, 2, 5) if high - low > 2 else (1, 1.5, 2, 3, 4, 5, 6, 8)
+    ticks = [value * 10.0**power for power in range(-3, 6) for value in steps]
     labels = "".join(
         f'<text x="{(log10(tick) - low) / (high - low) * width:.1f}" y="{height + 16}">{tick:g}</text>'
         for tick in ticks
@@ -175,9 +187,10 @@ def _histogram(summary: Summary, width: int = 640, height: int = 120) -> str:
     )
     unit = "depth in metres" if summary.kind == "metres" else summary.kind
     return (
-        f'<figure><svg viewBox="-12 0 {width + 24} {height + 22}" width="{width + 24}" font-size="12">'
-        f'<g fill="#4393c3">{bars}</g><g fill="#656d76" text-anchor="middle">{labels}</g></svg>'
-        f"<figcaption>{_text(unit)}: valid pixels of all maps</figcaption></figure>"
+        f'<figure><svg viewBox="-12 -18 {width + 24} {height + 40}" width="{width + 24}" font-size="12">'
+        f'<g fill="#4393c3">{bars}</g><g fill="#656d76" text-anchor="middle">{labels}</g>'
+        f'<text x="0" y="-6" fill="#656d76">↑ valid pixels of all maps, up to '
+        f"{100 * counts.max() / counts.sum():.1f} % per bar</text></svg><figcaption>{_text(unit)}</figcaption></figure>"
     )
 
 

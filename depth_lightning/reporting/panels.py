@@ -57,7 +57,8 @@ def draw_panel(
     """Draw one row: image | truth | prediction | (prediction − target) / target.
 
     Truth and prediction share one scale, the 2nd to 98th percentile of the valid truth (of the prediction where
-    nothing is valid), near in bright colours. Errors are drawn within ±25 %, red where the prediction is too large.
+    nothing is valid), near in bright colours. Errors are drawn within ±25 %: red where the prediction is too
+    large, blue where it is too small.
 
     Args:
         image: (h', w', 3) uint8 RGB of any size.
@@ -86,7 +87,10 @@ def draw_panel(
         ("image", ""),
         ("truth", f"{100 * mask.mean():.3g} % valid"),
         ("prediction", f"{not_finite:,} not finite" if not_finite else ""),
-        ("relative error", "red: too near" if kind == DepthKind.DISPARITY else "red: too far"),
+        (
+            "relative error",
+            "red: too near, blue: too far" if kind == DepthKind.DISPARITY else "red: too far, blue: too near",
+        ),
     ]
     column = max(width, *(ceil(text.getlength("  ".join(caption))) for caption in captions))
     lefts = [gap + (column + gap) * index for index in range(4)]

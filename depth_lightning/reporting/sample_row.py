@@ -21,6 +21,7 @@ from depth_lightning.reporting.colour import (
 )
 from depth_lightning.reporting.panels import SPARSE_SHARE
 from depth_lightning.sample import DepthKind, DepthSample
+from depth_lightning.wording import significant
 
 TILE_HEIGHT, MAX_TILE_WIDTH = 200, 480
 TEXT, GAP = 15, 12
@@ -47,10 +48,12 @@ def draw_sample_row(on_disk: DepthSample, seen: Mapping[str, DepthSample]) -> np
         if not np.isnan(sample.intrinsics).any():
             longer = 0 if width >= height else 1
             angle = f", {fov_from_focal(sample.intrinsics[longer], max(width, height)):.1f}°"
-        groups.append((f"{name}, {width} by {height}, {100 * sample.mask.mean():.3g} % valid{angle}", tiles))
+        groups.append((f"{name}, {width}×{height}, {100 * sample.mask.mean():.3g} % valid{angle}", tiles))
     text = font(TEXT)
     unit = "m" if on_disk.kind == DepthKind.METRES else ""
-    span = f"{known.min():.3g} to {known.max():.3g} {unit}".rstrip() if known.size else "no truth at all"
+    span = (
+        f"{significant(known.min())} to {significant(known.max())} {unit}".rstrip() if known.size else "no truth at all"
+    )
     title, detail = on_disk.id, f"{on_disk.kind.name.lower().replace('_', ' ')}, {span}"
     widths = [max(ceil(text.getlength(caption)), sum(tile.shape[1] for tile in tiles) + 2) for caption, tiles in groups]
     bar = scale_bar(max(120, groups[0][1][1].shape[1]), low, high, colours=colours, font_size=TEXT - 2, unit=unit)

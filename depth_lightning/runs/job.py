@@ -28,7 +28,7 @@ from depth_lightning.runs.outcome import FAILED
 from depth_lightning.runs.overrides import typed, typed_words
 from depth_lightning.runs.precision import exact_float32
 from depth_lightning.settings import SettingError
-from depth_lightning.training.saving.signals import EXIT_SAVED
+from depth_lightning.training.saving.signals import EXIT_SAVED, Stopped
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -45,7 +45,8 @@ def run_job(
     Args:
         work: of the command.
         cfg: of the command.
-        kept: after Ctrl-C, what the work has left behind and how to go on; None for the files in the run's folder.
+        kept: after Ctrl-C or a signal, what the work has left behind and how to go on; None for the files in the
+            run's folder.
 
     For an error that the user can fix, only its message is shown, and the exit status is 1. The traceback is in the log
     file of the run, or on the terminal with HYDRA_FULL_ERROR=1. In a sweep, an error ends only its own job, which
@@ -85,6 +86,10 @@ def _run(work: Callable[[DictConfig], Result], cfg: DictConfig, kept: Callable[[
     except SIGTERMException:  # Lightning's, whose own exit status would be 0
         rank_zero_only(log.error)("Stopped by SIGTERM before completion. To do it again, repeat the command.")
         sys.exit(0 if _is_started_by_another() else EXIT_SAVED)
+    except Stopped:
+        if kept and not _is_started_by_another():
+            log.info(kept(cfg))
+        raise
     except BaseException as error:
         if is_interrupt(error):
             leave_at_once()  # at another Ctrl-C
@@ -202,6 +207,7 @@ def quiet() -> None:
     logging.getLogger("huggingface_hub").propagate = False  # it has a handler of its own
     for message in (
         ".*does not have many workers.*",
+        ".*You requested to overfit but enabled .* dataloader shuffling.*",
         ".*exists and is not empty.*",
         ".*Found .* module.s. in eval mode at the start of training.*",
         ".*The number of training batches .* is smaller than the logging interval.*",

@@ -39,6 +39,7 @@ from depth_lightning.sample import DepthKind
 from depth_lightning.settings import SettingError, one_of, several, within
 from depth_lightning.training import DepthModule, Objective
 from depth_lightning.training.module import MEAN_OF_PARTS
+from depth_lightning.wording import counted, significant
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +113,7 @@ def start_weights(network: DepthAnythingV2, model: DictConfig) -> LoadReport | N
     """Load `model.weights` as configured by `model.init`, and log what was loaded, or a warning if nothing was."""
     if model.weights is None:
         message = (
-            f"NO PRETRAINED WEIGHTS: this {model.encoder} starts from random weights (model.weights=null). "
+            f"NO PRETRAINED WEIGHTS: this network ({model.encoder}) starts from random weights (model.weights=null). "
             "It takes far more data and time than fine-tuning."
         )
         rank_zero_only(log.warning)(message)
@@ -140,7 +141,9 @@ def start_head(network: DepthAnythingV2, data: DepthDataModule, loaded: LoadRepo
     if (valid := valid[(valid >= MIN_DEPTH_M) & (valid <= network.max_depth)]).size:
         median_m = float(np.median(valid))
         network.start_at(median_m)
-        rank_zero_only(log.info)(f"The head starts at {median_m:.3g} m, the median of {len(depths)} training images.")
+        rank_zero_only(log.info)(
+            f"The head starts at {significant(median_m)} m, the median of {counted(len(depths), 'training image')}."
+        )
 
 
 def build_data(cfg: DictConfig, eval_split: str = "val") -> DepthDataModule:

@@ -142,6 +142,7 @@ COMMANDS: Mapping[str, Options] = {
         "split": partial(one_of, choices=("train", "val", "test", "all")),
         "images": partial(optional, check=whole_number),
         "points": PATH_OR_NONE,
+        "camera": {**CAMERA, **dict.fromkeys(("intrinsics", "size", "fov_deg"))},
         "output": PATH,
         "device": None,
     },

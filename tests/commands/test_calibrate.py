@@ -134,11 +134,12 @@ def taped(metres, images, table, factor):
 def test_taped_distances_are_enough(trained, images, metres, compose_config, tmp_path):
     taped(metres, images, tmp_path / "distances.csv", 1.3)
     typed = [f"checkpoint={trained[0]}/checkpoints/best.ckpt", f"points={tmp_path}/distances.csv", "device=cpu"]
-    typed += ["protocol.max_depth=100"]
+    typed += ["protocol.max_depth=100", "camera.fov_deg=90"]
     found = fit(compose_config("calibrate", typed, tmp_path), typed)
     assert found.kind == "factor" and found.fit[0] == pytest.approx(1.3, rel=0.02)
     record = json.loads((tmp_path / "calibration.json").read_text())
     assert record["data"] == f"{tmp_path}/distances.csv" and record["images"] == 15
+    assert record["fov_deg"] == pytest.approx([90, 90], abs=0.2)
 
 
 @pytest.mark.parametrize("layout", ["official", pytest.param("onnx", marks=pytest.mark.slow)])

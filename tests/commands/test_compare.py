@@ -97,7 +97,7 @@ def test_images_that_one_run_did_not_score_are_left_out_and_counted(tmp_path, ca
     other[:4] = np.nan
     main([_run(tmp_path / "a", ERRORS), _run(tmp_path / "b", other)])
     printed = capsys.readouterr().out
-    assert "56 images that both scored" in printed and "4 images are left out" in printed
+    assert "56 images that both scored" in printed and "Left out: 4 images that not every run scored." in printed
 
 
 def test_a_ranking_says_which_runs_cannot_be_told_apart(tmp_path, capsys):

@@ -64,7 +64,7 @@ def test_what_is_wrong_is_said_with_its_evidence(folder, compose_config, tmp_pat
     assert checks["unit is metres"]["state"] == "found"
     assert "/ 1000 = " in checks["unit is metres"]["evidence"]
     assert checks["unit is metres"]["examples"] == [f"room{number}/a.jpg" for number in range(4)]
-    assert "4 of 4 are refused: 4 × " in checks["samples that training accepts"]["evidence"]
+    assert "4 of 4 samples refused: 4 such as " in checks["samples that training accepts"]["evidence"]
     page = (tmp_path / "doctor.html").read_text()
     assert "4 things look wrong" in page
     assert "room3/a.jpg" in page
@@ -82,10 +82,8 @@ def test_some_of_the_images(folder, compose_config, tmp_path):
     doctor.diagnose(compose_config("doctor", [*overrides(folder), "images=2", "detailed=1"], tmp_path))
     report = json.loads((tmp_path / "doctor.json").read_text())
     assert report["splits"]["train"]["summary"]["samples"] == 2
-    (aligned,) = (
-        one for one in report["splits"]["train"]["checks"] if one["check"] == "image and depth on one another"
-    )
-    assert "(1 images compared)" in aligned["evidence"]
+    (aligned,) = (one for one in report["splits"]["train"]["checks"] if one["check"] == "image and depth are aligned")
+    assert "(1 image compared)" in aligned["evidence"]
 
 
 def test_each_part_of_a_mixture_has_its_page(folder, compose_config, tmp_path):

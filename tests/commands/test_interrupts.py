@@ -78,6 +78,18 @@ def test_training(when, workers, message, given, tmp_path):
 
 
 @pytest.mark.slow
+def test_sigterm_says_how_to_resume(given, tmp_path):
+    status, output = interrupted(
+        tmp_path, ["train.py", *given, "trainer.max_epochs=50"], has("epoch 2"), signal.SIGTERM
+    )
+    *_, stopped, resume = output.splitlines()
+    assert status == 75
+    assert "Stopped by SIGTERM after step " in stopped
+    assert stopped.endswith(f" and saved as {tmp_path}/run/checkpoints/last.ckpt.")
+    assert "is saved. To resume, repeat" in resume and resume.endswith(f"checkpoint=auto hydra.run.dir={tmp_path}/run")
+
+
+@pytest.mark.slow
 def test_a_sweep_ends(given, tmp_path):
     swept = ["optimizer.lr=1e-4,2e-4", f"hydra.sweep.dir={tmp_path}/sweep", "trainer.max_epochs=20"]
     status, output = interrupted(tmp_path, ["train.py", "-m", *given, *swept], has("epoch 2"))

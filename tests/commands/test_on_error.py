@@ -45,7 +45,7 @@ def test_skip_goes_on_and_says_what_it_left_out(nyu, compose_config, tmp_path, c
     assert sorted((row["split"], row["path"]) for row in rows) == [
         (split, str(nyu / split / "room" / "042.h5")) for split in ("train", "val")
     ]
-    assert "1 of the images left out could not be read" in " ".join(capsys.readouterr().out.split())
+    assert "Of the images left out, 1 could not be read" in " ".join(capsys.readouterr().out.split())
     result = json.loads((tmp_path / "metrics.json").read_text())
     assert (result["images"], result["images_unreadable"]) == (99, 1)
 

@@ -146,7 +146,7 @@ def test_the_program_reports_a_broken_image_with_its_exit_status(files, tmp_path
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert result.returncode == 1
     assert "torn.png" in result.stdout + result.stderr and "Traceback" not in result.stdout + result.stderr
-    assert "1 images predicted" in result.stdout
+    assert "1 image predicted" in result.stdout
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["good_colour.png", "good_depth.png", "predict.json"]
     assert json.loads((tmp_path / "out/predict.json").read_text())["network"]["encoder"] == "tiny"

@@ -50,7 +50,7 @@ def test_fewer_images_than_processes_one_without_a_valid_pixel(trained, frames, 
     found, printed = _evaluate(tmp_path / "three", 3, *given)
     assert found["metrics"] == pytest.approx(alone["metrics"], abs=1e-6)
     assert found["images"] == 1 and found["images_by_truth"] == alone["images_by_truth"]
-    assert "1 images have no valid pixel" in printed
+    assert "1 image without a valid pixel" in printed
     table = pyarrow.parquet.read_table(tmp_path / "three/per_image.parquet").to_pydict()
     assert table["status"] == ["scored", "without_valid_pixel"] and table["abs_rel"][1] is None
     assert table["valid_pixels"][1] == 0

@@ -372,7 +372,7 @@ def test_more_than_one_per_cent_ends_the_run(broken, tmp_path):
         (broken / f"val/s/{number:03d}.h5").unlink()
         (broken / f"val/s/{number:03d}.h5").write_bytes(b"")
     message = (
-        r"3 of 200 val samples cannot be read, which is more than the 1% that data\.on_error=skip passes over\. "
+        r"3 of 200 val samples cannot be read, which is more than the 1 % that data\.on_error=skip passes over\. "
         r"They are listed in .*bad_samples\.csv; the last one: .*val/s/.*\.h5: expected an HDF5 file"
     )
     for workers in (0, 1):

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from file_server import file_server
 
-from depth_lightning.data.fetching import RemoteFile, ask_length, check_space, fetch, in_words
+from depth_lightning.data.fetching import RemoteFile, ask_length, check_space, fetch
 from depth_lightning.settings import SettingError
+from depth_lightning.wording import file_size
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 SHA256 = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
@@ -134,7 +135,7 @@ def test_too_little_disk_is_refused(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("size, words", [(0, "0 kB"), (2626, "2.63 kB"), (3_898_436, "3.9 MB"), (1.75e12, "1,750 GB")])
 def test_sizes_in_words(size, words):
-    assert in_words(int(size)) == words
+    assert file_size(int(size)) == words
 
 
 @pytest.mark.parametrize(

@@ -71,14 +71,14 @@ def test_unmatched_files(folder, caplog):
     encoding = DepthEncoding(depth_scale=1000)
     with pytest.raises(
         ValueError,
-        match=r"1 of 4 images have no depth \(a/rgb/0\.png\), and 1 depth maps have no image \(a/depth/9_mm\.png\)"
+        match=r"1 of 4 images without depth \(a/rgb/0\.png\), and 1 depth map without image \(a/depth/9_mm\.png\)"
         r".*data\.unmatched=skip",
     ):
         DepthPairs("train", folder, "*/rgb/*.png", "*/depth/*_mm.png", encoding=encoding)
     with caplog.at_level(logging.INFO):
         pairs = DepthPairs("train", folder, "*/rgb/*.png", "*/depth/*_mm.png", unmatched="skip", encoding=encoding)
     assert len(pairs) == 2
-    assert "1 of 4 images have no depth (a/rgb/0.png)" in caplog.text
+    assert "1 of 4 images without depth (a/rgb/0.png)" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_masks(folder):
     assert sample.mask.tolist() == [[False] * 8] * 2 + [[True] * 8] * 4
     assert (sample.target[:2] == 0).all()
     (folder / "b/mask/1.png").unlink()
-    with pytest.raises(ValueError, match=r"1 images have no mask '\*/mask/\*\.png' \(b/rgb/1\.png\)"):
+    with pytest.raises(ValueError, match=r"1 image without a mask '\*/mask/\*\.png' \(b/rgb/1\.png\)"):
         DepthPairs("train", folder, *patterns)
     cv2.imwrite(str(folder / "b/mask/1.png"), np.ones((3, 4), np.uint8))
     pairs = DepthPairs("train", folder, *patterns, split_list=["a"], encoding=DepthEncoding(depth_scale=1000))

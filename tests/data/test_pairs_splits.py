@@ -33,7 +33,17 @@ def test_a_share_of_the_scenes_is_for_validation(chosen):
 def test_a_share_of_the_images_where_no_scene_is_known(chosen, caplog):
     pairs = [Pair(f"{number}.png", "", "") for number in range(100)]
     assert len(chosen(pairs)["val"]) == 10
-    assert "No scenes are known" in caplog.text
+    assert caplog.text.count("No scenes are known") == 1  # of both splits
+    assert "one validation image" not in caplog.text
+
+
+def test_a_single_validation_image_is_a_warning(chosen, caplog):
+    assert len(chosen([Pair(f"{number}.png", "", "") for number in range(12)])["val"]) == 1
+    message = (
+        "data.val_share=0.1 of 12 images is one validation image, too few to choose the best checkpoint by. Raise "
+        "data.val_share, or name the validation images with data.split_list."
+    )
+    assert caplog.text.count(message) == 1
 
 
 def test_lists_name_scenes_folders_or_images(chosen, tmp_path, caplog):

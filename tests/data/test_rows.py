@@ -104,9 +104,9 @@ REFUSED = [
         row(depth_scale=1).replace("1}", "9" * 5000 + "}"),
         "line 1: expected one JSON object per line, Exceeds",
     ),
-    ("a.jsonl", row(image="\ud800.png"), r"names 1 files that are not there: line 1: '"),
-    ("a.jsonl", row(image="\0.png"), r"names 1 files that are not there: line 1: '"),
-    ("a.csv", "image,depth\ni0.png," + "d" * 5000 + "\n", "names 1 files that are not there: line 2: "),
+    ("a.jsonl", row(image="\ud800.png"), r"names 1 missing file: line 1: '"),
+    ("a.jsonl", row(image="\0.png"), r"names 1 missing file: line 1: '"),
+    ("a.csv", "image,depth\ni0.png," + "d" * 5000 + "\n", "names 1 missing file: line 2: "),
     (
         "a.csv",
         "image,depth\ni0.png,d0.png\ni1.png,d1.png\ni0.png,d0.png\n",

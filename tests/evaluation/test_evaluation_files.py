@@ -11,6 +11,7 @@ from torch._dynamo.utils import counters
 
 from depth_lightning.commands.compare import compare
 from depth_lightning.commands.evaluate import evaluate
+from depth_lightning.evaluation.breakdowns import SAMPLE, _correction_notes
 from depth_lightning.metrics import ERRORS, mean_intervals, units_of
 
 
@@ -119,3 +120,16 @@ def test_a_compiled_network_scores_the_same_with_its_weights_as_constants(traine
     assert result.metrics == pytest.approx(evaluated[1].metrics, rel=1e-4)
     assert counters["inductor"]["mkldnn_conv_weight_pack_matcher_count"] > 0
     assert not torch._inductor.config.freezing
+
+
+def test_a_wrong_scale_is_said_in_plain_words():
+    none, scale, affine = (
+        {"abs_rel": 0.4},
+        {"abs_rel": 0.3, "scales": [0.493, 0.545]},
+        {"abs_rel": 0.2, "scales": [0.5, 0.5]},
+    )
+    assert _correction_notes([none, scale, affine]) == [
+        "If only the scale were wrong: one factor (0.493 on one half of the images, 0.545 on the other) gives abs_rel "
+        "0.3000 (-25.0 %), a factor and an offset 0.2000 (-50.0 %).",
+        f"Each is fitted on one half and tested on the other, from {SAMPLE} pixels per image.",
+    ]

@@ -117,7 +117,7 @@ def test_a_constant_prediction_is_all_ties_and_all_wrong(config, capsys):
     score = evaluate_point_pairs(config, Constant("relative"), objects.dataset_of(config.data)(), "constant")
     assert score.metrics["accuracy"] == 0
     assert score.counts.ties == sum(score.counts.pairs.values())
-    assert f"{score.counts.ties} pairs have the same prediction" in capsys.readouterr().out
+    assert f"{score.counts.ties} pairs with the same prediction" in capsys.readouterr().out
 
 
 def test_only_da2k_is_da2k(config, compose_config):

@@ -30,9 +30,9 @@ def test_images_that_were_not_scored_are_counted_below_the_table(tmp_path, capsy
     _report(tmp_path, protocol, ImageCounts(3, 1, 2), ImageCounts(4, 0, 1))
     printed = capsys.readouterr().out
     assert f"3 images. Protocol {protocol.hash}: {protocol}." in printed
-    assert "NOT in these averages: 1 images have no valid pixel" in printed
-    assert "2 images are not aligned: their pixels do not determine it" in printed
-    assert "1 images with truth up to scale and shift have the same truth everywhere" in printed
+    assert "NOT in these averages: 1 image without a valid pixel" in printed
+    assert "2 images whose pixels do not determine the alignment" in printed
+    assert "1 image with truth up to scale and shift that is the same everywhere" in printed
     content = json.loads((tmp_path / "metrics.json").read_text())
     assert content["images"] == 3 and content["images_by_truth"]["depth"]["not_aligned"] == 2
     assert content["protocol"] == {**protocol.to_dict(), "hash": protocol.hash}
@@ -43,7 +43,7 @@ def test_images_that_were_not_scored_are_counted_below_the_table(tmp_path, capsy
 @pytest.mark.parametrize(
     "protocol, counts, match",
     [
-        (Protocol(), ImageCounts(0, 0, 5), "None of the 5 .* 5 images have truth up to scale.*protocol=median_scaled"),
+        (Protocol(), ImageCounts(0, 0, 5), "None of the 5 .* 5 images with truth up to scale.*protocol=median_scaled"),
         (Protocol(alignment="scale_shift_depth"), ImageCounts(0, 0, 5), "as with a constant prediction"),
         (Protocol(), ImageCounts(0, 5, 0), "data's unit metres"),
     ],

@@ -88,7 +88,7 @@ def test_missing_and_superfluous_files_are_named(predicted, folder, scores, capl
     np.save(folder / "other.npy", np.ones((3, 4)))
     with caplog.at_level("INFO"):
         scores(folder)
-    assert f"1 files belong to no image of this split: {folder / 'other.npy'}." in caplog.text
+    assert f"1 file of no image of this split: {folder / 'other.npy'}." in caplog.text
     first.unlink(), second.unlink()
     with pytest.raises(ValueError, match=r"2 of 5 images have no prediction: .*val_00000/00000\.h5, .*val_00001/00000"):
         scores(folder)

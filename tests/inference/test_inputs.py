@@ -127,7 +127,7 @@ def test_what_is_left_out_is_said(photos, caplog):
     with caplog.at_level(logging.INFO):
         _names(photos)
         _names(f"{photos}/*")
-    left_out = "2 files that are not images are skipped (.mov 1, .md 1)."
+    left_out = "skipped 2 files that are no images (.mov 1, .md 1)."
     messages = [record.getMessage() for record in caplog.records]
     assert messages == [f"input={photos}: {left_out}", f"input={photos}/*: {left_out}"]
 

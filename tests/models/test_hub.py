@@ -78,7 +78,7 @@ def test_without_a_network_the_error_says_what_to_download_and_where_to_put_it(c
     with pytest.raises(ConnectionError) as error:
         resolve_weights("depth-anything/Depth-Anything-V2-Base")
     for part in (
-        "https://huggingface.co/depth-anything/Depth-Anything-V2-Base/blob/main/depth_anything_v2_vitb.pth",
+        "https://huggingface.co/depth-anything/Depth-Anything-V2-Base/resolve/main/depth_anything_v2_vitb.pth",
         "model.weights=/path/to/depth_anything_v2_vitb.pth",
         str(cache),
         "HF_HOME",

@@ -342,3 +342,14 @@ def test_save_png_says_why_it_cannot(tmp_path):
         save_png(tmp_path / "panel.jpg", GREY_IMAGE)
     with pytest.raises(ValueError, match=r"uint8 RGB, found \(480, 640\) float64"):
         save_png(tmp_path / "panel.png", np.zeros((480, 640)))
+
+
+def test_numbers_on_a_scale_do_not_touch():
+    """Ticks at 4.88 and 4.89; where there is no room for both numbers, the second is left out."""
+
+    def inked(width):
+        bar = scale_bar(width, 4.8795, 4.8905, colours=DEPTH_COLOURS, font_size=14, unit="m")
+        return (bar[-14:] != BACKGROUND).any(axis=(0, 2))
+
+    assert inked(200)[:60].any() and inked(200)[140:].any()
+    assert inked(80)[:45].any() and not inked(80)[50:].any()

@@ -202,10 +202,12 @@ def test_a_folder_has_no_module_imported_that_was_not_typed(tmp_path, monkeypatc
     assert list(changes({"callbacks": {"own": node}}, {"callbacks": {}})) == [f"callbacks.own: {node} → None"]
 
 
-def test_a_finished_run_is_scored_again_and_not_trained(trained, small, compose_config):
+def test_a_finished_run_is_scored_again_and_not_trained(trained, small, compose_config, caplog):
     folder, best = trained
     before = (folder / "checkpoints" / "last.ckpt").read_bytes()
+    caplog.set_level("INFO")
     assert train(compose_config("train", [*small, "checkpoint=auto"], folder)) == best
+    assert "This run is complete: nothing is left to train." in caplog.text
     assert (folder / "checkpoints" / "last.ckpt").read_bytes() == before
 
 

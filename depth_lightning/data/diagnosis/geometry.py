@@ -14,6 +14,7 @@ from depth_lightning.data.diagnosis.facts import Facts
 from depth_lightning.data.diagnosis.planes import Plane
 from depth_lightning.data.diagnosis.verdict import Verdict, found
 from depth_lightning.sample import DepthKind
+from depth_lightning.wording import counted, significant
 
 MIN_WINDOWS: Final = 4
 """Flat windows needed for a verdict."""
@@ -31,24 +32,24 @@ def _kind(facts: list[Facts]) -> Verdict:
     windows = _windows(facts)
     tilted = [plane for plane in windows if plane.tilt > TILTED]
     if len(tilted) < MIN_WINDOWS:
-        return Verdict(check, "unclear", f"{len(tilted)} tilted flat windows; {MIN_WINDOWS} are needed")
+        return Verdict(check, "unclear", f"{counted(len(tilted), 'tilted flat window')}; {MIN_WINDOWS} are needed")
     share = float(np.mean([plane.depth_vote > 0 for plane in tilted]))
     strength = float(np.exp(abs(np.median([plane.depth_vote for plane in tilted]))))
     is_disparity = facts[0].kind == DepthKind.DISPARITY
+    better, declared = ("depth", "disparity") if is_disparity else ("disparity", "depth")
     evidence = (
-        f"{share:.0%} of {len(tilted)} tilted flat windows are planar if the map holds "
-        f"{'disparity' if is_disparity else 'depth'}, fits differ {strength:.1f}-fold"
+        f"{100 * share:.0f} % of {len(tilted)} tilted flat windows are planar if the map is read as {declared} rather "
+        f"than {better}; the errors of the two fits differ by a factor of {significant(strength)}"
     )
     if 0.2 <= share <= 0.8 or strength < 1.15:
         return Verdict(check, "unclear", evidence)
     if share > 0.5:
         return Verdict(check, "fine", evidence)
-    better, declared = ("depth", "disparity") if is_disparity else ("disparity", "depth")
     return found(
         check,
         [one for one in facts if one.planes],
-        f"declared as {declared}, but {1 - share:.0%} of {len(tilted)} tilted flat windows are planar if it is read as "
-        f"{better}, {strength:.1f} times as exactly",
+        f"declared as {declared}, but {100 * (1 - share):.0f} % of {len(tilted)} tilted flat windows are planar if "
+        f"it is read as {better}, {significant(strength)} times as exactly",
         f"Larger is nearer in disparity. Declare data.kind={'metres' if is_disparity else 'disparity'}"
         f"{'' if is_disparity else ', or give data.focal_px and data.baseline_m'}.",
     )
@@ -60,11 +61,11 @@ def _rays(facts: list[Facts]) -> Verdict:
         return Verdict(check, "fine", "does not apply to disparity")
     sharp = [plane for plane in _windows(facts) if plane.bulge_error < 0.2 and plane.depth_vote > -0.1]
     if len(sharp) < MIN_WINDOWS:
-        return Verdict(check, "unclear", f"{len(sharp)} flat windows; {MIN_WINDOWS} are needed")
+        return Verdict(check, "unclear", f"{counted(len(sharp), 'flat window')}; {MIN_WINDOWS} are needed")
     low, bulge, high = np.quantile([plane.bulge for plane in sharp], [0.25, 0.5, 0.75])
     evidence = (
-        f"flat surfaces bulge by {bulge:.2f} (middle half of {len(sharp)} windows {low:.2f} to {high:.2f}; 0: depth, "
-        "1: distances along the ray)"
+        f"flat surfaces bulge by {_fixed(bulge)} (middle half of {len(sharp)} windows {_fixed(low)} to {_fixed(high)}; "
+        "0: depth, 1: distances along the ray)"
     )
     shown = [one for one in facts if one.planes]
     if bulge > 0.5 and low > 0.25:
@@ -75,7 +76,7 @@ def _rays(facts: list[Facts]) -> Verdict:
 
 
 def _alignment(facts: list[Facts]) -> Verdict:
-    check = "image and depth on one another"
+    check = "image and depth are aligned"
     maps = [(one, one.agreement) for one in facts if one.agreement is not None and one.agreement.any()]
     if not maps:
         return Verdict(check, "unclear", "no map was compared")
@@ -87,7 +88,8 @@ def _alignment(facts: list[Facts]) -> Verdict:
     names = list(ORIENTATIONS)[1:]
     best = int(np.argmax([other.mean() for other in turned]))
     evidence = (
-        f"edges agree by {upright.mean():.2f}, {names[best]} by {turned[best].mean():.2f} ({len(maps)} images compared)"
+        f"edges agree by {_fixed(upright.mean())}, {names[best]} by {_fixed(turned[best].mean())} "
+        f"({counted(len(maps), 'image')} compared)"
     )
     shown = [one for one, _ in maps]
     if turned[best].mean() > max(0.08, 2 * upright.mean()) and surely(turned[best] - upright):
@@ -101,13 +103,18 @@ def _alignment(facts: list[Facts]) -> Verdict:
         return found(
             check,
             shown,
-            f"edges agree by {upright.mean():.2f}, and by {moved.mean():.2f} when the depth is moved by {right:+.1%} "
-            f"of the image's width to the right and {down:+.1%} down ({len(maps)} images)",
+            f"edges agree by {_fixed(upright.mean())}, and by {_fixed(moved.mean())} when the depth is moved by "
+            f"{100 * abs(right):.1f} % of the image's width to the {'right' if right > 0 else 'left'} and "
+            f"{100 * abs(down):.1f} % {'down' if down > 0 else 'up'} ({counted(len(maps), 'image')})",
             "Image and depth are not registered: another camera's view, a crop, or frames that do not belong together.",
         )
     if upright.mean() < max(0.05, 1.3 * turned[best].mean()):
         return Verdict(check, "unclear", f"{evidence}: too close to tell")
     return Verdict(check, "fine", evidence)
+
+
+def _fixed(value: float) -> str:
+    return f"{round(value, 2) + 0.0:.2f}"  # 0.00, not -0.00
 
 
 def _peak(values: np.ndarray) -> tuple[int, int]:

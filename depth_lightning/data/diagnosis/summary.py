@@ -46,7 +46,9 @@ def summarise(measured: Sequence[Facts | Unreadable]) -> Summary:
     histogram = sum((one.histogram for one in facts), np.zeros(len(HISTOGRAM) - 1, np.int64))
     shares = [one.valid_pixels / (one.target_size[0] * one.target_size[1]) for one in facts]
     kinds, angles = {one.kind for one in facts}, fields_of_view(facts)
-    suggested, beyond = (None, 0.0) if kinds != {DepthKind.METRES} else suggest_max_depth(histogram)
+    suggested = None
+    if kinds == {DepthKind.METRES}:
+        suggested = suggest_max_depth(histogram, float(np.nanmax([one.largest for one in facts])))
     return Summary(
         samples=len(measured),
         readable=len(facts),
@@ -58,7 +60,7 @@ def summarise(measured: Sequence[Facts | Unreadable]) -> Summary:
         valid_share=float(np.median(shares)) if shares else np.nan,
         quantiles=(quantile(histogram, 0.001), quantile(histogram, 0.5), quantile(histogram, 0.999)),
         suggested_max_depth=suggested,
-        beyond=beyond,
+        beyond=share_beyond(histogram, suggested) if suggested else 0.0,
         histogram=histogram,
     )
 
@@ -71,13 +73,21 @@ def quantile(histogram: np.ndarray, share: float) -> float:
     return float(np.sqrt(HISTOGRAM[bin_] * HISTOGRAM[bin_ + 1]))
 
 
-def suggest_max_depth(histogram: np.ndarray) -> tuple[float | None, float]:
-    """A round depth in metres that 99.9 % of the valid pixels exceed by 3 % at most, and the share beyond it."""
-    reached = quantile(histogram, 0.999)
-    depth = next((nice for nice in NICE_DEPTHS_M if 1.03 * nice >= reached), None)
-    if depth is None:
-        return None, 0.0
-    return float(depth), float(histogram[HISTOGRAM[:-1] >= depth].sum() / histogram.sum())
+def suggest_max_depth(histogram: np.ndarray, largest: float) -> float | None:
+    """A round depth in metres that at most 0.1 % of the valid pixels exceed.
+
+    Args:
+        histogram: of the valid pixels.
+        largest: of their values.
+    """
+    bins = np.flatnonzero(np.cumsum(histogram) >= 0.999 * histogram.sum())
+    reached = min(largest, HISTOGRAM[bins[0] + 1]) if histogram.any() else np.inf
+    return next((float(nice) for nice in NICE_DEPTHS_M if nice >= reached), None)
+
+
+def share_beyond(histogram: np.ndarray, depth: float) -> float:
+    """The share of the valid pixels in the bins of `HISTOGRAM` from `depth` on."""
+    return float(histogram[HISTOGRAM[:-1] >= depth].sum() / histogram.sum())
 
 
 def _sizes(sizes: Sequence[tuple[int, int]]) -> dict[str, int]:

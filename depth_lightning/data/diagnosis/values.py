@@ -13,6 +13,7 @@ from depth_lightning.data.bad_samples import MIN_SIDE
 from depth_lightning.data.diagnosis.facts import Facts
 from depth_lightning.data.diagnosis.verdict import Verdict, found
 from depth_lightning.sample import DepthKind
+from depth_lightning.wording import counted, significant
 
 USUAL_MEDIAN_M: Final = (0.05, 100.0)
 """Usual range of a data set's median depth in metres, from objects on a table to streets."""
@@ -36,9 +37,11 @@ def _images(facts: list[Facts]) -> Verdict:
     flat = [one for one in facts if one.contrast < 2 and one not in small]
     if not small and not flat:
         return Verdict(check, "fine", f"least contrast {min(one.contrast for one in facts):.0f} of 255")
-    issues = [f"{len(small)} are smaller than {MIN_SIDE}×{MIN_SIDE} pixels"] if small else []
-    issues += [f"{len(flat)} are of one colour (standard deviation below 2 of 255)"] if flat else []
-    return found(check, small + flat, f"of {len(facts)} images, {' and '.join(issues)}", "Take them out of the split.")
+    issues = [f"{len(small)} smaller than {MIN_SIDE}×{MIN_SIDE} pixels"] if small else []
+    issues += [f"{len(flat)} of one colour (standard deviation below 2 of 255)"] if flat else []
+    return found(
+        check, small + flat, f"of {counted(len(facts), 'image')}, {' and '.join(issues)}", "Take them out of the split."
+    )
 
 
 def _holes(facts: list[Facts]) -> Verdict:
@@ -47,7 +50,7 @@ def _holes(facts: list[Facts]) -> Verdict:
     usual = float(np.median(shares))
     sparse = [one for one, share in zip(facts, shares, strict=True) if share < 0.1 * usual]
     empty = [one for one in facts if one.valid_pixels < FEW_VALID]
-    evidence = f"median {usual:.2%}, least {shares.min():.2%}"
+    evidence = f"median {100 * usual:.2f} %, least {100 * shares.min():.2f} %"
     if len(sparse) > max(1, 0.1 * len(facts)) and not empty:
         return Verdict(check, "fine", f"{evidence}; dense and sparse maps, {len(sparse)} of {len(facts)} are sparse")
     few = empty + [one for one in sparse if one.valid_pixels >= FEW_VALID]
@@ -56,13 +59,14 @@ def _holes(facts: list[Facts]) -> Verdict:
     return found(
         check,
         few,
-        f"{len(few)} of {len(facts)} maps have under a tenth of the usual share, or under {FEW_VALID}: {evidence}",
+        f"{len(few)} of {counted(len(facts), 'map')} with under a tenth of the usual share, or under {FEW_VALID}: "
+        f"{evidence}",
         "Look at them; if holes are declared too widely, correct data.invalid or data.limits.",
     )
 
 
 def _spikes(facts: list[Facts]) -> Verdict:
-    check = "one value for far or unknown"
+    check = "no sentinel value for far or unknown"
     spiked = [one for one in facts if one.spike > 0.01]
     if len(spiked) < max(1, 0.02 * len(facts)):
         return Verdict(check, "fine", "no isolated largest value fills more than 1 % of the pixels")
@@ -71,8 +75,8 @@ def _spikes(facts: list[Facts]) -> Verdict:
     return found(
         check,
         spiked,
-        f"in {len(spiked)} of {len(facts)} maps the largest value, {_some(values)}, is isolated from all others "
-        f"and fills {share:.0%} of the valid pixels",
+        f"in {len(spiked)} of {counted(len(facts), 'map')} the largest value, {_some(values)}, is isolated from "
+        f"all others and fills {100 * share:.0f} % of the valid pixels",
         "It seems to mean sky or a hole: declare it with data.invalid or data.sky_value (stored values).",
     )
 
@@ -84,11 +88,12 @@ def _levels(facts: list[Facts]) -> Verdict:
     if not depths:
         return Verdict(check, "fine", "disparity may be coarse")
     if len(coarse) < 0.5 * len(depths):
-        return Verdict(check, "fine", f"{len(coarse)} of {len(depths)} maps would fit into 256 even steps")
+        return Verdict(check, "fine", f"{len(coarse)} of {counted(len(depths), 'map')} would fit into 256 even steps")
     return found(
         check,
         coarse,
-        f"{len(coarse)} of {len(depths)} maps have at most {max(one.levels for one in coarse)} levels with even steps",
+        f"{len(coarse)} of {counted(len(depths), 'map')} with at most {max(one.levels for one in coarse)} levels in "
+        "even steps",
         "They come from 8-bit pictures, which are too coarse and often scaled per image: read the original depth.",
     )
 
@@ -100,19 +105,25 @@ def _units(facts: list[Facts]) -> Verdict:
     if not np.isfinite(median):
         return Verdict(check, "unclear", "no valid pixels")
     if low <= median <= high:
-        return Verdict(check, "fine", f"median depth {median:.3g} m; usual range {low:g} to {high:g}")
+        return Verdict(check, "fine", f"median depth {significant(median)} m; usual range {low:g} to {high:g}")
     if median > high:
         guesses = [
-            f"/ {factor} = {median / factor:.3g} m" for factor in (1000, 256, 100) if low <= median / factor <= high
+            f"/ {factor} = {significant(median / factor)} m"
+            for factor in (1000, 256, 100)
+            if low <= median / factor <= high
         ]
         advice = "Millimetres, or KITTI's 256 per metre? Set data.depth_scale, or convert the files."
     else:
         guesses = [
-            f"× {factor} = {median * factor:.3g} m" for factor in (1000, 256, 100) if low <= median * factor <= high
+            f"× {factor} = {significant(median * factor)} m"
+            for factor in (1000, 256, 100)
+            if low <= median * factor <= high
         ]
         advice = "Divided twice? Set data.depth_scale=1, or the files' units per metre."
     odd = [one for one in facts if not low <= one.median <= high]
-    return found(check, odd, f"median depth {median:.4g} m ({', '.join(guesses) or 'no usual unit'})", advice)
+    return found(
+        check, odd, f"median depth {significant(median, 4)} m ({', '.join(guesses) or 'no usual unit'})", advice
+    )
 
 
 def _mixed_units(facts: list[Facts]) -> Verdict:
@@ -121,10 +132,11 @@ def _mixed_units(facts: list[Facts]) -> Verdict:
     odd = [one for one in facts if not usual / 50 <= one.median <= usual * 50 and np.isfinite(one.median)]
     if not odd:
         return Verdict(check, "fine", "no map's median is 50 times another's")
+    factor = float(np.median([one.median for one in odd])) / usual
     return found(
         check,
         odd,
-        f"{len(odd)} of {len(facts)} maps have {np.median([one.median for one in odd]) / usual:.4g} × the usual median",
+        f"{len(odd)} of {counted(len(facts), 'map')} with {significant(factor, 4)} × the usual median",
         "These are in another unit (1000: millimetres; 256: KITTI's). Give them their own depth_scale in a manifest.",
     )
 

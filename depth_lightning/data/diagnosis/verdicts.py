@@ -9,6 +9,7 @@ from depth_lightning.data.diagnosis.facts import Facts, Unreadable
 from depth_lightning.data.diagnosis.geometry import judge_geometry
 from depth_lightning.data.diagnosis.values import judge_values
 from depth_lightning.data.diagnosis.verdict import SHOWN, Verdict, found
+from depth_lightning.wording import counted
 
 
 def judge(measured: Sequence[Facts | Unreadable]) -> list[Verdict]:
@@ -30,14 +31,15 @@ def judge_splits(splits: Mapping[str, Sequence[Facts | Unreadable]]) -> list[Ver
     pairs = near_duplicates([one.fingerprint for one in val], [one.fingerprint for one in train])
     check = "near-duplicates across the splits"
     verdicts = [
-        Verdict(check, "fine", f"none of {len(val)} validation images resembles any of {len(train)} training images")
+        Verdict(check, "fine", f"no validation image resembles a training image ({len(val)} and {len(train)} compared)")
     ]
     if pairs:
         verdicts = [
             Verdict(
                 check,
                 "found",
-                f"{len({i for i, _, _ in pairs})} of {len(val)} validation images nearly equal a training image",
+                f"{len({i for i, _, _ in pairs})} of {counted(len(val), 'validation image')} almost equal to a "
+                "training image",
                 "Metrics on images that were trained on are too good. Split by scene, or remove the copies.",
                 [f"{val[i].id} = {train[j].id} ({correlation:.3f})" for i, j, correlation in pairs[:SHOWN]],
                 list(dict.fromkeys(val[i].number for i, _, _ in pairs)),
@@ -49,7 +51,7 @@ def judge_splits(splits: Mapping[str, Sequence[Facts | Unreadable]]) -> list[Ver
             Verdict(
                 "scenes in both splits",
                 "found" if shared else "fine",
-                f"{len(shared)} of {len({one.scene for one in val})} validation scenes are trained on too",
+                f"{len(shared)} of {counted(len({one.scene for one in val}), 'validation scene')} also in training",
                 "Frames of one scene are not independent: split by scene (data.split_list=…)." if shared else "",
                 shared[:SHOWN],
             )
@@ -61,11 +63,12 @@ def _unreadable(measured: Sequence[Facts | Unreadable]) -> Verdict:
     check = "files that can be read"
     broken = [one for one in measured if isinstance(one, Unreadable)]
     if not broken:
-        return Verdict(check, "fine", f"all {len(measured)} samples")
+        return Verdict(check, "fine", counted(len(measured), "sample"))
     return Verdict(
         check,
         "found",
-        f"{len(broken)} of {len(measured)} samples cannot be read: {_grouped([one.reason for one in broken])}",
+        f"{len(broken)} of {counted(len(measured), 'sample')} cannot be read: "
+        f"{_grouped([one.reason for one in broken])}",
         "Copy these files again or repair them, or take them out of the split. data.on_error=skip skips up to 1 %.",
         [one.path for one in broken[:SHOWN]],
     )
@@ -75,19 +78,20 @@ def _refused(facts: list[Facts]) -> Verdict:
     check = "samples that training accepts"
     refused = [one for one in facts if one.refused]
     if not refused:
-        return Verdict(check, "fine", f"all {len(facts)} that can be read")
+        return Verdict(check, "fine", "all that can be read")
     return found(
         check,
         refused,
-        f"{len(refused)} of {len(facts)} are refused: {_grouped([one.refused for one in refused])}",
+        f"{len(refused)} of {counted(len(facts), 'sample')} refused: {_grouped([one.refused for one in refused])}",
         "The messages say what to correct.",
     )
 
 
 def _grouped(reasons: Sequence[str]) -> str:
-    """The most common kinds of reasons, each with its count and an example."""
+    """The most common kinds of reasons, each with an example, and with its count if there are several."""
     groups: dict[str, list[str]] = {}
     for reason in reasons:
         groups.setdefault(re.sub(r"\S*/\S*|[\d.]+", "#", reason), []).append(reason)
     largest = sorted(groups.values(), key=len, reverse=True)[:4]
-    return "; ".join(f"{len(group)} × {group[0].rstrip('.')}" for group in largest)
+    examples = ((len(group), group[0].rstrip(".")) for group in largest)
+    return "; ".join(f"{count} such as {example}" if count > 1 else example for count, example in examples)

@@ -25,6 +25,7 @@ from depth_lightning.training.health.inspection import Findings, inspect_step
 from depth_lightning.training.health.isolation import isolated, mixed_precision
 from depth_lightning.training.module import DepthModule
 from depth_lightning.training.sharding import is_sharded
+from depth_lightning.wording import counted, significant
 
 log = logging.getLogger(__name__)
 
@@ -150,12 +151,12 @@ def _targets(module: DepthModule, samples: Sequence[DepthSample]) -> Page:
     every = np.concatenate(valid)
     if not every.size:
         page.problems.append(
-            f"None of {len(samples)} training images has a valid target pixel: nothing can be learned from them."
+            f"None of {counted(len(samples), 'training image')} has a valid target pixel: nothing can be learned."
         )
         return page
-    low, middle, high = (f"{value:.3g}" for value in np.percentile(every, [2, 50, 98]))
+    low, middle, high = (significant(value) for value in np.percentile(every, [2, 50, 98]))
     kinds = ", ".join(sorted({sample.kind.name.lower().replace("_", " ") for sample in samples}))
-    line = f"targets: {100 * share:.0f} % valid in {len(samples)} training images, {low} to {high} ({kinds})"
+    line = f"targets: {100 * share:.0f} % valid in {counted(len(samples), 'training image')}, {low} to {high} ({kinds})"
     empty = sum(not values.size for values in valid)
     if 2 * empty > len(samples):
         page.warnings.append(f"{empty} of {len(samples)} training images have no valid target pixel.")
@@ -211,8 +212,8 @@ def _outputs(page: Page, module: DepthModule, batch: DepthBatch, findings: Findi
     flat = float(torch.tensor(findings.saturated).mean())
     height, width = batch.image.shape[-2:]
     page.lines.append(
-        f"one batch: {len(batch.image)} images of {height}×{width}, loss {findings.losses[0]:.4g} in training mode, "
-        f"{evaluated:.4g} in evaluation mode; {100 * flat:.0f} % of the outputs saturated"
+        f"one batch: {counted(len(batch.image), 'image')} of {height}×{width}, loss {findings.losses[0]:.4g} in "
+        f"training mode, {evaluated:.4g} in evaluation mode; {100 * flat:.0f} % of the outputs saturated"
     )
     if not findings.finite or not np.isfinite(evaluated):
         page.problems.insert(0, f"The first batch's loss or gradient is not finite. {' '.join(findings.origin())}")
@@ -251,7 +252,8 @@ def _zero_shot(
         return
     mean = float(np.mean(finite))
     page.lines.append(
-        f"zero-shot: correlation {mean:.2f} with the ground truth, averaged over {len(finite)} validation images"
+        f"zero-shot: correlation {mean:.2f} with the ground truth, averaged over "
+        f"{counted(len(finite), 'validation image')}"
     )
     message = (
         f"Before any training, the loaded weights' predictions have a correlation of {mean:.2f} with the ground truth; "

@@ -165,6 +165,8 @@ class Checkpoints(Checkpoint):
         """
         self._resumed = read_position(trainer, checkpoint)
         self.folder.saved_step = checkpoint["global_step"]
+        if trainer.is_global_zero and (self._resumed.stopped or 0 < (trainer.max_epochs or 0) <= self._resumed.epoch):
+            log.info("This run is complete: nothing is left to train.")
         if trainer.is_global_zero and self.folder.holds(Path(str(trainer.ckpt_path))):
             resume_logs(trainer.loggers, checkpoint["log_rows"], checkpoint["global_step"])
 
@@ -197,10 +199,7 @@ class Checkpoints(Checkpoint):
     def _leave(self, trainer: lightning.Trainer) -> None:
         asked_by = self.signals.received.name if self.signals.received else "a signal to another process"
         if trainer.is_global_zero:
-            log.info(
-                f"Stopped by {asked_by} after step {trainer.global_step}, and saved as {self.folder.path / LAST}. "
-                "To resume, repeat the command with checkpoint=auto and this run's folder as hydra.run.dir."
-            )
+            log.info(f"Stopped by {asked_by} after step {trainer.global_step}, and saved as {self.folder.path / LAST}.")
         raise Stopped(EXIT_SAVED if trainer.is_global_zero else 0)  # Lightning treats any other status as a failure
 
 

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from depth_lightning.data import NYUDepthV2, RenderedRooms
-from depth_lightning.data.diagnosis import examine, judge, judge_splits, summarise
+from depth_lightning.data.diagnosis import HISTOGRAM, examine, judge, judge_splits, summarise
+from depth_lightning.data.diagnosis.summary import suggest_max_depth
+from depth_lightning.reporting.doctor_page import summary_rows
 from depth_lightning.sample import DepthDataset, DepthKind, DepthSample
 
 COUNT = 12
@@ -87,7 +89,7 @@ def moved(share):
 
 
 KIND, RAYS, LEVELS = "depth or disparity as declared", "depth along the optical axis", "finer than 8 bits"
-ALIGNED, UNIT = "image and depth on one another", "unit is metres"
+ALIGNED, UNIT = "image and depth are aligned", "unit is metres"
 
 FAULTS = {
     "millimetres": (of_depth(lambda d: 1000 * d), UNIT, r"/ 1000 = "),
@@ -97,14 +99,14 @@ FAULTS = {
     "disparity as depth": (of_depth(lambda d: 1 / d), KIND, "declared as depth, but"),
     "scaled disparity as depth": (of_depth(lambda d: 0.1 + 0.5 / d), KIND, "declared as depth, but"),
     "depth as disparity": (of_depth(lambda d: d, DepthKind.DISPARITY), KIND, "declared as disparity, but"),
-    "8 bits": (of_depth(of_8_bits), LEVELS, "levels with even steps"),
+    "8 bits": (of_depth(of_8_bits), LEVELS, "levels in even steps"),
     "distances along the ray": (of_depth(along_the_ray), RAYS, "bulge by 0"),
     "converted twice": (of_depth(lambda d: d / (along_the_ray(np.ones_like(d)))), RAYS, "bulge by -"),
     "mirrored": (of_map(lambda d: d[:, ::-1]), ALIGNED, "mirrored left to right"),
     "upside down": (of_map(lambda d: d[::-1]), ALIGNED, "upside down"),
     "turned": (of_map(lambda d: d[::-1, ::-1]), ALIGNED, "turned by 180"),
     "transposed": (of_map(lambda d: d.T), ALIGNED, "transposed"),
-    "shifted by 8 %": (of_map(moved(0.08)), ALIGNED, r"-[78]\.\d% of the image's width to the right"),
+    "shifted by 8 %": (of_map(moved(0.08)), ALIGNED, r"moved by [78]\.\d % of the image's width to the left"),
 }
 
 
@@ -131,7 +133,7 @@ def test_nothing_is_found_in_what_is_right(scenes, request):
 
 def test_a_shift_by_a_twentieth_is_found_in_few_real_frames(kitchen):
     verdicts = found(kitchen, of_map(moved(0.05)))
-    assert "-5.0% of the image's width" in verdicts[ALIGNED].evidence
+    assert "moved by 5.0 % of the image's width to the left" in verdicts[ALIGNED].evidence
 
 
 def only_the_fourth(change):
@@ -143,9 +145,9 @@ def test_single_samples_are_named(rooms):
     grey = only_the_fourth(lambda s, i: s._replace(image=np.full_like(s.image, 128)))
     millimetres = only_the_fourth(of_depth(lambda d: 1000 * d))
     for change, check, evidence in (
-        (empty, "valid pixels", "1 of 12 maps have under a tenth"),
-        (grey, "images that show something", "1 are of one colour"),
-        (millimetres, "one unit for all", "1 of 12 maps have"),
+        (empty, "valid pixels", "1 of 12 maps with under a tenth"),
+        (grey, "images that show something", "1 of one colour"),
+        (millimetres, "one unit for all", "1 of 12 maps with 1403 × the usual median"),
     ):
         verdicts = found(rooms, change)
         assert list(verdicts) == [check]
@@ -161,7 +163,7 @@ def test_undeclared_sky(rooms):
         return sample._replace(target=target, mask=target > 0)
 
     verdicts = found(rooms, sky)
-    assert "12 of 12 maps the largest value, 65.535" in verdicts["one value for far or unknown"].evidence
+    assert "12 of 12 maps the largest value, 65.535" in verdicts["no sentinel value for far or unknown"].evidence
 
 
 def test_broken_and_refused_samples_are_grouped(rooms):
@@ -173,7 +175,7 @@ def test_broken_and_refused_samples_are_grouped(rooms):
     verdicts = found(rooms, broken)
     assert list(verdicts) == ["files that can be read"]
     (verdict,) = verdicts.values()
-    assert verdict.evidence == "3 of 12 samples cannot be read: 3 × /data/0.h5: expected 0 bytes"
+    assert verdict.evidence == "3 of 12 samples cannot be read: 3 such as /data/0.h5: expected 0 bytes"
     assert verdict.examples == ["sample 0", "sample 1", "sample 2"]
 
 
@@ -227,7 +229,7 @@ def test_figures_of_a_split(rooms):
     assert summary.scenes == COUNT
     assert summary.kind == "metres"
     assert summary.suggested_max_depth is not None
-    assert 1.05 * summary.suggested_max_depth > np.quantile(valid, 0.999) > summary.suggested_max_depth / 2
+    assert summary.suggested_max_depth >= np.quantile(valid, 0.999) > summary.suggested_max_depth / 2
     assert summary.beyond == pytest.approx((valid > summary.suggested_max_depth).mean(), abs=2e-3)
 
 
@@ -260,3 +262,31 @@ def test_fields_of_view_are_summarised(rooms):
     assert low == pytest.approx(np.degrees(2 * np.arctan(80 / 91)))
     assert low < middle < high
     assert measured(lambda sample, _: sample._replace(intrinsics=np.full(4, np.nan, np.float32))).fov_deg is None
+
+
+@pytest.mark.parametrize(
+    ("values", "suggested"),
+    [
+        ([9.99] * 1000, 10.0),  # the sensor's limit
+        ([10.0] * 1000, 10.0),
+        ([5.0] * 900 + [6.1] * 100, 8.0),  # 10 % would lie beyond 6 m
+        ([5.0] * 99_990 + [60.0] * 10, 6.0),  # a few wrong pixels decide nothing; bins are 5 % wide
+    ],
+)
+def test_the_suggested_depth_covers_the_data(values, suggested):
+    values = np.array(values)
+    assert suggest_max_depth(np.histogram(values, HISTOGRAM)[0], values.max()) == suggested
+
+
+def test_both_splits_get_one_suggestion(rooms):
+    def scaled(factor):
+        planted = Planted(rooms, of_depth(lambda d: factor * d))
+        return summarise([examine(planted, index, detailed=False) for index in range(COUNT)])
+
+    near, far = scaled(0.2), scaled(1.0)
+    assert near.suggested_max_depth < far.suggested_max_depth
+    rows = {name: cells for name, *cells in summary_rows({"train": near, "val": far})}
+    beyond = f"{100 * far.beyond:.2f} % beyond"
+    depth = f"{far.suggested_max_depth:g} m"
+    assert rows["suggested model.max_depth"] == [f"{depth} (0.00 % beyond)", f"{depth} ({beyond})"]
+    assert all(cell.endswith(" m") for cell in rows["truth at 0.1 %, 50 %, 99.9 %"])

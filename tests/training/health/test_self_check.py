@@ -136,7 +136,7 @@ def test_weights_from_a_file_are_a_share(tmp_path, caplog):
 @pytest.mark.parametrize(
     "boards, match",
     [
-        ({"scale": 1000.0}, r"100 % of the targets are beyond model\.max_depth=10.*median is 2\.5e\+03.*in metres"),
+        ({"scale": 1000.0}, r"100 % of the targets are beyond model\.max_depth=10.*median is 2500.*in metres"),
         ({"valid": False}, "None of 16 training images has a valid target"),
     ],
 )
