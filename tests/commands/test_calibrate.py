@@ -80,9 +80,9 @@ def test_a_planted_factor_is_recovered_in_spite_of_outliers(planted, trained, im
 
 
 def test_nothing_is_overwritten(planted, trained, images, metres, compose_config):
-    before = (planted / "calibrated.ckpt").read_bytes()
+    before, truth = (planted / "calibrated.ckpt").read_bytes(), spoilt(metres, 1.3, outliers=0.1)
     with pytest.raises(FileExistsError, match=r"^output=.*calibrated\.ckpt exists; remove it"):
-        calibrated([f"checkpoint={trained[0]}/checkpoints/best.ckpt"], images, metres, planted, compose_config)
+        calibrated([f"checkpoint={trained[0]}/checkpoints/best.ckpt"], images, truth, planted, compose_config)
     assert (planted / "calibrated.ckpt").read_bytes() == before
 
 
