@@ -119,7 +119,9 @@ def test_outliers_are_named(trained, images, metres, compose_config, tmp_path, c
     truth["07.png"] = 5 * truth["07.png"]
     found = calibrated([f"checkpoint={trained[0]}/checkpoints/best.ckpt"], images, truth, tmp_path, compose_config)
     assert [Path(name).name for name in found.outliers] == ["07.png"]
-    assert f"\n1 outlier was left out: {found.outliers[0]}.\n" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert f"\n1 outlier was left out: {found.outliers[0]}.\n" in shown
+    assert "each with a fit that has not seen it; 20 images, up to 512 pixels of each.\n" in shown
     assert json.loads((tmp_path / "calibration.json").read_text())["outliers"] == [*found.outliers]
 
 

@@ -75,7 +75,7 @@ async function buildFigure(index) {
       { className: "scales" },
       keys(),
       scaleBar("Truth and prediction", colours, low, high, 8, write),
-      element("div", {}, scaleBar("Relative error", errorColours, -limit, limit, 5, (value) => `${signed(value, 0)} %`), element("div", { className: "keys", textContent: `${what}; beyond ±${limit} % as at the ends` })),
+      element("div", {}, scaleBar("Relative error", errorColours, -limit, limit, 5, (value) => `${signed(value, 0)} %`), element("div", { className: "keys", textContent: `${what}; ends: ≥ ${limit} %` })),
     );
   }
 
