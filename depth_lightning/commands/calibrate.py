@@ -17,7 +17,7 @@ from depth_lightning.data.distances import MeasuredDistances
 from depth_lightning.data.sampling import evenly_spread
 from depth_lightning.data.transforms import EvaluationTransform
 from depth_lightning.evaluation.calibration import Calibration, calibrate
-from depth_lightning.evaluation.observations import observe
+from depth_lightning.evaluation.observations import PIXELS, observe
 from depth_lightning.inference import Predictor
 from depth_lightning.inference.cameras import CameraOptions, photo_camera
 from depth_lightning.inference.inputs import photo_reader
@@ -35,6 +35,7 @@ from depth_lightning.sample import DepthDataset, DepthSample
 from depth_lightning.settings import within
 from depth_lightning.training import DepthModule
 from depth_lightning.training.saving.checkpoint_files import WholeFiles
+from depth_lightning.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -153,7 +154,8 @@ def _report(cfg: DictConfig, found: Calibration, images: int) -> None:
     factor, (low, high) = found.fit[0], found.interval
     bounds = f" (95 % interval {low:.4f} to {high:.4f})" if np.isfinite(low) else ""
     notes = [
-        f"Errors of {found.units.total} {found.units.name}, each with a fit that has not seen it; {images} images."
+        f"Errors of {found.units.total} {found.units.name}, each with a fit that has not seen it; "
+        f"{counted(images, 'image')}, up to {PIXELS} pixels of each."
     ]
     if found.relative:
         scale, shift = found.fit

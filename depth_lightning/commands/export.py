@@ -146,8 +146,8 @@ def _measured(exported: Export, scores: Rescored | None) -> list[str]:
         speed = ", ".join(f"{name} {ms:.0f} ms" for name, ms in exported.latency_ms.items())
         size, threads = dimensions(exported.differences[0].size), torch.get_num_threads()
         notes.append(
-            f"One image of {size} took, on this machine while exporting, on the CPU with {threads} "
-            f"thread{'s' * (threads != 1)}: {speed} (median of 5)."
+            f"One image of {size} took, on this machine while exporting, on the CPU with "
+            f"{counted(threads, 'thread')}: {speed} (median of 5)."
         )
     return notes
 

@@ -64,7 +64,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
         row["part"],
         f"{100 * row['share']:.1f} %",
         number(row["abs_rel"]),
-        f"{100 * row['bias']:+.1f} %",
+        f"{100 * row['bias']:+z.1f} %",
         number(row["delta1"]),
         f"{row['mean_target']:.2f} m",
         f"{row['mean_prediction']:.2f} m",
@@ -85,4 +85,5 @@ def _correction_notes(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _change(row: dict[str, Any], before: dict[str, Any]) -> str:
-    return f"{number(row['abs_rel'])} ({100 * (row['abs_rel'] / before['abs_rel'] - 1):+.1f} %)"
+    change = f"{100 * (row['abs_rel'] / before['abs_rel'] - 1):+z.1f}"
+    return f"{number(row['abs_rel'])} ({f'{change} %' if change.startswith('-') else 'nothing to gain'})"

@@ -66,8 +66,10 @@ def report_pair(first: EvaluatedRun, second: EvaluatedRun, output: Path | None) 
     notes = [_verdict(first, second, rows[0], better_is_less=not higher_is_better[rows[0]["metric"]])]
     notes.append(
         f"{counted(rows[0]['images'], 'image')} that both scored; intervals by a studentised bootstrap and p by "
-        f"flipping signs, over {rows[0]['units']}. The {len(rows)} p values, of correlated metrics, are not corrected."
+        f"flipping signs, over {rows[0]['units']}. The {len(rows)} p values are not corrected; the metrics are "
+        "correlated."
     )
+    notes.append(f"The difference is {second.name} minus {first.name}.")
     notes += common_notes([first, second], scored_by_all([first, second], rows[0]["metric"]))
     if output:
         write_rows(output / "pair.csv", rows)
@@ -77,8 +79,8 @@ def report_pair(first: EvaluatedRun, second: EvaluatedRun, output: Path | None) 
 
 def _verdict(first: EvaluatedRun, second: EvaluatedRun, row: dict[str, Any], better_is_less: bool) -> str:
     if not row["p"] < 0.05:
-        return f"In {row['metric']}, the two cannot be told apart at 5 %."
+        return f"{row['metric']}: the two cannot be told apart at 5 %."
     won = (row["difference"] < 0) == better_is_less
     winner = second if won else first
     change = 100 * abs(row["difference"]) / row["first"] if row["first"] else float("nan")
-    return f"In {row['metric']}, {winner.name} is better (a difference of {change:.1f} %)."
+    return f"{row['metric']}: {winner.name} is better by {change:.1f} %."

@@ -143,7 +143,9 @@ def report_variants(variants: Sequence[Variant], higher_is_better: Mapping[str, 
                 row += [number(variant.metrics[name]), "" if variant is chosen else f"{difference[name]:+.1f} {unit}"]
             groups[len(changed)].append([*row, str(variant.counts.scored), variant.protocol.hash])
     shown = sum(map(len, groups))
-    notes = ["The chosen protocol, then variants with one change (· means unchanged), then with two."]
+    then = ["then variants with one change (· means unchanged)", "then with two"]
+    shown_groups = [words for words, group in zip(then, groups[1:], strict=True) if group]
+    notes = [f"{', '.join(['The chosen protocol', *shown_groups])}."]
     if shown < len(variants):
         notes.append(f"{len(variants) - shown} protocols with three changes are only in explain.csv.")
     crops = set(get_args(Crop)) - {variant.protocol.crop for variant in variants}

@@ -44,6 +44,7 @@ def report_ranking(
         else f"{ranked[0].name} is better than every other run.",
         f"{counted(scored.sum(), 'image')} that all scored; intervals by a studentised bootstrap and p by flipping "
         f"signs, over {units.name}; at 5 %{f', corrected for {pairs} pairs (Holm)' * (pairs > 1)}.",
+        "The intervals are not corrected: one may exclude 0 where the runs cannot be told apart.",
     ]
     notes += common_notes(runs, scored)
     if output:

@@ -13,6 +13,9 @@ from depth_lightning.reporting.result import EvaluationResult, PartResult
 from depth_lightning.sample import DepthKind, collate
 from depth_lightning.wording import counted
 
+FEW_UNITS = 20
+"""With fewer independent images or scenes, intervals cover the true value less often than stated."""
+
 
 class Summary(NamedTuple):
     """An evaluation in numbers and words."""
@@ -124,7 +127,8 @@ def _interval_notes(result: EvaluationResult) -> list[str]:
         return [f"{total} {units} are too few for intervals."] if total else []
     scenes = {scene for table in result.tables or () for scene in table.scene}
     few = len(scenes) > 0 and units == "images" and scenes != {""}
-    return [f"Intervals: bootstrap over {total} {units}."] + [
+    rough = f", fewer than {FEW_UNITS}, so they are rough" * (total < FEW_UNITS)
+    return [f"Intervals: bootstrap over {total} {units}{rough}."] + [
         f"The images are of {counted(len(scenes), 'scene')}, too few to resample: "
         "the intervals do not cover other scenes."
     ] * few

@@ -37,7 +37,10 @@ def read_weights(path: Path) -> WeightFile:
             raise FileNotFoundError(f"{path} is a folder without {' or '.join(FOLDER_FILES)}; expected a weights file.")
         path = inside
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; expected a weights file or a transformers folder.")
+        raise FileNotFoundError(
+            f"{path} does not exist; expected a weights file or a transformers folder. resolve_weights(…) fetches the "
+            "weights of a hub id, such as depth-anything/Depth-Anything-V2-Small."
+        )
     with path.open("rb") as file:
         start = file.read(16)
     if start[8:9] == b"{":  # after the length of its header

@@ -1,5 +1,6 @@
 """Colour maps for depth and error, and the scale bar that explains them."""
 
+from collections.abc import Mapping
 from functools import lru_cache
 from math import ceil, floor, log10
 from typing import Final
@@ -105,9 +106,16 @@ def round_ticks(low: float, high: float, most: int) -> list[float]:
 
 
 def scale_bar(
-    width: int, low: float, high: float, *, colours: np.ndarray, font_size: int, unit: str = "", signed: bool = False
+    width: int,
+    low: float,
+    high: float,
+    *,
+    colours: np.ndarray,
+    font_size: int,
+    unit: str = "",
+    ticks: Mapping[float, str] | None = None,
 ) -> np.ndarray:
-    """A horizontal bar with ticks at round numbers.
+    """A horizontal bar with ticks.
 
     Args:
         width: of the picture, in pixels.
@@ -116,7 +124,7 @@ def scale_bar(
         colours: (n, 3) uint8 RGB.
         font_size: of the numbers, in pixels; the bar's height is proportional to it.
         unit: written after every number.
-        signed: write a plus sign before positive numbers.
+        ticks: value → label; by default round numbers.
 
     Returns:
         (h, width, 3) uint8 RGB.
@@ -127,9 +135,11 @@ def scale_bar(
     picture.paste(Image.fromarray(np.broadcast_to(colours[entry], (bar_height, width, 3)).copy()))
     draw = ImageDraw.Draw(picture)
     draw.rectangle((0, 0, width - 1, bar_height - 1), outline=MUTED_INK)
+    if ticks is None:
+        values = round_ticks(low, high, most=max(2, min(10, 1 + width // (4 * font_size))))
+        ticks = {value: f"{value:.10g} {unit}".rstrip() for value in values}
     free = 0.0  # where the next number may begin
-    for value in round_ticks(low, high, most=max(2, min(10, 1 + width // (4 * font_size)))):
-        label = f"{value:{'+' if signed and value else ''}.10g} {unit}".rstrip()
+    for value, label in ticks.items():
         x = (value - low) / (high - low) * (width - 1)
         draw.line((x, bar_height, x, bar_height + tick_height), fill=MUTED_INK, width=max(1, font_size // 14))
         half = font(font_size).getlength(label) / 2

@@ -100,9 +100,9 @@ def draw_panel(
 
     low, high = _depth_range(target, mask, prediction)
     depth_bar = scale_bar(2 * column + gap, low, high, colours=_depth_colours(kind), font_size=size, unit=unit)
-    error_bar = scale_bar(
-        column, -100 * ERROR_LIMIT, 100 * ERROR_LIMIT, colours=ERROR_COLOURS, font_size=size, unit="%", signed=True
-    )
+    limit = 100 * ERROR_LIMIT
+    ends = {-limit: f"-{limit:g} % or less", 0.0: "0 %", limit: f"+{limit:g} % or more"}
+    error_bar = scale_bar(column, -limit, limit, colours=ERROR_COLOURS, font_size=size, ticks=ends)
 
     panel = Image.new("RGB", (lefts[3] + column + gap, bottom + len(depth_bar) + gap), BACKGROUND)
     draw = ImageDraw.Draw(panel)

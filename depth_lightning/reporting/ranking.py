@@ -32,7 +32,7 @@ def print_ranking(
 ) -> None:
     """Print one row per run, the best first."""
     header = {"rank": True, "run": False, with_arrow(metric, higher_is_better): True, "95 % interval": True}
-    header |= {"behind the first": True, "95 % interval ": True, "p (Holm)": True, "not told apart from": False}
+    header |= {"behind the first": True, "95 % interval ": True, "p (Holm)": True, "not told apart from rank": False}
     rows = [
         [
             str(run.rank),
@@ -74,7 +74,9 @@ def draw_ranking(metric: str, higher_is_better: bool, runs: Sequence[RankedRun])
         return left + 10 + (value - low) / (high - low) * (width - left - 40)
 
     better = "more" if higher_is_better else "less"
-    draw.text((left + 10, 12), f"{metric} ({better} is better), mean and 95 % interval", INK, text)
+    draw.text(
+        (left + 10, 12), f"{metric} ({better} is better), mean and 95 % interval; grey: worse than the first", INK, text
+    )
     for tick in round_ticks(low, high, most=6):
         draw.line((place(tick), top, place(tick), height - 36), fill=FRAME)
         draw.text((place(tick), height - 32), f"{tick:.6g}", MUTED_INK, text, anchor="ma")

@@ -13,6 +13,7 @@ from depth_lightning.models import find_release
 from depth_lightning.models.provenance import metadata_path, read_json
 from depth_lightning.models.weight_files import read_weights
 from depth_lightning.version import version
+from depth_lightning.wording import counted
 
 
 @dataclass(frozen=True)
@@ -137,9 +138,9 @@ def _losses(losses: Mapping[str, Any], output: str) -> str:
 
 
 def _length(epochs: int | None, steps: int) -> str:
-    parts = [f"{epochs} epoch{'s' * (epochs != 1)}"] if epochs not in (None, -1) else []
+    parts = [counted(epochs, "epoch")] if epochs is not None and epochs != -1 else []
     if steps > 0:
-        parts.append(f"{'at most ' if parts else ''}{steps} steps")
+        parts.append(f"{'at most ' if parts else ''}{counted(steps, 'step')}")
     return ", ".join(parts)
 
 

@@ -95,9 +95,13 @@ def test_the_network_is_kept_where_nothing_is_wrong(trained, images, metres, com
     np.testing.assert_array_equal(predictor.predict(images / "rgb" / name), depth)
 
 
-def test_images_that_the_split_leaves_out_are_counted(planted, trained, compose_config, tmp_path, caplog, capsys):
-    rows = (planted / "my.csv").read_text().replace(",split", "").replace(",val", "")
-    (tmp_path / "my.csv").write_text(rows)
+def test_images_that_the_split_leaves_out_are_counted(
+    trained, images, metres, compose_config, tmp_path, caplog, capsys
+):
+    for name, depth in spoilt(metres, 1.3).items():
+        np.save(tmp_path / name.replace("png", "npy"), depth.astype(np.float32))
+    rows = [f"{images}/rgb/{name},{name.replace('png', 'npy')}" for name in metres]
+    (tmp_path / "my.csv").write_text("\n".join(["image,depth", *rows]))
     typed = [f"checkpoint={trained[0]}/checkpoints/best.ckpt", "data=pairs", f"data.manifest={tmp_path}/my.csv"]
     typed += ["data.num_workers=0", "protocol.max_depth=100", "device=cpu"]
     found = fit(compose_config("calibrate", typed, tmp_path), typed)
@@ -115,7 +119,9 @@ def test_outliers_are_named(trained, images, metres, compose_config, tmp_path, c
     truth["07.png"] = 5 * truth["07.png"]
     found = calibrated([f"checkpoint={trained[0]}/checkpoints/best.ckpt"], images, truth, tmp_path, compose_config)
     assert [Path(name).name for name in found.outliers] == ["07.png"]
-    assert f"\n1 outlier was left out: {found.outliers[0]}.\n" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert f"\n1 outlier was left out: {found.outliers[0]}.\n" in shown
+    assert "each with a fit that has not seen it; 20 images, up to 512 pixels of each.\n" in shown
     assert json.loads((tmp_path / "calibration.json").read_text())["outliers"] == [*found.outliers]
 
 

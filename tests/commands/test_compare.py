@@ -47,7 +47,10 @@ def test_a_difference_smaller_than_the_intervals_is_found_in_pairs(tmp_path, cap
     second = _run(tmp_path / "second", ERRORS - 0.003 + _noise(1, 0.004))
     main([first, second, "--output", str(tmp_path / "out")])
     printed = capsys.readouterr().out
-    assert "second against first" in printed and "In abs_rel, second is better (a difference of" in printed
+    assert "second against first" in printed and "The difference is second minus first." in printed
+    change = 100 * (1 - np.mean(ERRORS - 0.003 + _noise(1, 0.004)) / np.mean(ERRORS))
+    assert f"\nabs_rel: second is better by {change:.1f} %.\n" in printed
+    assert "p values are not corrected; the metrics are correlated." in printed
     with (tmp_path / "out/pair.csv").open() as file:
         row = next(csv.DictReader(file))
     assert float(row["from"]) < float(row["difference"]) < float(row["to"]) < 0
@@ -58,7 +61,7 @@ def test_a_difference_smaller_than_the_intervals_is_found_in_pairs(tmp_path, cap
 
 def test_runs_that_differ_by_chance_are_not_told_apart(tmp_path, capsys):
     main([_run(tmp_path / "a", ERRORS), _run(tmp_path / "b", ERRORS + _noise(3, 0.01))])
-    assert "In abs_rel, the two cannot be told apart at 5 %." in capsys.readouterr().out
+    assert "abs_rel: the two cannot be told apart at 5 %." in capsys.readouterr().out
 
 
 def test_scenes_decide_where_frames_alone_would_mislead(tmp_path, capsys):
@@ -106,6 +109,8 @@ def test_a_ranking_says_which_runs_cannot_be_told_apart(tmp_path, capsys):
     main([*folders, "--output", str(tmp_path / "out")])
     printed = capsys.readouterr().out
     assert "The first cannot be told apart from 2 (" in printed and "corrected for 3 pairs (Holm)" in printed
+    assert "not told apart from rank" in printed
+    assert "The intervals are not corrected: one may exclude 0 where the runs cannot be told apart." in printed
     with (tmp_path / "out/ranking.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert rows[2]["run"] == "worst" and rows[2]["not_told_apart_from"] == "" and float(rows[2]["p_holm"]) < 0.01
@@ -157,7 +162,7 @@ def test_a_metric_of_ones_own_is_won_as_the_evaluations_record(directions, winne
         (tmp_path / name / "metrics.json").write_text(json.dumps(content))
     main([str(tmp_path / "a"), folder, "--output", str(tmp_path / "out")])
     printed = capsys.readouterr().out
-    assert f"In mine, {winner} is better (a difference of" in printed
+    assert f"mine: {winner} is better by " in printed
     assert f"mine {'↑' if winner == 'b' else '↓'}" in printed
     with (tmp_path / "out/pair.csv").open() as file:
         row = next(csv.DictReader(file))

@@ -184,4 +184,4 @@ def test_the_recipe_names_what_the_run_used(compose_config):
     assert (said["length"], said["devices"]) == ("1 epoch", "1")
     typed = ["experiment=teacher", "trainer.num_nodes=2", "trainer.devices=8"]
     said = recipe(compose_config("train", typed))
-    assert (said["length"], said["devices"]) == ("160000 steps", "8 on each of 2 nodes")
+    assert (said["length"], said["devices"]) == ("160,000 steps", "8 on each of 2 nodes")

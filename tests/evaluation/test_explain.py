@@ -131,3 +131,13 @@ def test_explain_from_the_command(trained, compose_config, tmp_path, capsys):
     with (tmp_path / "explain.csv").open() as file:
         assert [line["protocol"] for line in csv.DictReader(file)] == [row["protocol"] for row in rows]
     assert "size of these images: crop kitti_benchmark" in printed
+
+
+def test_the_legend_names_the_lines_that_there_are(tmp_path, capsys):
+    protocol = Protocol(max_depth=10, alignment="scale_shift_disparity")
+    variants = _explained(protocol, _batches(2, 60, 80), output="relative")
+    report_variants(variants[:1], directions(ERRORS), tmp_path)
+    assert "\nThe chosen protocol.\n" in capsys.readouterr().out
+    report_variants(_explained(protocol, _batches(2, 480, 640), "relative"), directions(ERRORS), tmp_path)
+    shown = capsys.readouterr().out
+    assert "\nThe chosen protocol, then variants with one change (· means unchanged).\n" in shown

@@ -105,3 +105,8 @@ def test_a_logarithmic_axis_ends_four_decades_below_its_largest_value():
     words = re.findall(r"<title>(.*?)</title>", line_chart("t", {"encoder": line}, "step", "rate", log_y=True))
     assert words == [f"encoder: step {step}, rate {rate}" for step, rate in ((1, 0.001), (2, "1e-05"), (3, "1.1e-07"))]
     assert line_chart("t", {"encoder": [(0, 0.0)]}, "step", "rate", log_y=True) == ""
+
+
+def test_one_point_is_no_chart():
+    assert line_chart("t", {"val/abs_rel": [(0, 0.1), (1, float("nan"))]}, "step", "abs_rel") == ""
+    assert line_chart("t", {"val/abs_rel": [(0, 0.1), (1, 0.2)]}, "step", "abs_rel")

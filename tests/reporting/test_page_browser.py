@@ -211,6 +211,12 @@ def test_the_read_out_reads_the_arrays(opened, page, planted, role):
     assert not one.mask[8, 12]
 
 
+def test_the_scale_of_errors_says_where_it_ends(opened, page):
+    figure = _figure(opened, _shown(page, "worst"))
+    words = opened.run(f"document.querySelector('{figure} .scales > div:last-child .keys').textContent")
+    assert words == "blue: too near, red: too far; ends: ≥ 25 %"
+
+
 def test_keys_read_and_zoom(opened, page, planted):
     index = _shown(page, "worst")
     one, figure = planted[page.images[index].id], _figure(opened, _shown(page, "worst"))

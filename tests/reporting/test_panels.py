@@ -118,6 +118,11 @@ def test_scale_bar_shows_the_colours_from_end_to_end_and_a_tick_in_its_place():
     assert np.flatnonzero((below != BACKGROUND).any(axis=-1)).tolist() == [0, 100, 200, 300, 400]
 
 
+def test_a_scale_bar_has_the_ticks_that_are_given():
+    bar = scale_bar(401, -25.0, 25.0, colours=ERROR_COLOURS, font_size=20, ticks={-25.0: "≤", 0.0: "0", 25.0: "≥"})
+    assert np.flatnonzero((bar[16] != BACKGROUND).any(axis=-1)).tolist() == [0, 200, 400]
+
+
 def test_truth_and_prediction_share_colours_where_they_are_equal():
     depth = wedge()
     prediction = depth.copy()

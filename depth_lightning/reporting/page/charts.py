@@ -44,7 +44,7 @@ class Point(NamedTuple):
 
 
 def line_chart(title: str, lines: Mapping[str, Line], x_label: str, y_label: str, *, log_y: bool = False) -> str:
-    """A figure with a line per name, through its finite points; an empty string if there are none.
+    """A figure with a line per name, through its finite points; an empty string if none has two.
 
     Args:
         title: above the chart.
@@ -58,7 +58,7 @@ def line_chart(title: str, lines: Mapping[str, Line], x_label: str, y_label: str
         least = LEAST_LOG_SHARE * max((y for line in finite.values() for _, y in line), default=0)
         finite = {name: [(x, y) for x, y in line if y > 0 and y >= least] for name, line in finite.items()}
     drawn = {name: _thinned(line) for name, line in finite.items()}
-    drawn = {name: line for name, line in drawn.items() if line}
+    drawn = {name: line for name, line in drawn.items() if len(line) > 1}
     if not drawn:
         return ""
     xs = [x for line in drawn.values() for x, _ in line]

@@ -75,12 +75,12 @@ async function buildFigure(index) {
       { className: "scales" },
       keys(),
       scaleBar("Truth and prediction", colours, low, high, 8, write),
-      element("div", {}, scaleBar("Relative error", errorColours, -limit, limit, 5, (value) => `${signed(value, 0)} %`), element("div", { className: "keys", textContent: what })),
+      element("div", {}, scaleBar("Relative error", errorColours, -limit, limit, 5, (value) => `${signed(value, 0)} %`), element("div", { className: "keys", textContent: `${what}; ends: ≥ ${limit} %` })),
     );
   }
 
   function keys() {
-    const holes = maps.truth.some(Number.isNaN) ? "grey: no truth" : "";
+    const holes = maps.truth.some(Number.isNaN) ? "grey:\u00a0no\u00a0truth" : "";
     const dots = dotRadius(maps.truth, maps.width) ? "points drawn larger than they are" : "";
     const broken = maps.prediction.some(Number.isNaN) ? "green: not finite" : "";
     const crop = image.crop ? "dashed frame: the scored part" : "";

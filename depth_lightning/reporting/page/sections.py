@@ -166,4 +166,4 @@ def _share(row: Mapping[str, Any]) -> str:
 
 def _signed(value: float) -> str:
     """A fraction as a signed percentage."""
-    return f"{100 * value:+.1f}\u00a0%".replace("-", "−") if isfinite(value) else "–"
+    return f"{100 * value:+z.1f}\u00a0%".replace("-", "−") if isfinite(value) else "–"
