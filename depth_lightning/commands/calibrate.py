@@ -32,7 +32,7 @@ from depth_lightning.runs.job import run_job
 from depth_lightning.runs.overrides import typed_words
 from depth_lightning.runs.record import subject, without_paths
 from depth_lightning.sample import DepthDataset, DepthSample
-from depth_lightning.settings import within
+from depth_lightning.settings import SettingError, within
 from depth_lightning.training import DepthModule
 from depth_lightning.training.saving.checkpoint_files import WholeFiles
 from depth_lightning.wording import counted
@@ -108,6 +108,7 @@ def fit(cfg: DictConfig, overrides: Sequence[str]) -> Calibration:
 def _samples(cfg: DictConfig) -> tuple[Iterable[DepthSample], int, Protocol]:
     """The samples, read one by one, how many they are, and the protocol that says which of their pixels count."""
     protocol = cast(Protocol, objects.build("protocol", cfg.protocol))
+    options = camera_options(cfg)
     if cfg.points is None:
         objects.require_depth_maps(cfg.data)
         data = objects.build_data(cfg, cfg.split)
@@ -115,10 +116,6 @@ def _samples(cfg: DictConfig) -> tuple[Iterable[DepthSample], int, Protocol]:
         _warn_of_unused(data.val_data.dataset.source, cfg)
         indices = evenly_spread(range(len(data.val_data)), cfg.images)
         return (data.val_data[index] for index in indices), len(indices), protocol
-    keys = ("intrinsics", "size", "fov_deg", "default_fov_deg")
-    of_photos: dict[str, Any] = {key: objects.plain(cfg.camera).get(key) for key in keys}
-    with within("camera"):
-        options = CameraOptions(**of_photos)
     table = MeasuredDistances(
         Path(cfg.points).expanduser(),
         photo_reader(objects.plain(cfg.data)),
@@ -128,6 +125,21 @@ def _samples(cfg: DictConfig) -> tuple[Iterable[DepthSample], int, Protocol]:
     samples = Samples(table)
     measured = (samples.transformed(index, transform) for index in range(len(table)))
     return measured, len(table), dataclasses.replace(protocol, crop="none")
+
+
+def camera_options(cfg: DictConfig) -> CameraOptions:
+    """What is typed about the camera of the images of `cfg.points`.
+
+    Raises:
+        SettingError: an option is out of range, or there are no points.
+    """
+    own = objects.plain(cfg.camera)
+    typed: dict[str, Any] = {key: own.get(key) for key in ("intrinsics", "size", "fov_deg", "default_fov_deg")}
+    with within("camera"):
+        options = CameraOptions(**typed)
+    if cfg.points is None and (options.intrinsics is not None or options.fov_deg is not None):
+        raise SettingError("camera", "is for the images of points=…; a data set has its own, see data.intrinsics.")
+    return options
 
 
 def _warn_of_unused(source: DepthDataset, cfg: DictConfig) -> None:

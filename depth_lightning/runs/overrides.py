@@ -16,7 +16,7 @@ from depth_lightning.settings import SettingError
 REFERENCE = re.compile(r"\$\{(\.*)([\w.]+)\}")
 """A reference to another key: dots for the levels above, as in ${..root}, then the key. A resolver has a colon."""
 PATHS: Final = (
-    *("checkpoint", "input", "output", "predictions", "points", "metrics_file", "model.weights"),
+    *("checkpoint", "input", "output", "predictions", "points", "metrics_file", "sky", "model.weights"),
     *("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"),
 )
 """Keys whose values are paths, taken as typed."""

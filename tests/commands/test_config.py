@@ -17,7 +17,7 @@ from depth_lightning.training.optimizer import adamw
 CONF = Path(__file__).resolve().parents[2] / "conf"
 EVALUATE = ["model", "encoder", "data", "protocol", "trainer"]
 TRAIN = [*EVALUATE, "augmentation", "loss", "optimizer", "scheduler", "callbacks", "logger", "experiment"]
-TRAIN += ["head", "adapter", "metrics", "hparams_search", "debug"]
+TRAIN += ["head", "adapter", "camera", "metrics", "hparams_search", "debug"]
 OPTIONS = [
     (name, group, file.stem)
     for name, groups in (("train", TRAIN), ("evaluate", EVALUATE))

@@ -51,8 +51,8 @@ def test_the_version(run):
         ("batch_size", "There is no command 'batch_size'. Did you mean batch-size?"),
         (
             "experiment=rooms",
-            "There is no command 'experiment=rooms'. Commands: train, evaluate, calibrate, predict, export, doctor, "
-            "show, pack, batch-size, download, compare, replay.",
+            "There is no command 'experiment=rooms'. Commands: train, evaluate, calibrate, predict, label, export, "
+            "doctor, show, pack, batch-size, download, compare, replay.",
         ),
     ],
 )

@@ -26,7 +26,7 @@ CASES = [
     ("trainer=nope", f"trainer is one of {TRAINERS}, found 'nope'."),
     ("model=vit-s", "model is one of default, tiny, vitb, vitg, vitl, vits, found 'vit-s'. Did you mean vits?"),
     ("trainer=null", "trainer=null: a group has no empty option. Leave it out, or delete it with ~trainer"),
-    ("download=nyu_h5", "download is not a group of train. Options: adapter, augmentation, callbacks, data"),
+    ("download=nyu_h5", "download is not a group of train. Options: adapter, augmentation, callbacks, camera, data"),
     ("+seed=3", "seed is an option already. Type it without the plus: seed=3"),
     ("+trainer=cpu", "trainer is chosen already. Type it without the plus, and once: trainer=…"),
     (
