@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from depth_lightning.commands import download, export, predict
 from depth_lightning.data.object_store import ObjectStore
 from depth_lightning.inference import Predictor
+from depth_lightning.inference.labels import Labels
 from depth_lightning.models import DepthAnythingV2
 from depth_lightning.runs import objects
 from depth_lightning.runs.options import COMMANDS, CORES, MOST_WORKERS, check
@@ -21,7 +22,7 @@ GROUPS = sorted({folder.name for folder in CONF.iterdir() if folder.is_dir()} - 
 PARTS = ("data/default", "data/mixture_base", "loss/default", "model/default", "adapter/none")
 """What others extend, and a choice without options."""
 TYPED = {
-    "predict": ["input=photos"],
+    **{command: ["input=photos"] for command in ("predict", "label")},
     "pack": ["output=packed"],
     "download": ["download=oakd", "output=data"],
     "data=hub": ["data.path=nowhere"],
@@ -114,6 +115,11 @@ def build(cfg, command, key, tiny):
     elif command == "predict":
         predict.build_outputs(cfg, video=False, metric=True, max_depth=1.0)
         Predictor(tiny, cfg.data.size, cfg.device, cfg.precision)
+    elif command == "label":
+        Labels(cfg.output, False, cfg.format, cfg.max_disagreement)
+        Predictor(tiny, cfg.data.size, cfg.device, cfg.precision, flip_average=cfg.flip_average)
+    elif key == "device":
+        Predictor(tiny, cfg.data.size, cfg.device)
     elif command == "export":
         export._chosen_layout(cfg)
     elif command == "download":
@@ -150,7 +156,7 @@ def assert_refused(cfg, command, key, value, tiny):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_of_a_command(command, compose_config, tiny, tmp_path):
     cfg = compose_config(command, TYPED.get(command, []), tmp_path)
-    groups = set(GROUPS) - ({"data"} if command == "predict" else set())
+    groups = set(GROUPS) - ({"data"} if command in ("predict", "label") else set())
     raw = OmegaConf.to_container(cfg, resolve=False)
     keys = {key: value for key, value in leaves(raw) if key.split(".")[0] not in groups}
     assert {"seed", "run_dir"} < set(keys)
