@@ -49,12 +49,6 @@ PATH = partial(text, what="a path")
 PATH_OR_NONE = partial(optional, check=PATH)
 FROM_0 = partial(whole_number, least=0)
 
-
-def _object_or_none(name: str, value: Any) -> None:
-    if value is not None and not (isinstance(value, Mapping) and "_target_" in value):
-        raise SettingError(name, f"is an object with a _target_, or null, found {value!r}.")
-
-
 NAMES = partial(several, count=None, check=partial(text, what="a name"))
 TRUST = partial(NAMES, what="a list of packages")
 OBJECT: Options = {}
@@ -113,7 +107,7 @@ TRAIN: Options = {
     **dict.fromkeys(("protocol", "optimizer", "scheduler", "trainer"), OBJECT),
     "loss": {
         **dict.fromkeys(("metres", "up_to_scale", "disparity"), OBJECT),
-        "alignment": _object_or_none,
+        "alignment": None,
         "across_devices": None,
     },
     **{group: {"*": OBJECT} for group in ("callbacks", "logger")},

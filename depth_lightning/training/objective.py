@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from depth_lightning.losses import with_terms
 from depth_lightning.sample import DepthKind
-from depth_lightning.settings import boolean
+from depth_lightning.settings import SettingError, boolean
 from depth_lightning.training.alignment import FeatureAlignment
 
 MIN_DEPTH_M = 1e-3
@@ -52,6 +52,9 @@ class Objective(nn.Module):
         across_devices: whether `whole_batch` gathers the batches of all devices, so that every device computes the
             loss of all images. It costs a gather of predictions and targets, and a host sync, at every step.
         alignment: a loss on the network's features, which is added.
+
+    Raises:
+        SettingError: `across_devices` is no boolean, or `alignment` no loss on features.
     """
 
     def __init__(
@@ -71,6 +74,8 @@ class Objective(nn.Module):
         self.output = output
         self.max_depth = max_depth
         self.across_devices = boolean("across_devices", across_devices)
+        if not isinstance(alignment, FeatureAlignment | None):
+            raise SettingError("alignment", f"is a loss on features, as in loss=student, or null, found {alignment!r}.")
         self.alignment = alignment
 
     def predict(self, network: nn.Module, image: Tensor) -> tuple[Tensor, Tensor | None]:

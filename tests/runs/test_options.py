@@ -22,8 +22,7 @@ GROUPS = sorted({folder.name for folder in CONF.iterdir() if folder.is_dir()} - 
 PARTS = ("data/default", "data/mixture_base", "loss/default", "model/default", "adapter/none")
 """What others extend, and a choice without options."""
 TYPED = {
-    "predict": ["input=photos"],
-    "label": ["input=photos"],
+    **{command: ["input=photos"] for command in ("predict", "label")},
     "pack": ["output=packed"],
     "download": ["download=oakd", "output=data"],
     "data=hub": ["data.path=nowhere"],
