@@ -22,12 +22,12 @@ def composition_error(error: Exception, conf: Path, command: str, words: Sequenc
     """
     text, cause = str(error).strip(), error.__cause__
     typed = {word.lstrip("+~").partition("=")[0]: word for word in words}
+    groups = [name for entry in _defaults(conf / f"{command}.yaml") for name in entry]
     if found := re.match(r"Could not (?:override|delete) '(.+?)'\. No match in the defaults list", text):
         key = found[1].partition("=")[0]
-        groups = [name for entry in _defaults(conf / f"{command}.yaml") for name in entry]
         return str(unknown(key, groups)).replace("is not an option", f"is not a group of {command}")
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and isinstance(cause.parent_node, DictConfig):
-        return _unknown_key(str(cause.full_key), cause.parent_node, typed, conf)
+        return _unknown_key(str(cause.full_key), cause.parent_node, typed, conf, groups)
     if found := re.match(r"Could not append to config. An item is already at '(.+?)'", text):
         return f"{found[1]} is an option already. Type it without the plus: {typed.get(found[1], '').lstrip('+')}"
     if found := re.match(r"Multiple values for (\S+)\.", text):
@@ -58,20 +58,21 @@ def in_words(error: Exception) -> str:
     return " ".join(re.split("Config search path:|, possible interpolation keys", str(error))[0].split())
 
 
-def _unknown_key(key: str, parent: DictConfig, typed: Mapping[str, str], conf: Path) -> str:
+def _unknown_key(key: str, parent: DictConfig, typed: Mapping[str, str], conf: Path, groups: Sequence[str]) -> str:
     """A key that is not in the configuration, but perhaps in another file of its group, or an object's argument."""
     known = [str(name) for name in parent if not str(name).startswith("_")]
-    owner, _, own = key.rpartition(".")
     if not known:
-        return f"{key} does not exist: {owner} has no options."
-    if (conf / key).is_dir():  # an option of an object that another file of its group has
+        return f"{key} does not exist: {key.rpartition('.')[0]} has no options."
+    full = next((name for name in typed if name.startswith(f"{key}.")), key)
+    owner, _, own = full.rpartition(".")
+    others = [path.stem for path in sorted((conf / owner).glob("*.yaml")) if own in _options(path, owner)]
+    if owner in groups and others:
+        message = f"{full} is an option of {owner}={f' and {owner}='.join(others)}. Choose {owner}=… as well"
+        return f"{message}, or if the checkpoint has that: +{full}=…" if "checkpoint" in typed else f"{message}."
+    if key in groups:
         choices = ", ".join(path.stem for path in sorted((conf / key).glob("*.yaml")))
-        return f"{key} has no such option unless it is chosen as well: {key}=…, one of {choices}."
-    others = [path.stem for path in sorted((conf / owner).glob("*.yaml")) if own in _content(path)] if owner else []
-    if others:
-        message = f"{key} is an option of {owner}={f' and {owner}='.join(others)}. Choose {owner}=… as well"
-        return f"{message}, or if the checkpoint has that: +{key}=…" if "checkpoint" in typed else f"{message}."
-    message = str(unknown(key, known))
+        return f"{full} is an option only where {key} is chosen as well: {key}=…, one of {choices}."
+    message = str(unknown(key, known)).replace(key, full, 1)
     if "_target_" in parent and key in typed:
         message += f" An argument of {parent['_target_']} that conf/ does not list takes a plus: +{typed[key]}"
     return message
@@ -79,6 +80,12 @@ def _unknown_key(key: str, parent: DictConfig, typed: Mapping[str, str], conf: P
 
 def _content(path: Path) -> Mapping[str, Any]:
     return cast(Mapping[str, Any], OmegaConf.to_container(OmegaConf.load(path), resolve=False))
+
+
+def _options(path: Path, group: str) -> Mapping[str, Any]:
+    """The options of `group` in one of its files, which may write below it or at the top."""
+    content = _content(path)
+    return cast(Mapping[str, Any], content.get(group) or content)
 
 
 def _defaults(path: Path) -> list[Mapping[str, str | None]]:

@@ -22,6 +22,8 @@ CASES = [
     ),
     ("data.root.x=1", "data.root.x does not exist: data.root has no options."),
     ("data.manifest=a.csv", "data.manifest is an option of data=pairs. Choose data=… as well."),
+    ("encoder.name=vit", "encoder.name is an option of encoder=timm. Choose encoder=… as well."),
+    ("encoder.nam=vit", "encoder.nam is an option only where encoder is chosen as well: encoder=…, one of dinov2reg"),
     ("trainr=cpu", "trainr is not an option. Did you mean trainer?"),
     ("trainer=nope", f"trainer is one of {TRAINERS}, found 'nope'."),
     ("model=vit-s", "model is one of default, tiny, vitb, vitg, vitl, vits, found 'vit-s'. Did you mean vits?"),
