@@ -13,7 +13,7 @@ from depth_lightning.data.listing import Split
 from depth_lightning.data.pair_table import Pair
 from depth_lightning.data.pairs import DepthPairs
 from depth_lightning.data.reading import read_lines
-from depth_lightning.settings import number
+from depth_lightning.settings import SettingError, number
 
 Frame = tuple[float, str]
 """Time in seconds, and path below the sequence's folder."""
@@ -41,6 +41,13 @@ class TUM(DepthPairs):
         """The paired frames of all sequences below `root`, whose names are the scenes."""
         pairs = []
         for sequence in super().match(root, image, depth, mask, unmatched):
+            for key, pattern, found in (("image", image, sequence.image), ("depth", depth, sequence.depth)):
+                if Path(found).suffix != ".txt":
+                    raise SettingError(
+                        key,
+                        f"names lists of frames, as **/rgb.txt does, found {pattern!r}. "
+                        "For files of their own: data=pairs.",
+                    )
             folder = Path(sequence.image).parent
             times = {name: dict(read_frames(Path(name))) for name in (sequence.image, sequence.depth)}
             associated = associate(list(times[sequence.image]), list(times[sequence.depth]), self.max_difference_s)

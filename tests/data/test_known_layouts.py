@@ -131,6 +131,9 @@ def test_tum(opened, tmp_path):
         ValueError, match=r"desk/rgb\.txt: expected frames at the times of .*within data\.max_difference_s=0\.001"
     ):
         opened("tum", "val", "data.max_difference_s=0.001")
+    images = ["data.image='*/rgb/*.png'", "data.depth='*/rgb/*.png'"]
+    with pytest.raises(SettingError, match=r"^data\.image names lists of frames, as \*\*/rgb\.txt does, found"):
+        opened("tum", "val", *images)
 
 
 def test_frames_are_associated_as_the_benchmark_does():
