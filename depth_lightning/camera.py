@@ -30,6 +30,11 @@ def resized(intrinsics: Intrinsics, scale_x: float, scale_y: float) -> Intrinsic
     return changed
 
 
+def rescaled(intrinsics: Intrinsics, old: tuple[int, int], new: tuple[int, int]) -> Intrinsics:
+    """The camera after a resize of the image from the size `old` to `new`, (h, w) each."""
+    return resized(intrinsics, new[1] / old[1], new[0] / old[0])
+
+
 def cropped(intrinsics: Intrinsics, left: float, top: float) -> Intrinsics:
     """The camera of the part of the image that starts at column `left` and row `top`."""
     changed = 1 * intrinsics
@@ -75,7 +80,7 @@ def fitted(
             f"The intrinsics are for {calibrated[1]}×{calibrated[0]}, and the image is {width}×{height} (w×h), of "
             "another aspect: it was cropped, at an unknown position."
         )
-    return resized(own, scale_x, scale_y)
+    return rescaled(own, calibrated, size)
 
 
 def from_fov(fov_deg: float, size: tuple[int, int]) -> np.ndarray:
@@ -84,9 +89,13 @@ def from_fov(fov_deg: float, size: tuple[int, int]) -> np.ndarray:
     The pixels are square, and the optical axis passes through the image's centre. Of the longer side, so that a camera
     keeps its focal length upright and across.
     """
+    return centred(focal_from_fov(fov_deg, max(size)), size)
+
+
+def centred(focal_px: float, size: tuple[int, int]) -> np.ndarray:
+    """The intrinsics, (4,) float32, of an image of `size` (h, w): square pixels, its axis in the centre."""
     height, width = size
-    focal = focal_from_fov(fov_deg, max(size))
-    return np.array([focal, focal, (width - 1) / 2, (height - 1) / 2], np.float32)
+    return np.array([focal_px, focal_px, (width - 1) / 2, (height - 1) / 2], np.float32)
 
 
 def focal_length(intrinsics: Intrinsics) -> Intrinsics:
@@ -103,3 +112,9 @@ def focal_from_fov(fov_deg: float, pixels: float) -> float:
 def fov_from_focal(focal_px: float, pixels: float) -> float:
     """Field of view in degrees across `pixels` pixels, for a principal point in their middle."""
     return degrees(2 * atan(pixels / 2 / focal_px))
+
+
+def fov_of(intrinsics: np.ndarray, size: tuple[int, int]) -> float:
+    """Field of view in degrees across the longer side of an image of `size` (h, w); NaN if the camera is unknown."""
+    height, width = size
+    return fov_from_focal(float(intrinsics[0 if width >= height else 1]), max(size))

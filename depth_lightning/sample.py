@@ -62,8 +62,8 @@ class DepthBatch(NamedTuple):
     @property
     def target_intrinsics(self) -> Tensor:
         """(b, 4) float32: fx, fy, cx, cy in pixels of `target`, which may be larger than `image`."""
-        (target_h, target_w), (h, w) = self.target.shape[-2:], self.image.shape[-2:]
-        return camera.resized(self.intrinsics, target_w / w, target_h / h)
+        (h, w), (target_h, target_w) = self.image.shape[-2:], self.target.shape[-2:]
+        return camera.rescaled(self.intrinsics, (h, w), (target_h, target_w))
 
 
 class DepthDataset(Protocol):

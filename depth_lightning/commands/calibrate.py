@@ -11,6 +11,7 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from rich.progress import track
 
+from depth_lightning.commands.predict import camera_options
 from depth_lightning.data import DepthPairs
 from depth_lightning.data.bad_samples import Samples
 from depth_lightning.data.distances import MeasuredDistances
@@ -19,20 +20,20 @@ from depth_lightning.data.transforms import EvaluationTransform
 from depth_lightning.evaluation.calibration import Calibration, calibrate
 from depth_lightning.evaluation.observations import PIXELS, observe
 from depth_lightning.inference import Predictor
-from depth_lightning.inference.cameras import CameraOptions, photo_camera
+from depth_lightning.inference.cameras import photo_camera
 from depth_lightning.inference.inputs import photo_reader
 from depth_lightning.metrics import DepthMetrics, Protocol
 from depth_lightning.metrics.intervals import MIN_UNITS
 from depth_lightning.models import DepthAnythingV2
-from depth_lightning.models.checkpoints import load_run_state
 from depth_lightning.reporting.tables import print_table, write_json
 from depth_lightning.runs import objects
 from depth_lightning.runs.checkpoint import chosen_network, describe, read_run_checkpoint
 from depth_lightning.runs.job import run_job
 from depth_lightning.runs.overrides import typed_words
 from depth_lightning.runs.record import subject, without_paths
+from depth_lightning.runs.weights import load_chosen
 from depth_lightning.sample import DepthDataset, DepthSample
-from depth_lightning.settings import SettingError, within
+from depth_lightning.settings import SettingError
 from depth_lightning.training import DepthModule
 from depth_lightning.training.saving.checkpoint_files import WholeFiles
 from depth_lightning.wording import counted
@@ -70,10 +71,7 @@ def fit(cfg: DictConfig, overrides: Sequence[str]) -> Calibration:
     cfg, state = chosen_network(cfg, overrides, "calibrate")
     samples, count, protocol = _samples(cfg)
     network = objects.build_network(cfg.model, cfg.get("adapter"))
-    if state is not None:
-        load_run_state(network, state, cfg.checkpoint)
-    else:
-        objects.start_weights(network, cfg.model)
+    load_chosen(network, cfg, state)
     relative = network.output == "relative"
     protocol = dataclasses.replace(protocol, alignment="scale_shift_disparity" if relative else "none")
     device = Predictor(network, cfg.data.size, cfg.device).device
@@ -110,6 +108,8 @@ def _samples(cfg: DictConfig) -> tuple[Iterable[DepthSample], int, Protocol]:
     protocol = cast(Protocol, objects.build("protocol", cfg.protocol))
     options = camera_options(cfg)
     if cfg.points is None:
+        if options.intrinsics is not None or options.fov_deg is not None:
+            raise SettingError("camera", "is for the images of points=…; a data set has its own, see data.intrinsics.")
         objects.require_depth_maps(cfg.data)
         data = objects.build_data(cfg, cfg.split)
         data.setup("validate")
@@ -125,21 +125,6 @@ def _samples(cfg: DictConfig) -> tuple[Iterable[DepthSample], int, Protocol]:
     samples = Samples(table)
     measured = (samples.transformed(index, transform) for index in range(len(table)))
     return measured, len(table), dataclasses.replace(protocol, crop="none")
-
-
-def camera_options(cfg: DictConfig) -> CameraOptions:
-    """What is typed about the camera of the images of `cfg.points`.
-
-    Raises:
-        SettingError: an option is out of range, or there are no points.
-    """
-    own = objects.plain(cfg.camera)
-    typed: dict[str, Any] = {key: own.get(key) for key in ("intrinsics", "size", "fov_deg", "default_fov_deg")}
-    with within("camera"):
-        options = CameraOptions(**typed)
-    if cfg.points is None and (options.intrinsics is not None or options.fov_deg is not None):
-        raise SettingError("camera", "is for the images of points=…; a data set has its own, see data.intrinsics.")
-    return options
 
 
 def _warn_of_unused(source: DepthDataset, cfg: DictConfig) -> None:

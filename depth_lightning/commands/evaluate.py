@@ -20,7 +20,6 @@ from depth_lightning.evaluation.score import check_scorable, score
 from depth_lightning.evaluation.summary import summarise
 from depth_lightning.invocation import command_line
 from depth_lightning.models import DepthAnythingV2
-from depth_lightning.models.checkpoints import load_run_state
 from depth_lightning.reporting.page import PageImage
 from depth_lightning.reporting.panels import save_png
 from depth_lightning.reporting.result import EvaluationResult
@@ -30,6 +29,7 @@ from depth_lightning.runs.job import run_job
 from depth_lightning.runs.options import check
 from depth_lightning.runs.overrides import typed, typed_words
 from depth_lightning.runs.record import subject
+from depth_lightning.runs.weights import load_chosen
 from depth_lightning.settings import SettingError
 from depth_lightning.training import DepthModule
 from depth_lightning.training.display.panels import draw_panels
@@ -63,10 +63,7 @@ def evaluate(cfg: DictConfig, overrides: Sequence[str]) -> EvaluationResult | Pa
         cfg.trainer.precision = "32-true"  # the same numbers on every device
     data = _open_data(cfg)  # before downloading weights, so that problems with the data show early
     network = objects.build_network(cfg.model, cfg.get("adapter"))
-    if state is not None:
-        load_run_state(network, state, cfg.checkpoint)
-    else:
-        objects.start_weights(network, cfg.model)
+    load_chosen(network, cfg, state)
     if not cfg.compile:
         return _evaluate(cfg, network, data, overrides)
     # Freezing makes weights constants, which are packed and cast once. As an option of compile() it would only reach

@@ -14,7 +14,6 @@ from depth_lightning.inference.export import LAYOUTS, Difference, Export, Graph,
 from depth_lightning.inference.export.comparison import check_differences, check_sizes, compare, network_runner
 from depth_lightning.models import DepthAnythingV2
 from depth_lightning.models.adapters import merged
-from depth_lightning.models.checkpoints import load_run_state
 from depth_lightning.reporting.model_card import ModelCard
 from depth_lightning.reporting.tables import print_rows
 from depth_lightning.runs import objects
@@ -23,6 +22,7 @@ from depth_lightning.runs.job import run_job
 from depth_lightning.runs.options import argument_names
 from depth_lightning.runs.overrides import typed, typed_words
 from depth_lightning.runs.record import Origin, find_numbers, find_origin, recipe
+from depth_lightning.runs.weights import load_chosen
 from depth_lightning.settings import SettingError, one_of
 from depth_lightning.wording import counted
 
@@ -68,10 +68,7 @@ def export(cfg: DictConfig, overrides: Sequence[str]) -> Report:
     numbers = find_numbers(cfg.checkpoint, cfg.model.weights, cfg.metrics_file)
     origin = find_origin(cfg.model.weights)
     network = objects.build_network(cfg.model, cfg.get("adapter")).eval()
-    if state is not None:
-        load_run_state(network, state, cfg.checkpoint)
-    else:
-        objects.start_weights(network, cfg.model)
+    load_chosen(network, cfg, state)
     metadata = _metadata(cfg, origin, numbers)
     network, merging = _for_layout(network, layout, cfg.data.size)
     with atomically(folder) as aside:

@@ -22,12 +22,12 @@ from depth_lightning.inference.inputs import Input, find_images, is_video, photo
 from depth_lightning.inference.labels import MANIFEST, RECORD, Labels
 from depth_lightning.inference.outputs import claim
 from depth_lightning.invocation import command_line
-from depth_lightning.models.checkpoints import load_run_state
 from depth_lightning.runs import objects
 from depth_lightning.runs.checkpoint import chosen_network
 from depth_lightning.runs.job import run_job
 from depth_lightning.runs.overrides import typed_words
 from depth_lightning.runs.processes import own_device, own_share
+from depth_lightning.runs.weights import load_chosen
 from depth_lightning.wording import counted
 
 log = logging.getLogger(__name__)
@@ -68,10 +68,7 @@ def label(cfg: DictConfig, overrides: Sequence[str]) -> Summary:
     labels = Labels(output, network.output == "metric", cfg.format, cfg.max_disagreement, sky)
     device = cfg.device or own_device()
     predictor = Predictor(network, cfg.data.size, device, cfg.precision, flip_average=cfg.flip_average)
-    if state is not None:
-        load_run_state(network, state, cfg.checkpoint)
-    else:
-        objects.start_weights(network, cfg.model)
+    load_chosen(network, cfg, state)
     read: Callable[[Path], np.ndarray]
     if _is_packed(packed := ObjectStore(cfg.input)):
         source, images, read, read_as = cfg.input, *_unpacked(packed, output / "images"), {}

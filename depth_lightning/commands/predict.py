@@ -23,11 +23,11 @@ from depth_lightning.inference.point_cloud import parse_intrinsics
 from depth_lightning.inference.predict import NOTHING_TYPED
 from depth_lightning.inference.stream import Failure, Photo, Predicted
 from depth_lightning.inference.video import video_path
-from depth_lightning.models.checkpoints import load_run_state
 from depth_lightning.runs import objects
 from depth_lightning.runs.checkpoint import chosen_network
 from depth_lightning.runs.job import run_job
 from depth_lightning.runs.overrides import typed_words
+from depth_lightning.runs.weights import load_chosen
 from depth_lightning.settings import SettingError, within
 from depth_lightning.wording import counted
 
@@ -80,10 +80,7 @@ def predict(cfg: DictConfig, overrides: Sequence[str]) -> Summary:
         root, images = find_images(cfg.input, without=outputs.folder)
         total = len(images)
     predictor = Predictor(network, cfg.data.size, cfg.device, cfg.precision)
-    if state is not None:
-        load_run_state(network, state, cfg.checkpoint)
-    else:
-        objects.start_weights(network, cfg.model)
+    load_chosen(network, cfg, state)
     read = photo_reader(objects.plain(cfg.data), [image.path for image in images])
     claim(
         outputs.folder,
@@ -149,7 +146,7 @@ def predict_images(
         if cameras:
             record_cameras(outputs.folder, cameras)
     for source, count in Counter(camera.source for camera in cameras.values()).items():
-        log.info(f"Camera of {count} images: {source}.")
+        log.info(f"Camera of {counted(count, 'image')}: {source}.")
     return Summary(len(unfinished) - len(failures), len(images) - len(unfinished), failures)
 
 
@@ -177,14 +174,14 @@ def build_outputs(cfg: DictConfig, video: bool, metric: bool, max_depth: float) 
 
 
 def camera_options(cfg: DictConfig) -> CameraOptions:
-    """What is typed about the photos' cameras, as `camera` or as `cloud`.
+    """What is typed about the photos' cameras, as `camera` or, in a command that has it, as `cloud`.
 
     Raises:
         SettingError: an option is out of range, or two contradict.
     """
-    own, cloud = objects.plain(cfg.camera), objects.plain(cfg.cloud)
+    own, cloud = objects.plain(cfg.camera), objects.plain(cfg.cloud) if "cloud" in cfg else None
     typed: dict[str, Any] = {key: own.get(key) for key in ("intrinsics", "size", "fov_deg", "default_fov_deg")}
-    if cloud["intrinsics"] is not None or cloud["fov_deg"] is not None:
+    if cloud and (cloud["intrinsics"] is not None or cloud["fov_deg"] is not None):
         if typed["intrinsics"] is not None or typed["fov_deg"] is not None:
             raise SettingError("cloud", "and camera both say which camera it is. Type one of them.")
         size = cloud["calibrated_size"] and cloud["calibrated_size"][::-1]  # [width,height]

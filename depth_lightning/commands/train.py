@@ -24,6 +24,7 @@ from depth_lightning.runs.checkpoint import describe, keep_settled, read_run_che
 from depth_lightning.runs.job import run_job
 from depth_lightning.runs.options import check
 from depth_lightning.runs.resume import checkpoint_to_resume, claim_folder, other_data
+from depth_lightning.runs.weights import start_alignment, start_head, start_weights
 from depth_lightning.training.health.self_check import SelfCheck
 from depth_lightning.training.module import MEAN_OF_PARTS
 from depth_lightning.training.saving.checkpoint_files import LAST, whole_step
@@ -87,10 +88,10 @@ def train(cfg: DictConfig) -> float:
     recorded = {**objects.plain(cfg), "protocol_hash": module.metrics.protocol.hash, "version": version()}
     if trainer.is_global_zero:
         lock = claim_folder(run_dir, recorded, checkpoint, auto)  # noqa: F841 — held until the run ends
-    objects.start_alignment(module)
+    start_alignment(module)
     if checkpoint is None:
-        loaded = objects.start_weights(network, cfg.model)
-        objects.start_head(network, data, loaded)
+        loaded = start_weights(network, cfg.model)
+        start_head(network, data, loaded)
         if cfg.self_check:
             trainer.callbacks.append(SelfCheck(loaded))  # type: ignore[attr-defined]
     for logger in trainer.loggers:

@@ -5,8 +5,8 @@ import io
 import logging
 import mmap
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -121,32 +121,32 @@ def decode_raster(content: np.ndarray, flags: int, upright: bool | None) -> np.n
 
 def orientation_of(path: Path) -> int:
     """The orientation of a file, see `image_header.orientation`; 1 if it cannot be read, which its reader reports."""
-    with suppress(OSError, ValueError):
-        check_file(path)
-        with (
-            path.open("rb") as file,
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
-            memoryview(content) as view,
-        ):
-            return orientation(view)
+    with suppress(OSError, ValueError), _mapped(path) as content:
+        return orientation(content)
     return 1
 
 
 def lens_of(path: Path) -> Lens | None:
     """What the EXIF of a file says about its camera; None if it says nothing, or cannot be read."""
-    with suppress(OSError, ValueError):
-        check_file(path)
-        with (
-            path.open("rb") as file,
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
-            memoryview(content) as view,
-        ):
-            if not HEIF.match(view[:12]):
-                return lens(view)
-            pillow_heif = importlib.import_module("pillow_heif")  # the image itself could not be read without it
-            exif = pillow_heif.open_heif(io.BytesIO(bytes(view))).info.get("exif")
-            return lens(memoryview(exif)) if exif else None
+    with suppress(OSError, ValueError), _mapped(path) as content:
+        if not HEIF.match(content[:12]):
+            return lens(content)
+        pillow_heif = importlib.import_module("pillow_heif")  # the image itself could not be read without it
+        exif = pillow_heif.open_heif(io.BytesIO(bytes(content))).info.get("exif")
+        return lens(memoryview(exif)) if exif else None
     return None
+
+
+@contextmanager
+def _mapped(path: Path) -> Iterator[memoryview]:
+    """The bytes of a file, of which only those that are looked at are read."""
+    check_file(path)
+    with (
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+        memoryview(content) as view,
+    ):
+        yield view
 
 
 def derive_range(paths: Iterable[Path]) -> Range | None:

@@ -114,7 +114,7 @@ def network_image(image: np.ndarray, size: int, patch: int = PATCH) -> np.ndarra
 class EvaluationTransform:
     """Resize the image to the network's size; the ground truth is unchanged, and the prediction is resized to it.
 
-    The intrinsics stay those of the image.
+    The intrinsics follow the image.
     """
 
     def __init__(self, size: int = 518, patch: int = PATCH, canonical: Canonical | None = None) -> None:
@@ -130,8 +130,8 @@ class EvaluationTransform:
             sample = self.canonical.known(sample)
         with naming(sample.id, "an image that can be resized"):
             image = network_image(sample.image, self.size, self.patch)
-        (height, width), (h, w) = sample.image.shape[:2], image.shape[:2]
-        return sample._replace(image=image, intrinsics=camera.resized(sample.intrinsics, w / width, h / height))
+        intrinsics = camera.rescaled(sample.intrinsics, sample.image.shape[:2], image.shape[:2])
+        return sample._replace(image=image, intrinsics=intrinsics)
 
 
 class TrainTransform:

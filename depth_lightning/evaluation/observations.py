@@ -6,7 +6,7 @@ from typing import NamedTuple, cast
 import numpy as np
 import torch
 
-from depth_lightning.camera import fov_from_focal
+from depth_lightning.camera import fov_of
 from depth_lightning.sample import DepthBatch, DepthKind, DepthSample, collate
 from depth_lightning.training import DepthModule
 
@@ -65,9 +65,7 @@ def observe(module: DepthModule, samples: Iterable[DepthSample], device: torch.d
         parts.append((predicted.double().cpu().numpy(), sample.target.ravel()[pixels].astype(float)))
         scenes.append(sample.scene)
         ids.append(sample.id)
-        height, width = sample.image.shape[:2]
-        focal_px = float(sample.intrinsics[0 if width >= height else 1])
-        fovs_deg.append(fov_from_focal(focal_px, max(height, width)))
+        fovs_deg.append(fov_of(sample.intrinsics, sample.image.shape[:2]))
     predictions, depths = (np.concatenate([np.empty(0), *(part[which] for part in parts)]) for which in (0, 1))
     image = np.repeat(np.arange(len(parts)), [len(part[0]) for part in parts])
     return Observations(predictions, depths, image, scenes, np.array(fovs_deg), ids)

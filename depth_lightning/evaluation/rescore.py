@@ -48,8 +48,8 @@ def rescore(
     for index in torch.linspace(0, len(data.val_data) - 1, images).long().tolist():
         batch = collate([data.val_data[index]])
         resized = batch.image if only_size is None else F.interpolate(batch.image, tuple(only_size), mode="bicubic")
-        scale_y, scale_x = (new / old for new, old in zip(resized.shape[-2:], batch.image.shape[-2:], strict=True))
-        seen = batch._replace(intrinsics=camera.resized(batch.intrinsics, scale_x, scale_y))
+        (old_h, old_w), (h, w) = batch.image.shape[-2:], resized.shape[-2:]
+        seen = batch._replace(intrinsics=camera.rescaled(batch.intrinsics, (old_h, old_w), (h, w)))
         predictions = (
             in_metres(network, network_runner(network)(batch.image), batch),
             in_metres(network, exported(resized), seen),

@@ -84,7 +84,7 @@ class CameraOptions:
         if self.fov_deg is not None:
             return PhotoCamera(camera.from_fov(self.fov_deg, size), "camera.fov_deg")
         if self.cloud_fov_deg is not None:
-            return PhotoCamera(_square(camera.focal_from_fov(self.cloud_fov_deg, width), size), "cloud.fov_deg")
+            return PhotoCamera(camera.centred(camera.focal_from_fov(self.cloud_fov_deg, width), size), "cloud.fov_deg")
         if lens is not None and (known := from_exif(lens, size)) is not None:
             return known
         if self.default_fov_deg is not None:
@@ -107,21 +107,16 @@ def from_exif(lens: Lens, size: tuple[int, int]) -> PhotoCamera | None:
     if lens.equivalent_mm > 0:
         focal = lens.equivalent_mm / FILM_DIAGONAL_MM * hypot(*size)
         if _plausible(focal, size):
-            return PhotoCamera(_square(focal, size), "EXIF FocalLengthIn35mmFilm")
+            return PhotoCamera(camera.centred(focal, size), "EXIF FocalLengthIn35mmFilm")
     if lens.focal_mm > 0 and lens.pixels_per_mm > 0:
         # The resolution is that of the image as it was taken, which may have been made smaller since.
         smaller = max(size) / lens.longer_side if lens.longer_side else 1.0
         focal = lens.focal_mm * lens.pixels_per_mm * smaller
         if _plausible(focal, size):
-            return PhotoCamera(_square(focal, size), "EXIF FocalPlaneXResolution")
+            return PhotoCamera(camera.centred(focal, size), "EXIF FocalPlaneXResolution")
     return None
 
 
 def _plausible(focal_px: float, size: tuple[int, int]) -> bool:
     low, high = PLAUSIBLE_FOV_DEG
     return low < camera.fov_from_focal(focal_px, max(size)) < high
-
-
-def _square(focal_px: float, size: tuple[int, int]) -> np.ndarray:
-    height, width = size
-    return np.array([focal_px, focal_px, (width - 1) / 2, (height - 1) / 2], np.float32)

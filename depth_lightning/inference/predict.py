@@ -179,9 +179,9 @@ class Predictor:
         known = [camera.UNKNOWN] * len(prepared) if intrinsics is None else intrinsics
         for one in known:
             self.check_camera(one)
-        seen = [(*image.shape[:2], *size[:2]) for image, size in zip(prepared, sizes, strict=True)]
         scaled = [
-            camera.resized(one, w / width, h / height) for one, (h, w, height, width) in zip(known, seen, strict=True)
+            camera.rescaled(one, (height, width), image.shape[:2])
+            for one, image, (height, width, *_) in zip(known, prepared, sizes, strict=True)
         ]
         return torch.from_numpy(camera.focal_length(np.stack(scaled))).float().to(self.device)
 

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from depth_lightning.camera import fov_from_focal
+from depth_lightning.camera import fov_of
 from depth_lightning.reporting.colour import (
     BACKGROUND,
     DEPTH_COLOURS,
@@ -44,10 +44,8 @@ def draw_sample_row(on_disk: DepthSample, seen: Mapping[str, DepthSample]) -> np
     for name, sample in {"on disk": on_disk, **seen}.items():
         height, width = sample.image.shape[:2]
         tiles = [_image_tile(sample), draw_truth_over(sample, low, high)]
-        angle = ""
-        if not np.isnan(sample.intrinsics).any():
-            longer = 0 if width >= height else 1
-            angle = f", {fov_from_focal(sample.intrinsics[longer], max(width, height)):.1f}°"
+        fov_deg = fov_of(sample.intrinsics, (height, width))
+        angle = "" if np.isnan(fov_deg) else f", {fov_deg:.1f}°"
         groups.append((f"{name}, {width}×{height}, {100 * sample.mask.mean():.3g} % valid{angle}", tiles))
     text = font(TEXT)
     unit = "m" if on_disk.kind == DepthKind.METRES else ""

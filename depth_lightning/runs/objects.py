@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import lightning
-import numpy as np
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_method, get_object, instantiate
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
@@ -22,12 +20,10 @@ from depth_lightning.data.augmentation import augmentation_options
 from depth_lightning.data.canonical import Canonical
 from depth_lightning.data.da2k import DA2K
 from depth_lightning.data.photometric import ColourNoise
-from depth_lightning.data.sampling import evenly_spread
 from depth_lightning.data.transforms import PATCH, EvaluationTransform, TrainTransform
 from depth_lightning.metrics import ERRORS, DepthMetrics, ErrorFunction, Protocol
 from depth_lightning.metrics.errors import with_intrinsics
-from depth_lightning.models import DepthAnythingV2, LoadReport, load_weights, resolve_weights
-from depth_lightning.models.depth_anything import MIN_DEPTH_M
+from depth_lightning.models import DepthAnythingV2
 from depth_lightning.models.encoders import patch_of
 from depth_lightning.runs.checkpoint import describe
 from depth_lightning.runs.earlier import current
@@ -35,11 +31,9 @@ from depth_lightning.runs.options import CORES, MOST_WORKERS, argument_names, im
 from depth_lightning.runs.overrides import typed_key
 from depth_lightning.runs.precision import settle_precision
 from depth_lightning.runs.processes import check_processes
-from depth_lightning.sample import DepthKind
 from depth_lightning.settings import SettingError, one_of, several, within
 from depth_lightning.training import DepthModule, Objective
 from depth_lightning.training.module import MEAN_OF_PARTS
-from depth_lightning.wording import counted, significant
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +72,7 @@ def build(path: str, node: Any, **arguments: Any) -> Any:
 
 
 def build_network(model: DictConfig, adapter: DictConfig | None = None) -> DepthAnythingV2:
-    """The network of `model` with random weights; `start_weights` or a checkpoint replaces them."""
+    """The network of `model` with random weights; see `runs.weights`."""
     arguments = {key: value for key, value in plain(model).items() if key not in ("weights", "init", "force")}
     if adapter is not None and "_target_" not in adapter:
         raise SettingError("adapter", f"is none or lora, found {plain(adapter)}. Type adapter=lora adapter.rank=…")
@@ -107,43 +101,6 @@ def canonical(cfg: DictConfig) -> Canonical | None:
         raise SettingError("camera.focal_px", f"is for camera=canonical, found {focal_px} with camera=none.")
     with within("camera"):
         return Canonical(focal_px, settings.get("default_fov_deg"))
-
-
-def start_weights(network: DepthAnythingV2, model: DictConfig) -> LoadReport | None:
-    """Load `model.weights` as configured by `model.init`, and log what was loaded, or a warning if nothing was."""
-    if model.weights is None:
-        message = (
-            f"NO PRETRAINED WEIGHTS: this network ({model.encoder}) starts from random weights (model.weights=null). "
-            "It takes far more data and time than fine-tuning."
-        )
-        rank_zero_only(log.warning)(message)
-        return None
-    report = load_weights(network, resolve_weights(model.weights), init=model.init, force=model.force)
-    rank_zero_only(log.info)(str(report))
-    return report
-
-
-def start_alignment(module: DepthModule) -> None:
-    """Load the frozen encoder of `loss.alignment`, which no checkpoint holds, if there is one."""
-    if module.objective is not None and module.objective.alignment is not None:
-        report = module.objective.alignment.load()
-        rank_zero_only(log.info)(f"loss.alignment: the frozen encoder is that of {report.path}.")
-
-
-def start_head(network: DepthAnythingV2, data: DepthDataModule, loaded: LoadReport | None) -> None:
-    """Start a new last layer, but that of head=sigmoid, at the median of several training images' depth."""
-    is_loaded = loaded is not None and loaded.init != "encoder" and not loaded.left_out
-    if is_loaded or network.head_name == "sigmoid":
-        return
-    samples = [data.train_data[index] for index in evenly_spread(range(len(data.train_data)), 16)]
-    depths = [sample.target[sample.mask] for sample in samples if sample.kind == DepthKind.METRES]
-    valid = np.concatenate([*depths, np.empty(0, np.float32)])
-    if (valid := valid[(valid >= MIN_DEPTH_M) & (valid <= network.max_depth)]).size:
-        median_m = float(np.median(valid))
-        network.start_at(median_m)
-        rank_zero_only(log.info)(
-            f"The head starts at {significant(median_m)} m, the median of {counted(len(depths), 'training image')}."
-        )
 
 
 def build_data(cfg: DictConfig, eval_split: str = "val") -> DepthDataModule:

@@ -15,6 +15,7 @@ from depth_lightning.runs import objects
 from depth_lightning.runs.checkpoint import chosen_network, read_run_checkpoint
 from depth_lightning.runs.options import check
 from depth_lightning.runs.record import Origin, find_origin
+from depth_lightning.runs.weights import start_weights
 from depth_lightning.settings import SettingError
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
@@ -65,7 +66,7 @@ def test_the_own_layout_is_exported_and_read(run, compose_config, tmp_path):
     np.testing.assert_array_equal(read.predict(IMAGE), load(run, device="cpu").predict(IMAGE))
     more = [f"model.weights={tmp_path}/out/model.safetensors", "encoder=dinov3_vitt", "data.size=44"]
     network = objects.build_network(compose_config("evaluate", [*more, SHALLOW]).model)
-    assert "(all)" in str(objects.start_weights(network, compose_config("evaluate", [*more, SHALLOW]).model))
+    assert "(all)" in str(start_weights(network, compose_config("evaluate", [*more, SHALLOW]).model))
 
 
 def test_the_sheet_shows_crops_of_the_networks_patch(small, compose_config, tmp_path):

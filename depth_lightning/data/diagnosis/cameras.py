@@ -5,7 +5,7 @@ from typing import Final
 
 import numpy as np
 
-from depth_lightning.camera import fov_from_focal
+from depth_lightning.camera import fov_of
 from depth_lightning.data.diagnosis.facts import Facts
 from depth_lightning.data.diagnosis.verdict import Verdict, found
 
@@ -20,7 +20,7 @@ STRETCH: Final = 1.25
 def fields_of_view(facts: Sequence[Facts]) -> np.ndarray:
     """Degrees across the longer side of every image whose camera is known."""
     known = [one for one in facts if not np.isnan(one.intrinsics).any()]
-    return np.array([fov_from_focal(_focal(one), max(one.image_size)) for one in known])
+    return np.array([fov_of(one.intrinsics, one.image_size) for one in known])
 
 
 def judge_cameras(facts: list[Facts]) -> list[Verdict]:
@@ -48,12 +48,6 @@ def judge_cameras(facts: list[Facts]) -> list[Verdict]:
     shown = [one for one in known if any(one is other for those in wrong.values() for other in those)]
     advice = "Intrinsics are fx, fy, cx, cy in pixels of the image: were they for another size? data.intrinsics_size."
     return [found(check, shown, evidence, advice)]
-
-
-def _focal(one: Facts) -> float:
-    """Along the longer side."""
-    height, width = one.image_size
-    return float(one.intrinsics[0 if width >= height else 1])
 
 
 def _off_centre(one: Facts) -> float:

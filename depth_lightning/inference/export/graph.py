@@ -50,9 +50,9 @@ class Graph(Layout):
     takes_focal = True
     file: ClassVar[str]
     example: ClassVar[str]
+    """Python code that calls it, with the placeholders {quantity}, its output, {batch} and {size}, of its input."""
     with_focal: ClassVar[tuple[str, str]]
     """What to replace in the example for a graph with the input `focal_px`, and by what."""
-    """Python code that calls it, with the placeholders {quantity}, its output, {batch} and {size}, of its input."""
     canonical: bool = False
     """Whether the written network has a canonical focal length, and the graph the input `focal_px`."""
 
