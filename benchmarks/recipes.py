@@ -13,7 +13,7 @@ from statistics import mean
 from typing import Any
 
 import torch
-from runs import measured
+from runs import mean_bounds, measured
 from timing import parser, report
 
 from depth_lightning.reporting.tables import interval, number
@@ -97,18 +97,11 @@ def save(done: dict[str, list[dict[str, Any]]]) -> None:
     for name, runs in done.items():
         row = name.split(" ", 1)
         for look in ("new", "old"):
-            row += [number(mean(each[look]["abs_rel"] for each in runs)), interval(_mean_bounds(runs, look))]
+            scores = [each[look] for each in runs]
+            row += [number(mean(each["abs_rel"] for each in scores)), interval(mean_bounds(scores))]
         seconds, memory = (mean(each["new"][key] for each in runs) for key in ("seconds", "memory_gib"))
         rows.append([*row, f"{runs[0]['parameters']:,}", f"{seconds:.0f}", f"{memory:.2f}", str(len(runs))])
     report("recipes", HEADER, rows, {"runs": done})
-
-
-def _mean_bounds(runs: list[dict[str, Any]], look: str) -> tuple[float, float] | None:
-    """None if the validation images are too few for an interval."""
-    bounds = [each[look]["interval"] for each in runs]
-    if any(None in (each or (None,)) for each in bounds):
-        return None
-    return mean(low for low, _ in bounds), mean(high for _, high in bounds)
 
 
 if __name__ == "__main__":

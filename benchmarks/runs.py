@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from depth_lightning.reporting.tables import write_json
@@ -22,7 +23,8 @@ def measured(folder: Path, command: str, *typed: str) -> dict[str, Any]:
         shutil.rmtree(folder, ignore_errors=True)
         started = time.perf_counter()
         words = [sys.executable, "-m", "depth_lightning", command, *typed, f"hydra.run.dir={folder}"]
-        _, status, usage = os.wait4(subprocess.Popen(words).pid, 0)
+        path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])  # for a script's metrics
+        _, status, usage = os.wait4(subprocess.Popen(words, env={**os.environ, "PYTHONPATH": path}).pid, 0)
         if status:
             raise SystemExit(f"Ended with status {os.waitstatus_to_exitcode(status)}: {' '.join(words[2:])}")
         found = json.loads((folder / "metrics.json").read_text())
@@ -31,3 +33,11 @@ def measured(folder: Path, command: str, *typed: str) -> dict[str, Any]:
         write_json(result, own | took)
     content: dict[str, Any] = json.loads(result.read_text())
     return content
+
+
+def mean_bounds(runs: list[dict[str, Any]]) -> tuple[float, float] | None:
+    """The mean of the runs' intervals; None if the validation images are too few for one."""
+    bounds = [each["interval"] for each in runs]
+    if any(None in (each or (None,)) for each in bounds):
+        return None
+    return mean(low for low, _ in bounds), mean(high for _, high in bounds)

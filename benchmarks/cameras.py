@@ -1,0 +1,77 @@
+"""Do metres hold for another lens? Networks trained at 45 to 60 degrees, scored on rooms seen through three ranges.
+
+With `camera=none` predictions should be off by the ratio of the focal lengths, with `camera=canonical` they should not.
+Started again, it goes on where it was: python benchmarks/cameras.py --folder outputs/cameras
+"""
+
+import json
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from runs import mean_bounds, measured
+from timing import parser, report
+from torch import Tensor
+
+from depth_lightning.metrics import align
+from depth_lightning.reporting.tables import interval, number
+
+TRAINED = "45–60°, as trained"
+LENSES = {TRAINED: "[45,60]", "30–40°": "[30,40]", "70–85°": "[70,85]"}
+"""Lens → the range of horizontal fields of view in degrees."""
+CANONICAL = ("camera=canonical", "camera.focal_px=114")  # of the middle of the first range, 112 pixels across
+WAYS: dict[str, tuple[str, ...]] = {
+    "camera=none": ("augmentation=article",),
+    "camera=canonical": ("augmentation=article", *CANONICAL),
+    "camera=none augmentation=camera": ("augmentation=camera",),
+    "camera=canonical augmentation=camera": ("augmentation=camera", *CANONICAL),
+}
+"""Way → what is typed for it."""
+PLAIN = ("panels=0", "breakdowns=false")
+HEADER = {"way": False, "lens": False, "AbsRel": True, "95 %": True, "prediction / truth": True, "runs": True}
+
+
+def times(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """(b,) median of prediction / target: by how much an image's metres are off."""
+    return 1 / align(prediction, target, mask, "scale_median_of_ratios").scale
+
+
+def main() -> None:
+    """Train and score what is missing, print and save."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--folder", type=Path, default=Path("outputs/cameras"), help="of the runs")
+    arguments.add_argument("--seeds", type=int, default=3)
+    arguments.add_argument("--epochs", type=int, default=5)
+    arguments.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    arguments.add_argument("overrides", nargs="*", help="of all runs, such as data.train_images=100")
+    chosen = arguments.parse_args()
+    folder = chosen.folder.resolve()
+    data = (f"data.root={folder}/data", *(word for word in chosen.overrides if word.startswith("data.")))
+    # Open to 20 m: with camera=canonical a wide lens sees less far, and should still see a room's far corner.
+    common = ("experiment=rooms", f"data.fov_deg={LENSES[TRAINED]}", "model.max_depth=20", "report=false")
+    done: dict[str, list[dict[str, Any]]] = {}
+    for seed in range(chosen.seeds):
+        for way in chosen.ways:
+            run = folder / f"{way.replace(' ', '_').replace('=', '_')}_{seed}"
+            length = (f"trainer.max_epochs={chosen.epochs}", f"seed={seed}")
+            measured(run, "train", *common, *data, *length, *WAYS[way], *chosen.overrides)
+            for lens, fov_deg in LENSES.items():
+                scored = run.with_name(f"{run.name}_{fov_deg[1:3]}")
+                typed = (f"checkpoint={run}/checkpoints/best.ckpt", "data=rooms", *data, f"data.val_fov_deg={fov_deg}")
+                found = measured(scored, "evaluate", *typed, "+metrics.times=cameras.times", *PLAIN)
+                found["times"] = json.loads((scored / "metrics.json").read_text())["metrics"]["times"]
+                done.setdefault(f"{way}, {lens}", []).append(found)
+            save(done)
+
+
+def save(done: dict[str, list[dict[str, Any]]]) -> None:
+    """The means over the seeds; an interval is the mean of theirs, which are over validation images."""
+    rows = []
+    for name, runs in done.items():
+        errors = [number(mean(each["abs_rel"] for each in runs)), interval(mean_bounds(runs))]
+        rows.append([*name.split(", ", 1), *errors, f"{mean(each['times'] for each in runs):.3f}", str(len(runs))])
+    report("cameras", HEADER, rows, {"runs": done})
+
+
+if __name__ == "__main__":
+    main()
