@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from depth_lightning import camera
+from depth_lightning.commands.calibrate import fit
 from depth_lightning.commands.evaluate import evaluate
 from depth_lightning.commands.export import export
 from depth_lightning.commands.predict import predict
@@ -157,6 +158,31 @@ def test_exports(layout, run, small, compose_config, tmp_path):
     np.testing.assert_allclose(depth_m, expected, rtol=1e-4, atol=1e-4)
     assert "the input focal_px" in card
     assert report.scores.export["abs_rel"] == pytest.approx(report.scores.network["abs_rel"], abs=1e-4)
+
+
+def test_calibrate_fits_one_factor_for_every_lens(run, compose_config, tmp_path):
+    """Two lenses, and depth that is 1.3 times what the network predicts with each."""
+    model = load(run / "checkpoints/best.ckpt", device="cpu")
+    rng = np.random.default_rng(0)
+    rows = ["image,depth,fx,fy,cx,cy"]
+    for index in range(12):
+        intrinsics = (60 if index % 2 else 110,) * 2 + (39.5, 29.5)
+        image = rng.integers(0, 256, (60, 80, 3), np.uint8)
+        truth = 1.3 * model.predict(image, CameraOptions(intrinsics=intrinsics)) * rng.lognormal(0, 0.05, (60, 80))
+        cv2.imwrite(str(tmp_path / f"{index:02}.png"), image[..., ::-1])
+        np.save(tmp_path / f"{index:02}.npy", truth.astype(np.float32))
+        rows.append(f"{index:02}.png,{index:02}.npy,{','.join(map(str, intrinsics))}")
+    (tmp_path / "my.csv").write_text("\n".join(rows))
+    typed = [f"checkpoint={run}/checkpoints/best.ckpt", "data=pairs", f"data.manifest={tmp_path}/my.csv", "split=all"]
+    typed += ["data.num_workers=0", "protocol.max_depth=100", "device=cpu", f"output={tmp_path}/calibrated.ckpt"]
+    found = fit(compose_config("calibrate", typed, tmp_path), typed)
+    assert found.kind == "factor" and found.fit[0] == pytest.approx(1.3, rel=0.01) and not found.apart
+    calibrated = load(tmp_path / "calibrated.ckpt", device="cpu")
+    assert calibrated.network.focal_px == FOCAL_PX
+    for fov_deg in (40, 80):
+        options = CameraOptions(fov_deg=fov_deg)
+        after, before = (each.predict(sample().image, options) for each in (calibrated, model))
+        np.testing.assert_allclose(after, found.fit[0] * before, rtol=1e-5)
 
 
 def test_sparse_truth_keeps_its_points():

@@ -77,11 +77,12 @@ def test_65_images_on_1_2_and_3_processes(trained, tmp_path):
 
 
 @pytest.mark.slow
-def test_training_steps_across_devices_equal_those_of_one(small, tmp_path):
+@pytest.mark.parametrize("camera", [[], ["camera=canonical", "camera.focal_px=45", "data.fov_deg=[30,80]"]])
+def test_training_steps_across_devices_equal_those_of_one(camera, small, tmp_path):
     """Two processes with four images each against one with eight; validation has fewer images than processes."""
     given = [*small, "loss.across_devices=true", "data.train_images=16", "data.val_images=1", "trainer.max_epochs=1"]
-    given += ["baseline=false"]
-    weights = []
+    given += ["baseline=false", *camera]
+    weights, scores = [], []
     for name, more in {
         "one": ["data.batch_size=8"],
         "two": ["data.batch_size=4", "trainer=ddp_cpu"],
@@ -89,5 +90,7 @@ def test_training_steps_across_devices_equal_those_of_one(small, tmp_path):
         _program("train.py", *given, *more, f"hydra.run.dir={tmp_path / name}")
         state = torch.load(tmp_path / name / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
         weights.append(torch.cat([state[key].flatten() for key in sorted(state)]))
+        scores.append(json.loads((tmp_path / name / "metrics.json").read_text())["metrics"]["abs_rel"])
     moved = (weights[0] - weights[1]).abs().max()
     assert moved < 2e-5, moved
+    assert scores[0] == pytest.approx(scores[1], abs=1e-5)
