@@ -11,6 +11,7 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from rich.progress import track
 
+from depth_lightning.atomic import write_bytes
 from depth_lightning.commands.predict import camera_options
 from depth_lightning.data import DepthPairs
 from depth_lightning.data.bad_samples import Samples
@@ -35,7 +36,7 @@ from depth_lightning.runs.weights import load_chosen
 from depth_lightning.sample import DepthDataset, DepthSample
 from depth_lightning.settings import SettingError
 from depth_lightning.training import DepthModule
-from depth_lightning.training.saving.checkpoint_files import WholeFiles
+from depth_lightning.training.saving.checkpoint_files import serialised
 from depth_lightning.wording import counted
 
 log = logging.getLogger(__name__)
@@ -190,4 +191,4 @@ def _save(cfg: DictConfig, network: DepthAnythingV2, record: Mapping[str, Any], 
         "config": OmegaConf.to_container(config, resolve=False),
         "state_dict": {f"network.{name}": tensor for name, tensor in network.state_dict().items()},
     }
-    WholeFiles().save_checkpoint(content, output)
+    write_bytes(output, serialised(content), durable=True)

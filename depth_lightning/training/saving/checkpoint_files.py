@@ -3,6 +3,8 @@
 import io
 import os
 import shutil
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,17 +25,41 @@ LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 
 
 class WholeFiles(TorchCheckpointIO):
-    """Lightning's checkpoint files, each of them complete or absent, even after a crash of the machine."""
+    """Lightning's checkpoint files, each of them complete or absent, even after a crash of the machine.
+
+    A thread writes them, one after the other, so that training does not wait for the disk.
+    """
+
+    def __init__(self) -> None:
+        self._thread: ThreadPoolExecutor | None = None
+        self._newest: Future[None] | None = None
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write a file.
+        """Take the content as it is now, and have it written; an existing file is replaced once this is complete."""
+        content = serialised(checkpoint)
+        self.then(lambda: write_bytes(Path(path), content, durable=True))
 
-        Raises:
-            OSError: the disk is full, or the folder cannot be written to; an existing file is left untouched.
+    def then(self, work: Callable[[], None]) -> Future[None]:
+        """Have this done once everything else is written; its error is that of the first work that failed.
+
+        It is an OSError if the disk is full, or the folder cannot be written to; an existing file is left untouched.
         """
-        buffer = io.BytesIO()
-        torch.save(checkpoint, buffer)
-        write_bytes(Path(path), buffer.getbuffer(), durable=True)
+        before = self._newest
+
+        def after() -> None:
+            if before is not None:
+                before.result()
+            work()
+
+        self._thread = self._thread or ThreadPoolExecutor(1, "checkpoints")
+        self._newest = self._thread.submit(after)
+        return self._newest
+
+    def teardown(self) -> None:
+        """Wait for everything to be written."""
+        if self._thread is not None:
+            self._thread.shutdown()
+        self._thread = self._newest = None
 
     def load_checkpoint(self, path: str | Path, *args: Any, **options: Any) -> dict[str, Any]:
         """Read a file.
@@ -43,6 +69,13 @@ class WholeFiles(TorchCheckpointIO):
         """
         refuse_parts(Path(path))
         return super().load_checkpoint(path, *args, **options)
+
+
+def serialised(checkpoint: dict[str, Any]) -> memoryview:
+    """A checkpoint as the bytes of its file."""
+    buffer = io.BytesIO()
+    torch.save(checkpoint, buffer)
+    return buffer.getbuffer()
 
 
 def keep_as(path: Path, target: Path) -> None:

@@ -2,11 +2,21 @@
 
 import shutil
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 
 import lightning
 
-from depth_lightning.training.saving.checkpoint_files import BEST, LAST, PREVIOUS, keep_as, put, whole_step
+from depth_lightning.training.saving.checkpoint_files import (
+    BEST,
+    LAST,
+    PREVIOUS,
+    WholeFiles,
+    keep_as,
+    newest_whole,
+    put,
+    whole_step,
+)
 from depth_lightning.training.sharding import FullySharded
 
 
@@ -19,14 +29,23 @@ class CheckpointFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.files = WholeFiles()
         self.saved_step = 0
-        """Of last.ckpt."""
+        """Of last.ckpt, once it is written."""
+        self._writing: Future[None] | None = None
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether this process could not write the last checkpoint, as `finish` will tell."""
+        return self._writing is not None and self._writing.done() and self._writing.exception() is not None
 
     def save(self, trainer: lightning.Trainer, best: bool) -> None:
-        """Write last.ckpt, and best.ckpt as well if `best`; every process takes part.
+        """Save as last.ckpt, and as best.ckpt as well if `best`; every process takes part.
+
+        It is written while training goes on; of the save before, the end is awaited.
 
         Raises:
-            OSError: the checkpoint could not be written. The existing files are intact.
+            OSError: a checkpoint could not be written. The existing files are intact.
         """
         split = trainer.strategy if isinstance(trainer.strategy, FullySharded) and trainer.strategy.in_parts else None
         if split and best:
@@ -43,33 +62,46 @@ class CheckpointFolder:
         self._write(trainer, keep)
         self.saved_step = trainer.global_step
 
+    def finish(self, trainer: lightning.Trainer) -> None:
+        """Wait until everything is written; every process takes part.
+
+        Raises:
+            OSError: a checkpoint could not be written. The existing files are intact.
+        """
+        failure = None
+        try:
+            if self._writing is not None:
+                self._writing.result()
+        except OSError as error:
+            failure = error
+        self._writing = None
+        self._raise_together(trainer, failure)
+
     def _write(self, trainer: lightning.Trainer, keep: Callable[[Path], None]) -> None:
-        new, written, failure = self.path / "new.ckpt", False, None
+        self.finish(trainer)
+        new, failure = self.path / "new.ckpt", None
         try:
             if trainer.is_global_zero and new.is_dir():  # left by a run that was killed while saving
                 shutil.rmtree(new)
             trainer.save_checkpoint(new)
-            written = True
-            if trainer.is_global_zero:
-                keep(new)
-        except OSError as error:
+        except OSError as error:  # of parts, for which training waits
             failure = error
-            if not written:  # the other processes wait at the end of writing
-                trainer.strategy.barrier()
-        if trainer.strategy.reduce_boolean_decision(failure is not None, all=False):
-            raise self._not_saved(failure)
+            trainer.strategy.barrier()  # where the other processes wait
+        self._raise_together(trainer, failure)
+        if trainer.is_global_zero:
+            self._writing = self.files.then(lambda: keep(new))
 
-    def _not_saved(self, failure: OSError | None) -> BaseException:
+    def _raise_together(self, trainer: lightning.Trainer, failure: OSError | None) -> None:
+        if not trainer.strategy.reduce_boolean_decision(failure is not None, all=False):
+            return
         if failure is None:  # the process that failed reports it
-            return SystemExit(0)
-        there = self.path / LAST
-        intact = (
-            f"{there}, of step {self.saved_step}, is intact." if there.exists() else "There is no earlier checkpoint."
-        )
-        return OSError(
+            raise SystemExit(0)
+        there = newest_whole(self.path).path
+        intact = f"{there}, of step {whole_step(there)}, is intact." if there else "There is no earlier checkpoint."
+        raise OSError(
             failure.errno,
             f"{failure.strerror or failure} {intact} Once there is space on the disk, checkpoint=auto resumes the run.",
-        )
+        ) from failure
 
     def holds(self, checkpoint: Path) -> bool:
         """Whether the checkpoint lies in this folder."""

@@ -13,7 +13,7 @@ from depth_lightning.atomic import explained
 from depth_lightning.reporting.loggers import MetricsFile, resume_logs
 from depth_lightning.settings import one_of, text
 from depth_lightning.training.saving.best import BestValidation
-from depth_lightning.training.saving.checkpoint_files import BEST, LAST, WholeFiles
+from depth_lightning.training.saving.checkpoint_files import BEST, LAST
 from depth_lightning.training.saving.checkpoint_folder import CheckpointFolder
 from depth_lightning.training.saving.interval import SavingInterval
 from depth_lightning.training.saving.position import Position, begin_data_at, count_steps, read_position, write_position
@@ -67,7 +67,7 @@ class Checkpoints(Checkpoint):
         return None if self.best.step is None else self.folder.path / BEST
 
     def setup(self, trainer: lightning.Trainer, module: Any, stage: str) -> None:
-        """Make Lightning write files atomically, into a folder that exists before the first step.
+        """Make Lightning write files atomically and aside, into a folder that exists before the first step.
 
         Raises:
             OSError: the folder cannot be created.
@@ -75,7 +75,7 @@ class Checkpoints(Checkpoint):
         if stage == "fit" and trainer.is_global_zero:
             with explained(self.folder.path):
                 self.folder.path.mkdir(parents=True, exist_ok=True)
-        trainer.strategy.checkpoint_io = WholeFiles()
+        trainer.strategy.checkpoint_io = self.folder.files
 
     def on_fit_start(self, trainer: lightning.Trainer, module: Any) -> None:
         """Make sure that the best checkpoint so far is in this run's folder, wherever the run began.
@@ -130,6 +130,7 @@ class Checkpoints(Checkpoint):
     def on_train_end(self, trainer: lightning.Trainer, module: Any) -> None:
         """Save the end."""
         self._between_steps(trainer, ended=True)
+        self.folder.finish(trainer)
 
     def on_validation_batch_start(self, trainer: lightning.Trainer, module: Any, *args: Any) -> None:
         """On a signal, stop in the middle of a validation; with several processes, at its end."""
@@ -171,7 +172,9 @@ class Checkpoints(Checkpoint):
             resume_logs(trainer.loggers, checkpoint["log_rows"], checkpoint["global_step"])
 
     def _between_steps(self, trainer: lightning.Trainer, ended: bool = False) -> None:
-        stop, due = self._agreed(trainer)
+        stop, due, failed = self._agreed(trainer)
+        if failed:
+            self.folder.finish(trainer)
         best = self._new_validation and self.best.improved(trainer)
         new_step = trainer.global_step != self.folder.saved_step
         if self._new_validation or (new_step and (due or stop or ended)):
@@ -179,17 +182,22 @@ class Checkpoints(Checkpoint):
         if stop and not ended:
             self._leave(trainer)
 
-    def _agreed(self, trainer: lightning.Trainer) -> tuple[bool, bool]:
-        """Whether to stop, and whether a save is due: any process may be asked to stop; the first keeps the time."""
-        stop = self.signals.received is not None
-        due = trainer.is_global_zero and self.interval.is_due(trainer.global_step)
+    def _agreed(self, trainer: lightning.Trainer) -> tuple[bool, ...]:
+        """Whether to stop, which any process may be asked to, whether a save is due, and whether the last one failed.
+
+        The first process keeps the time, and writes.
+        """
+        flags = (
+            self.signals.received is not None,
+            trainer.is_global_zero and self.interval.is_due(trainer.global_step),
+            self.folder.has_failed,
+        )
         if trainer.world_size == 1:
-            return stop, due
+            return flags
         # Between the hosts: on the devices, every step would have to wait for the previous one.
-        flags = torch.tensor([stop, due]).int()
-        torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX, group=self._hosts)
-        stop, due = flags.bool().tolist()
-        return stop, due
+        agreed = torch.tensor(flags).int()
+        torch.distributed.all_reduce(agreed, torch.distributed.ReduceOp.MAX, group=self._hosts)
+        return tuple(agreed.bool().tolist())
 
     def _save(self, trainer: lightning.Trainer, best: bool) -> None:
         self.folder.save(trainer, best)
@@ -197,6 +205,7 @@ class Checkpoints(Checkpoint):
         self._new_validation = False
 
     def _leave(self, trainer: lightning.Trainer) -> None:
+        self.folder.finish(trainer)
         asked_by = self.signals.received.name if self.signals.received else "a signal to another process"
         if trainer.is_global_zero:
             log.info(f"Stopped by {asked_by} after step {trainer.global_step}, and saved as {self.folder.path / LAST}.")

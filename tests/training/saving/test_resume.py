@@ -8,6 +8,8 @@ import os
 import resource
 import signal
 import subprocess
+import threading
+import time
 from pathlib import Path
 
 import lightning
@@ -24,6 +26,7 @@ from depth_lightning.sample import DepthKind, DepthSample
 from depth_lightning.settings import SettingError
 from depth_lightning.training.averaging import AveragedWeights
 from depth_lightning.training.display.learning_rates import LearningRates
+from depth_lightning.training.saving import checkpoint_files
 from depth_lightning.training.saving.checkpoint_files import LAST, PREVIOUS, newest_whole, whole_step
 from depth_lightning.training.saving.checkpointing import Checkpoints
 from depth_lightning.training.saving.signals import EXIT_SAVED, Stopped
@@ -360,6 +363,35 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path):
     fit(tmp_path / "expected")
     go_on(tmp_path)
     assert_same(tmp_path, tmp_path / "expected")
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):
+    """A disk that waits for three more batches gets what was to be saved before them."""
+    for folder in (tmp_path / "fast", tmp_path / "slow"):
+        arrived, waited = threading.Event(), []
+        if folder.name == "slow":
+
+            def slow(*args, write=checkpoint_files.write_bytes, arrived=arrived, waited=waited, **options):
+                waited.append(arrived.wait(30))
+                write(*args, **options)
+
+            monkeypatch.setattr(checkpoint_files, "write_bytes", slow)
+        with pytest.raises(End):
+            fit(folder, At("on_train_batch_end", 7, arrived.set), At("on_train_batch_end", 8, die))
+        assert content(folder)["global_step"] == 2
+    assert waited == [True]
+    assert_same(tmp_path / "slow", tmp_path / "fast", [LAST])
+
+
+def test_a_disk_that_fills_up_stops_the_run_at_once(tmp_path, monkeypatch):
+    """Not only when the next checkpoint is due."""
+
+    def full(path, *args, **options):
+        raise OSError(errno.ENOSPC, f"{path} could not be written.")
+
+    monkeypatch.setattr(checkpoint_files, "write_bytes", full)
+    with pytest.raises(OSError, match=r"new\.ckpt could not be written\. There is no earlier checkpoint\. Once "):
+        fit(tmp_path, At("on_train_batch_end", 7, lambda: time.sleep(0.2)), At("on_train_batch_end", 8, die))
 
 
 def test_saving_by_the_clock(tmp_path):
