@@ -1,7 +1,10 @@
-"""Do metres hold for another lens? Networks trained at 45 to 60 degrees, scored on rooms seen through three ranges.
+"""Do metres hold for another lens? Networks trained at 45 to 60 degrees, scored on streets seen through three ranges.
 
 With `camera=none` predictions should be off by the ratio of the focal lengths, with `camera=canonical` they should not.
-Started again, it goes on where it was: python benchmarks/cameras.py --folder outputs/cameras
+Streets, where nothing but apparent size tells metres: the usual rooms are lit by a lamp that the camera carries,
+whose light fades with the distance, whatever the lens. Started again, it goes on where it was:
+
+    python benchmarks/cameras.py --folder outputs/cameras
 """
 
 import json
@@ -46,14 +49,15 @@ def main() -> None:
     arguments.add_argument("overrides", nargs="*", help="of all runs, such as data.train_images=100")
     chosen = arguments.parse_args()
     folder = chosen.folder.resolve()
-    data = (f"data.root={folder}/data", *(word for word in chosen.overrides if word.startswith("data.")))
-    # Open to 20 m: with camera=canonical a wide lens sees less far, and should still see a room's far corner.
-    common = ("experiment=rooms", f"data.fov_deg={LENSES[TRAINED]}", "model.max_depth=20", "report=false")
+    own = (word for word in chosen.overrides if word.startswith("data."))
+    data = ("data.look=open", f"data.root={folder}/data", *own)
+    # No max_depth, which with camera=canonical is smaller for a wide lens.
+    common = ("experiment=rooms", f"data.fov_deg={LENSES[TRAINED]}", "head=log_depth", "protocol.max_depth=80")
     done: dict[str, list[dict[str, Any]]] = {}
     for seed in range(chosen.seeds):
         for way in chosen.ways:
             run = folder / f"{way.replace(' ', '_').replace('=', '_')}_{seed}"
-            length = (f"trainer.max_epochs={chosen.epochs}", f"seed={seed}")
+            length = (f"trainer.max_epochs={chosen.epochs}", f"seed={seed}", "report=false")
             measured(run, "train", *common, *data, *length, *WAYS[way], *chosen.overrides)
             for lens, fov_deg in LENSES.items():
                 scored = run.with_name(f"{run.name}_{fov_deg[1:3]}")
