@@ -1,6 +1,7 @@
 """Cost of a data set's size: start-up time and memory of its index; and samples per second by workers and processes.
 
-Also compares small files with shards of the same samples, from a local folder.
+Also compares small files with shards of the same samples from a local folder, and with files that answer late, as those
+of a network drive or an object store do.
 """
 
 import multiprocessing
@@ -30,6 +31,9 @@ HEADER = {"images": True, "data": False, "first, s": True, "again, s": True, "of
 HEADER |= {"index, MB": True, "copied by a worker, MB": True}
 RATES = {"reading and transforming": False, "samples/s": True, "times one process": True}
 PER_SCENE = 100
+LATENCY_S = 0.02
+LATE = f"files after {LATENCY_S * 1000:.0f} ms each"
+WORKERS = (0, 1, 2, 4, 8)
 
 
 def main() -> None:
@@ -126,7 +130,11 @@ def throughput(root: Path, samples: int, repeats: int) -> dict[str, float]:
     shards = {compress: root.with_name(f"shards_{compress}") for compress in (True, False)}
     for compress, folder in shards.items():
         pack(NYUDepthV2(root, "train"), folder, compress)
-    runs = {f"files, workers {workers}": _loading(root, "files", workers, samples) for workers in (0, 1, 2)}
+    runs = {
+        f"{kind}, workers {workers}": _loading(root, kind, workers, samples)
+        for kind in ("files", LATE)
+        for workers in WORKERS
+    }
     runs["shards of .npy, workers 0"] = _loading(shards[False], "shards", 0, samples)
     runs["shards of .png and .npz, workers 0"] = _loading(shards[True], "shards", 0, samples)
     rates = {name: samples / seconds for name, seconds in best_seconds(runs, repeats).items()}
@@ -148,15 +156,16 @@ def pack(source: DepthDataset, folder: Path, compress: bool) -> None:
 
 
 class _Repeated:
-    """A data set repeated as if it had `length` samples."""
+    """A data set repeated as if it had `length` samples, each of which comes after a delay."""
 
-    def __init__(self, source: DepthDataset, length: int) -> None:
-        self.source, self.length = source, length
+    def __init__(self, source: DepthDataset, length: int, delay_s: float) -> None:
+        self.source, self.length, self.delay_s = source, length, delay_s
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> Any:
+        time.sleep(self.delay_s)
         return self.source[index % len(self.source)]
 
 
@@ -165,8 +174,8 @@ def _loading(root: Path, kind: str, workers: int, samples: int) -> Callable[[], 
     cv2.setNumThreads(1)
 
     def open_split(split: str) -> _Repeated:
-        opened = NYUDepthV2(root, "train") if kind == "files" else DepthShards(root, "train")
-        return _Repeated(opened, samples)
+        opened = DepthShards(root, "train") if kind == "shards" else NYUDepthV2(root, "train")
+        return _Repeated(opened, samples, LATENCY_S if kind == LATE else 0)
 
     data = DepthDataModule(open_split, TrainTransform(), EvaluationTransform(518), batch_size=8, num_workers=workers)
     data.setup("fit")

@@ -1,4 +1,4 @@
-"""benchmarks/recipes.py at toy size: a way that breaks costs hours otherwise."""
+"""Benchmarks on rendered rooms at toy size: a row that breaks costs hours otherwise."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ def script(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(BENCHMARKS.parent))
 
     def run(name, *typed):
-        command = [sys.executable, tmp_path / name, "--folder", tmp_path / "runs", *typed]
+        command = [sys.executable, tmp_path / name, *typed]
         done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
@@ -30,8 +30,8 @@ def script(tmp_path, monkeypatch):
 
 def test_recipes(script, tmp_path):
     pytest.importorskip("peft")
-    typed = ("--seeds", "1", "--images", "8", "--steps", "1", *FEW, "trainer.log_every_n_steps=1", "self_check=false")
-    printed = script("recipes.py", *typed)
+    typed = ("--folder", tmp_path / "runs", "--seeds", "1", "--images", "8", "--steps", "1")
+    printed = script("recipes.py", *typed, *FEW, "trainer.log_every_n_steps=1", "self_check=false")
     found = json.loads((tmp_path / "results/recipes.json").read_text())["runs"]
     assert set(found) == {f"8 {way}" for way in ("head alone", "full", "layer decay 0.8", "unfreezing", "EMA")} | {
         "8 LoRA, rank 4",
@@ -42,3 +42,28 @@ def test_recipes(script, tmp_path):
     for runs in found.values():
         assert runs[0]["new"]["abs_rel"] > 0 and runs[0]["old"]["abs_rel"] > 0
     assert "LoRA, rank 16" in printed
+
+
+def test_cameras(script, tmp_path):
+    typed = ("--folder", tmp_path / "runs", "--seeds", "1", "--epochs", "1")
+    printed = script("cameras.py", *typed, *FEW, "trainer.log_every_n_steps=1", "self_check=false")
+    found = json.loads((tmp_path / "results/cameras.json").read_text())["runs"]
+    assert len(found) == 4 * 3 and "camera=canonical augmentation=camera" in printed
+    lenses = {run["times"] for name, (run,) in found.items() if name.startswith("camera=canonical,")}
+    assert len(lenses) == 3 and min(lenses) > 0
+
+
+def test_loop(script, tmp_path):
+    printed = script("loop.py", "--repeats", "1", "--images", "32", "--epochs", "2")
+    seconds = json.loads((tmp_path / "results/loop.json").read_text())["epoch_seconds"]
+    assert all(0 < own < 600 for own in seconds.values()) and all(name in printed for name in seconds)
+
+
+def test_roofline(script, tmp_path):
+    script("roofline.py", "--repeats", "1", "--encoder", "tiny", "--size", "84", "112")
+    found = json.loads((tmp_path / "results/roofline.json").read_text())
+    forward = found["forward, tiny, 1 image, float32"]
+    products = forward["matrix products"]
+    # 48 patches and a class token; 8 blocks of 12 · 192² weights.
+    assert products["flops_per_second"] * products["seconds"] == pytest.approx(2 * 49 * 8 * 12 * 192**2)
+    assert sum(part["share"] for name, part in forward.items() if name != "all") == pytest.approx(1)
