@@ -8,11 +8,12 @@ whose light fades with the distance, whatever the lens. Started again, it goes o
 """
 
 import json
+import math
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from runs import mean_bounds, measured
+from runs import compared, measured
 from timing import parser, report
 from torch import Tensor
 
@@ -34,9 +35,9 @@ PLAIN = ("panels=0", "breakdowns=false")
 HEADER = {"way": False, "lens": False, "AbsRel": True, "95 %": True, "prediction / truth": True, "runs": True}
 
 
-def times(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """(b,) median of prediction / target: by how much an image's metres are off."""
-    return 1 / align(prediction, target, mask, "scale_median_of_ratios").scale
+def log_times(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """(b,) logarithm of the median of prediction / target: by how much an image's metres are off."""
+    return -align(prediction, target, mask, "scale_median_of_ratios").scale.log()
 
 
 def main() -> None:
@@ -62,18 +63,21 @@ def main() -> None:
             for lens, fov_deg in LENSES.items():
                 scored = run.with_name(f"{run.name}_{fov_deg[1:3]}")
                 typed = (f"checkpoint={run}/checkpoints/best.ckpt", "data=rooms", *data, f"data.val_fov_deg={fov_deg}")
-                found = measured(scored, "evaluate", *typed, "+metrics.times=cameras.times", *PLAIN)
-                found["times"] = json.loads((scored / "metrics.json").read_text())["metrics"]["times"]
+                found = measured(scored, "evaluate", *typed, "+metrics.log_times=cameras.log_times", *PLAIN)
+                found["log_times"] = json.loads((scored / "metrics.json").read_text())["metrics"]["log_times"]
+                found["folder"] = str(scored)
                 done.setdefault(f"{way}, {lens}", []).append(found)
             save(done)
 
 
 def save(done: dict[str, list[dict[str, Any]]]) -> None:
-    """The means over the seeds; an interval is the mean of theirs, which are over validation images."""
+    """The means over the seeds, with intervals by image; of prediction / truth, the geometric mean."""
     rows = []
     for name, runs in done.items():
-        errors = [number(mean(each["abs_rel"] for each in runs)), interval(mean_bounds(runs))]
-        rows.append([*name.split(", ", 1), *errors, f"{mean(each['times'] for each in runs):.3f}", str(len(runs))])
+        folders = [Path(each["folder"]) for each in runs]
+        found, times = compared(folders, folders), math.exp(mean(each["log_times"] for each in runs))
+        errors = [number(found.abs_rel), interval(found.interval)]
+        rows.append([*name.split(", ", 1), *errors, f"{times:.3f}", str(len(runs))])
     report("cameras", HEADER, rows, {"runs": done})
 
 

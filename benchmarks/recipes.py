@@ -13,7 +13,7 @@ from statistics import mean
 from typing import Any
 
 import torch
-from runs import mean_bounds, measured
+from runs import compared, measured
 from timing import parser, report
 
 from depth_lightning.reporting.tables import interval, number
@@ -41,8 +41,8 @@ WAYS: dict[str, tuple[str, ...]] = {
 }
 """Way → what is typed for it. All learn at 1e-4, encoder and head, but for the adapters, which are new."""
 BATCH = 8
-HEADER = {"images": True, "way": False, "AbsRel, new look": True, "95 %": True, "AbsRel, old look": True, "95 % ": True}
-HEADER |= {"parameters": True, "s": True, "GiB": True, "runs": True}
+HEADER = {"images": True, "way": False, "AbsRel, new look": True, "95 %": True, "minus full": True, "95 % ": True}
+HEADER |= {"p": True, "old look": True, "parameters": True, "s": True, "GiB": True, "runs": True}
 
 
 def main() -> None:
@@ -57,16 +57,19 @@ def main() -> None:
     arguments.add_argument("overrides", nargs="*", help="of all runs, such as data.val_images=50")
     chosen = arguments.parse_args()
     end = time.monotonic() + 60 * chosen.minutes
-    folder, common = (
-        chosen.folder.resolve(),
-        (f"data.root={chosen.folder.resolve()}/data", "report=false", *chosen.overrides),
-    )
+    folder = chosen.folder.resolve()
+    common = (f"data.root={folder}/data", "report=false", *chosen.overrides)
     measured(folder / "start", "train", "experiment=rooms", *common)
-    done: dict[str, list[dict[str, Any]]] = {}
+    untrained = {
+        name: score(folder / "untrained" / name, folder / "start", look, common)
+        for name, look in {"new": "daylight", "old": "usual"}.items()
+    }
+    done = {"0 not at all": [{**untrained, "parameters": 0, "folder": str(folder / "untrained")}]}
     for seed, images, way in product(range(chosen.seeds), chosen.images, chosen.ways):
         run = folder / f"{images}_{way.replace(', ', ' ').replace(' ', '_')}_{seed}"
         if time.monotonic() < end or (run / "old" / "result.json").is_file():
-            done.setdefault(f"{images} {way}", []).append(one(run, folder, images, way, seed, chosen.steps, common))
+            found = one(run, folder, images, way, seed, chosen.steps, common)
+            done.setdefault(f"{images} {way}", []).append(found | {"folder": str(run)})
             save(done)
 
 
@@ -82,25 +85,31 @@ def one(
         length += (f"callbacks.unfreeze.head_alone={steps // 5}", f"callbacks.unfreeze.every={max(1, steps // 15)}")
     rates = ("optimizer.lr=1e-4", "optimizer.head_lr_scale=1")
     new = measured(run / "new", "train", "experiment=rooms", *common, *start, *data, *length, *rates, *WAYS[way])
-    checkpoint = f"checkpoint={run}/new/checkpoints/best.ckpt"
-    data = tuple(word for word in common if word.startswith("data."))
-    old = measured(
-        run / "old", "evaluate", checkpoint, "data=rooms", *data, "data.look=usual", "panels=0", "breakdowns=false"
-    )
+    old = score(run / "old", run / "new", "usual", common)
     state = torch.load(run / "new/checkpoints/last.ckpt", weights_only=True)["optimizer_states"][0]["state"]
     return {"new": new, "old": old, "parameters": sum(moments["exp_avg"].numel() for moments in state.values())}
 
 
+def score(folder: Path, run: Path, look: str, common: tuple[str, ...]) -> dict[str, Any]:
+    """The error of a run's network on a look."""
+    typed = ("data=rooms", f"data.look={look}", *(word for word in common if word.startswith("data.")))
+    typed += (f"checkpoint={run}/checkpoints/best.ckpt", "panels=0", "breakdowns=false")
+    return measured(folder, "evaluate", *typed)
+
+
 def save(done: dict[str, list[dict[str, Any]]]) -> None:
-    """The means over the seeds; an interval is the mean of theirs, which are over validation images."""
+    """The means over the seeds, with intervals by image, and differences from fine-tuning all with as many images."""
     rows = []
     for name, runs in done.items():
-        row = name.split(" ", 1)
-        for look in ("new", "old"):
-            scores = [each[look] for each in runs]
-            row += [number(mean(each["abs_rel"] for each in scores)), interval(mean_bounds(scores))]
-        seconds, memory = (mean(each["new"][key] for each in runs) for key in ("seconds", "memory_gib"))
-        rows.append([*row, f"{runs[0]['parameters']:,}", f"{seconds:.0f}", f"{memory:.2f}", str(len(runs))])
+        images, way = name.split(" ", 1)
+        reference = done.get(f"{images} full", runs)[: len(runs)]
+        own, others = ([Path(each["folder"]) for each in group[: len(reference)]] for group in (runs, reference))
+        new, old = (compared([run / look for run in own], [run / look for run in others]) for look in ("new", "old"))
+        less, more = new.difference_interval
+        apart = [f"{new.difference:+.4f}", f"{less:+.4f} to {more:+.4f}", f"{new.p:.4f}"] if way != "full" else [""] * 3
+        took = [mean(each["new"][key] for each in runs) for key in ("seconds", "memory_gib")]
+        measures = [f"{runs[0]['parameters']:,}", f"{took[0]:.0f}", f"{took[1]:.2f}", str(len(runs))]
+        rows.append([images, way, number(new.abs_rel), interval(new.interval), *apart, number(old.abs_rel), *measures])
     report("recipes", HEADER, rows, {"runs": done})
 
 

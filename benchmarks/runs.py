@@ -6,10 +6,15 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+import pyarrow.parquet
+
+from depth_lightning.metrics.intervals import mean_intervals, units_of
+from depth_lightning.metrics.paired import sign_flip_test
 from depth_lightning.reporting.tables import write_json
 
 
@@ -35,9 +40,32 @@ def measured(folder: Path, command: str, *typed: str) -> dict[str, Any]:
     return content
 
 
-def mean_bounds(runs: list[dict[str, Any]]) -> tuple[float, float] | None:
-    """The mean of the runs' intervals; None if the validation images are too few for one."""
-    bounds = [each["interval"] for each in runs]
-    if any(None in (each or (None,)) for each in bounds):
-        return None
-    return mean(low for low, _ in bounds), mean(high for _, high in bounds)
+class Comparison(NamedTuple):
+    """AbsRel of some runs, averaged image by image, and by how much it is above that of others."""
+
+    abs_rel: float
+    interval: tuple[float, float]
+    """95 %, by image."""
+    difference: float
+    difference_interval: tuple[float, float]
+    p: float
+    """Of a difference as large by chance, by flipping signs."""
+    images: int
+
+
+def compared(runs: Sequence[Path], others: Sequence[Path]) -> Comparison:
+    """Of the folders of equally many scored runs, on the same images."""
+    own, reference = ([_by_image(folder) for folder in folders] for folders in (runs, others))
+    images = [image for image, error in own[0].items() if error is not None]
+    first, second = (
+        np.array([[each[i] for i in images] for each in group], float).mean(axis=0) for group in (own, reference)
+    )
+    both, units = np.stack([first, first - second], axis=1), units_of([""] * len(images))
+    (low, high), (less, more) = mean_intervals(both, units)
+    p = float(sign_flip_test(both[:, 1:], units)[0])
+    return Comparison(float(first.mean()), (low, high), float(both[:, 1].mean()), (less, more), p, len(images))
+
+
+def _by_image(folder: Path) -> dict[str, float | None]:
+    columns = pyarrow.parquet.read_table(folder / "per_image.parquet").to_pydict()
+    return dict(zip(columns["id"], columns["abs_rel"], strict=True))

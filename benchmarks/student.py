@@ -21,13 +21,11 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import pyarrow.parquet
 from pipeline import FAST, PHOTOS, SYNTHETIC, TINY, command, write_photos
+from runs import compared
 
 from depth_lightning.atomic import atomically
 from depth_lightning.data.nyu import read_h5
-from depth_lightning.metrics.intervals import mean_intervals, units_of
-from depth_lightning.metrics.paired import sign_flip_test
 from depth_lightning.reporting.tables import print_rows, write_json
 
 HELD_OUT = ("dining_room", "official", "sun", "arkit", "kitti", "kitti_lidar", "nuscenes")
@@ -112,31 +110,18 @@ def run_arm(folder: Path, arm: str, seed: int, rooms: tuple[str, ...], scored: t
 
 def report(folder: Path, seeds: int) -> None:
     """Print AbsRel of every arm, averaged over the seeds that all arms have, and its difference from the teacher's."""
-    errors: dict[str, list[dict[str, float]]] = {arm: [] for arm in ARMS}
-    for arm in ARMS:
-        for seed in range(seeds):
-            table = folder / f"{seed}" / folder_name(arm) / "scored/per_image.parquet"
-            if table.is_file():
-                columns = pyarrow.parquet.read_table(table).to_pydict()
-                errors[arm].append(dict(zip(columns["id"], columns["abs_rel"], strict=True)))
+    scored = {arm: [folder / f"{seed}" / folder_name(arm) / "scored" for seed in range(seeds)] for arm in ARMS}
     rows, results = [], {}
-    for arm, found in errors.items():
-        common = min(len(found), len(errors["teacher"]))
-        if not common:
+    for arm, all_runs in scored.items():
+        done = [seed for seed, run in enumerate(all_runs) if (run / "per_image.parquet").is_file()]
+        if not done:
             continue
-        images = [image for image, error in found[0].items() if error is not None]
-        units = units_of([""] * len(images))
-        own, reference = (
-            np.array([[each[image] for image in images] for each in runs[:common]], float).mean(axis=0)
-            for runs in (found, errors["teacher"])
-        )
-        both = np.stack([own, own - reference], axis=1)
-        (low, high), (less, more) = mean_intervals(both, units)
-        p = float(sign_flip_test(both[:, 1:], units)[0])
-        results[arm] = {"abs_rel": own.mean(), "interval": [low, high], "difference": both[:, 1].mean()}
-        results[arm] |= {"difference_interval": [less, more], "p": p, "seeds": common, "images": len(images)}
-        apart = [f"{both[:, 1].mean():+.4f} [{less:+.4f}, {more:+.4f}]", f"{p:.3f}"] if arm != "teacher" else ["", ""]
-        rows.append([arm, str(common), f"{own.mean():.4f} [{low:.4f}, {high:.4f}]", *apart])
+        found = compared([all_runs[seed] for seed in done], [scored["teacher"][seed] for seed in done])
+        results[arm] = {**found._asdict(), "seeds": len(done)}
+        (low, high), (less, more) = found.interval, found.difference_interval
+        apart = [f"{found.difference:+.4f} [{less:+.4f}, {more:+.4f}]", f"{found.p:.3f}"]
+        rows.append([arm, str(len(done)), f"{found.abs_rel:.4f} [{low:.4f}, {high:.4f}]"])
+        rows[-1] += apart if arm != "teacher" else ["", ""]
     header = {"trained": False, "seeds": True, "AbsRel": True, "minus the teacher's": True, "p": True}
     if rows:
         title = f"Scored on {results['teacher']['images']} images: {folder.name}"
