@@ -128,7 +128,8 @@ class Objective(nn.Module):
             return {present[0]: self._one_kind(prediction, target, mask, present[0])}
         losses = {}
         for kind in present:
-            images = [image for image, other in enumerate(kinds) if other == kind]
+            of_kind = [image for image, other in enumerate(kinds) if other == kind]
+            images = torch.tensor(of_kind).to(target.device, non_blocking=True)  # an index that is a list waits for it
             losses[kind] = self._one_kind(prediction[images], target[images], mask[images], kind)
         return losses
 
