@@ -65,7 +65,6 @@ def main() -> None:
                 typed = (f"checkpoint={run}/checkpoints/best.ckpt", "data=rooms", *data, f"data.val_fov_deg={fov_deg}")
                 found = measured(scored, "evaluate", *typed, "+metrics.log_times=cameras.log_times", *PLAIN)
                 found["log_times"] = json.loads((scored / "metrics.json").read_text())["metrics"]["log_times"]
-                found["folder"] = str(scored)
                 done.setdefault(f"{way}, {lens}", []).append(found)
             save(done)
 

@@ -64,12 +64,11 @@ def main() -> None:
         name: score(folder / "untrained" / name, folder / "start", look, common)
         for name, look in {"new": "daylight", "old": "usual"}.items()
     }
-    done = {"0 not at all": [{**untrained, "parameters": 0, "folder": str(folder / "untrained")}]}
+    done = {"0 not at all": [{**untrained, "parameters": 0}]}
     for seed, images, way in product(range(chosen.seeds), chosen.images, chosen.ways):
         run = folder / f"{images}_{way.replace(', ', ' ').replace(' ', '_')}_{seed}"
         if time.monotonic() < end or (run / "old" / "result.json").is_file():
-            found = one(run, folder, images, way, seed, chosen.steps, common)
-            done.setdefault(f"{images} {way}", []).append(found | {"folder": str(run)})
+            done.setdefault(f"{images} {way}", []).append(one(run, folder, images, way, seed, chosen.steps, common))
             save(done)
 
 
@@ -103,8 +102,10 @@ def save(done: dict[str, list[dict[str, Any]]]) -> None:
     for name, runs in done.items():
         images, way = name.split(" ", 1)
         reference = done.get(f"{images} full", runs)[: len(runs)]
-        own, others = ([Path(each["folder"]) for each in group[: len(reference)]] for group in (runs, reference))
-        new, old = (compared([run / look for run in own], [run / look for run in others]) for look in ("new", "old"))
+        new, old = (
+            compared(*([Path(each[look]["folder"]) for each in group[: len(reference)]] for group in (runs, reference)))
+            for look in ("new", "old")
+        )
         less, more = new.difference_interval
         apart = [f"{new.difference:+.4f}", f"{less:+.4f} to {more:+.4f}", f"{new.p:.4f}"] if way != "full" else [""] * 3
         took = [mean(each["new"][key] for each in runs) for key in ("seconds", "memory_gib")]

@@ -19,7 +19,7 @@ from depth_lightning.reporting.tables import write_json
 
 
 def measured(folder: Path, command: str, *typed: str) -> dict[str, Any]:
-    """The AbsRel that a train or evaluate command ends with, its 95 % interval, its seconds and its peak memory in GiB.
+    """AbsRel at the end of a train or evaluate command, its 95 % interval, seconds, peak memory in GiB, and the folder.
 
     A folder without a result is of a run that was interrupted: it is removed, so that the seconds are of a whole run.
     """
@@ -36,8 +36,7 @@ def measured(folder: Path, command: str, *typed: str) -> dict[str, Any]:
         took = {"seconds": time.perf_counter() - started, "memory_gib": usage.ru_maxrss / 2**20}
         own = {"abs_rel": found["metrics"]["abs_rel"], "interval": found["intervals"]["abs_rel"]}
         write_json(result, own | took)
-    content: dict[str, Any] = json.loads(result.read_text())
-    return content
+    return {**json.loads(result.read_text()), "folder": str(folder)}
 
 
 class Comparison(NamedTuple):

@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from depth_lightning.commands.train import train
 from depth_lightning.data import RenderedRooms
+from depth_lightning.data.files import read_image
 from depth_lightning.inference import load
 from depth_lightning.losses import SiLogLoss
 from depth_lightning.models import DepthAnythingV2, normalize
@@ -140,7 +141,7 @@ class Frames(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         name = self.names[index]
-        image = torch.from_numpy(cv2.imread(str(self.folder / f"rgb/{name}.png"))[..., ::-1].copy()).permute(2, 0, 1)
+        image = torch.from_numpy(read_image(self.folder / f"rgb/{name}.png")).permute(2, 0, 1)
         depth = torch.from_numpy(np.load(self.folder / f"depth/{name}.npy"))
         left = int(torch.randint(WIDTH - HEIGHT + 1, ()))
         image, depth = image[..., left : left + HEIGHT], depth[..., left : left + HEIGHT]
@@ -176,7 +177,7 @@ TRAINERS = {"ours": ours, "depth-estimation": depth_estimation, "transformers, p
 
 def predict(model: nn.Module, path: Path) -> np.ndarray:
     """Depth in metres of a photo at its own size, which is the one that the networks were trained at."""
-    image = torch.from_numpy(cv2.imread(str(path))[..., ::-1].copy()).permute(2, 0, 1)[None]
+    image = torch.from_numpy(read_image(path)).permute(2, 0, 1)[None]
     with torch.inference_mode():
         depth: np.ndarray = model(normalize(image))[0].numpy()
     return depth
