@@ -50,6 +50,8 @@ def test_the_configuration_is_in_it_once(installed):
     (package,) = installed.glob("lib/*/site-packages/depth_lightning")
     assert {file.relative_to(package).as_posix() for file in (package / "conf").rglob("*.yaml")} == CONF
     assert not (package.parent / "conf").exists()
+    own = ROOT / "depth_lightning/models/pretrained"
+    assert {file.name for file in (package / "models/pretrained").iterdir()} == {file.name for file in own.iterdir()}
 
 
 def test_a_day_in_an_empty_folder(run, small, tmp_path):

@@ -1,4 +1,4 @@
-"""The released files of Depth Anything V2: location, content and licence."""
+"""The released files of Depth Anything V2, and our own: location, content and licence."""
 
 import hashlib
 import logging
@@ -28,6 +28,8 @@ class Release:
     licence: str
     sha256: str | None
     """None if we do not know it."""
+    size: int | None = None
+    """Pixels of the shorter side that it was trained at, where it is not 518."""
 
     @property
     def for_transformers(self) -> bool:
@@ -61,6 +63,19 @@ def _releases() -> list[Release]:
 
 RELEASES = _releases()
 
+OWN = Release(
+    repo="rooms_tiny",
+    file="rooms_tiny.safetensors",
+    encoder="tiny",
+    output="relative",
+    max_depth=None,
+    licence="Apache-2.0",
+    sha256="0ac75fb853ad85cc6b9016688812e41cb668e0ac3199ba6e0c36c8487a99f67b",
+    size=84,
+)
+"""Comes with the package; pretrained/README.md is its model card."""
+PRETRAINED = Path(__file__).with_name("pretrained")
+
 
 _V1_FILES = (
     "depth_anything_vits14.pth",
@@ -85,12 +100,12 @@ def find_release(source: str | Path) -> Release | None:
 
     A hub id `timm/<name>` may lack the tag; it then means the weights that timm prefers.
     """
-    for release in RELEASES:
+    for release in (*RELEASES, OWN):
         if _is_repo(source, release.repo):
             return release
         if not release.for_transformers and Path(source).name == release.file:
             return release
-    owner, _, name = str(source).partition("/")
+    owner, _, name = Path(source).as_posix().partition("/")
     return _find_in_timm(name) if owner == "timm" else None
 
 
@@ -122,25 +137,34 @@ def _is_repo(source: str | Path, repo: str) -> bool:
     """Whether `source` is this hub id, a copy of it, or lies in its folder of the hub's cache."""
     in_cache = "models--" + repo.replace("/", "--")
     parts = Path(source).parts
-    return str(source) == repo or in_cache in parts or (repo.endswith("-hf") and repo.split("/")[1] in parts[-2:])
+    return (
+        Path(source).as_posix() == repo
+        or in_cache in parts
+        or (repo.endswith("-hf") and repo.split("/")[1] in parts[-2:])
+    )
 
 
 def resolve_weights(source: str | Path) -> Path:
     """The path of weights: `source` itself, or a hub id's file or folder, downloaded once into the hub's cache.
 
+    "rooms_tiny" is the package's own file, whatever the current folder holds.
+
     Raises:
-        FileNotFoundError: `source` is neither a file, nor a transformers folder, nor a hub id in `RELEASES`.
+        FileNotFoundError: `source` is neither a file, nor a transformers folder, nor a known name.
         ConnectionError: the download failed; the message names the file to fetch by hand and where to put it.
         ValueError: the download's SHA-256 is not the published one, or the hub id is one of Depth Anything V1.
     """
     path = Path(source).expanduser()
     release = find_release(source)
-    if not path.is_file() and not (path / "config.json").is_file():
+    if str(source) == OWN.repo:
+        path = PRETRAINED / OWN.file
+        _check_sha256(path, OWN, "Install the package again.")
+    elif not path.is_file() and not (path / "config.json").is_file():
         if str(source) in _V1_REPOS:
             known = ", ".join(r.repo for r in RELEASES if r.output == "relative")
             raise ValueError(f"{source} is Depth Anything V1, which needs another network. Type one of V2: {known}.")
         if release is None or (str(source) != release.repo and release.output is not None):
-            known = "\n  ".join(release.repo for release in RELEASES)
+            known = "\n  ".join(release.repo for release in (*RELEASES, OWN))
             raise FileNotFoundError(
                 f"{source} is neither a file nor a hub id known here. "
                 "Give the path of a .pth or .safetensors file or of a transformers folder (model.weights=/path/to/it), "
@@ -160,19 +184,23 @@ def resolve_weights(source: str | Path) -> Path:
 
 
 def _download(release: Release) -> Path:
-    """The file of an official release, or the folder of one for transformers."""
+    """The file of a release, or the folder of one for transformers."""
     path = _download_file(release, release.file)
     if release.for_transformers:
         return _download_file(release, "config.json").parent
-    if release.sha256 is not None:
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        if sha256 != release.sha256:
-            raise ValueError(
-                f"{path} is not the published {release.file}: its SHA-256 is {sha256}, expected {release.sha256}. "
-                "Delete it and try again."
-            )
+    _check_sha256(path, release, "Delete it and try again.")
     return path
+
+
+def _check_sha256(path: Path, release: Release, advice: str) -> None:
+    if release.sha256 is None:
+        return
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if sha256 != release.sha256:
+        raise ValueError(
+            f"{path} is not the published {release.file}: its SHA-256 is {sha256}, expected {release.sha256}. {advice}"
+        )
 
 
 def _download_file(release: Release, file: str) -> Path:

@@ -187,7 +187,11 @@ def _from_config_json(folder: Path) -> Provenance | None:
 def _from_name(path: Path) -> Provenance | None:
     if release := find_release(path):
         return Provenance(
-            f"the name of {release.repo}'s file", release.output, release.max_depth, encoder=release.encoder
+            f"the name of {release.repo}'s file",
+            release.output,
+            release.max_depth,
+            encoder=release.encoder,
+            size=release.size,
         )
     if name := find_v1(path):
         return Provenance(f"the name {name}", version="V1")

@@ -15,3 +15,14 @@ def test_what_stands_beside_the_weights_holds_unless_typed(typed, max_depth, siz
     cfg, state = chosen_network(compose_config("predict", overrides), overrides, "predict")
     assert state is None
     assert (cfg.model.max_depth, cfg.data.size) == (max_depth, size)
+
+
+@pytest.mark.parametrize(
+    ("model", "weights", "max_depth", "size"),
+    [("tiny", "rooms_tiny", 10.0, 84), ("vits", "depth-anything/Depth-Anything-V2-Metric-Hypersim-Small", 20.0, 518)],
+)
+def test_what_is_known_of_a_name_holds_without_a_download(model, weights, max_depth, size, compose_config, monkeypatch):
+    monkeypatch.delattr("depth_lightning.models.hub._download_file")
+    overrides = ["input=photos", f"model={model}", f"model.weights={weights}"]
+    cfg, _ = chosen_network(compose_config("predict", overrides), overrides, "predict")
+    assert (cfg.model.max_depth, cfg.data.size) == (max_depth, size)

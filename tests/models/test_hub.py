@@ -1,7 +1,7 @@
 import hashlib
 import logging
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from threading import Thread
 
 import pytest
@@ -187,3 +187,8 @@ def test_releases_are_eighteen_of_which_nine_are_told_by_their_file():
     assert len({release.repo for release in RELEASES}) == len(RELEASES) == 18
     assert len({release.file for release in RELEASES if not release.for_transformers}) == 9
     assert find_release("mine.pth") is None
+
+
+@pytest.mark.parametrize("repo", ["depth-anything/Depth-Anything-V2-Small", "timm/vit_small_patch14_reg4_dinov2"])
+def test_a_hub_id_is_one_as_a_path_of_windows_too(repo):
+    assert find_release(PureWindowsPath(repo)) == find_release(repo) is not None
