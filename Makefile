@@ -20,8 +20,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 .PHONY: train
-train: setup  ## train a tiny network on rendered rooms, with table and pictures; downloads only packages
-	$(BIN)/python train.py experiment=rooms
+train: setup  ## fine-tune a tiny network on rendered rooms, with table and pictures; downloads only packages
+	$(BIN)/python train.py experiment=quick_start
 
 .PHONY: pipeline
 pipeline: setup  ## teacher, labels, student, fine-tune and evaluation at toy size, half an hour; resumes

@@ -161,7 +161,7 @@ def small(words):
     """The words of a command that takes seconds."""
     name, *typed = words
     less = SMALL.get(name, "").split()
-    if name == "train" and "experiment=rooms" in typed:
+    if name == "train" and {"experiment=rooms", "experiment=quick_start"} & {*typed}:
         less = [*(each for each in less if not each.startswith("model=")), *FEW_ROOMS.split()]
     keys = {each.partition("=")[0] for each in less}
     return [name, *(each for each in typed if each.partition("=")[0] not in keys), *less]
@@ -240,6 +240,8 @@ def test_readme_fits_on_a_page_and_its_links_exist():
 
 PARTS = ("seed", "model", "adapter", "data", "augmentation", "loss", "protocol", "optimizer", "scheduler", "trainer")
 """Of a recipe's configuration, what decides its numbers."""
+CALLBACKS = ("ema", "early_stopping", "unfreeze")
+"""The same of its callbacks."""
 
 
 def set_values(node):
@@ -255,7 +257,8 @@ def test_recipes_name_the_configurations_that_there_are(compose_config):
     current = {}
     for name in (path.stem for path in (ROOT / "conf/experiment").glob("*.yaml")):
         cfg = OmegaConf.to_container(compose_config("train", [f"experiment={name}"]), resolve=False)
-        content = json.dumps(set_values({part: cfg.get(part) for part in PARTS}), sort_keys=True)
+        parts = {part: cfg.get(part) for part in PARTS} | {part: cfg["callbacks"].get(part) for part in CALLBACKS}
+        content = json.dumps(set_values(parts), sort_keys=True)
         current[name] = hashlib.sha256(content.encode()).hexdigest()[:8]
     assert named == current, "update docs/recipes.md: the hashes, and what its numbers hold for"
 
