@@ -93,10 +93,10 @@ def samples_of(name: str, root: Path) -> Callable[[], object]:
     return change_colours
 
 
-def write_frames(root: Path) -> None:
+def write_frames(root: Path, val: int = 1) -> None:
     """Write frames like the published files: rgb (3, 480, 640) uint8, depth (480, 640) float32, uncompressed."""
     rng = np.random.default_rng(0)
-    for split, count in (("train", FILES), ("val", 1)):
+    for split, count in (("train", FILES), ("val", val)):
         folder = root / split / "room"
         folder.mkdir(parents=True)
         for number in range(count):

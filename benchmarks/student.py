@@ -1,9 +1,9 @@
 """Does a student learn more than its teacher's data holds? The central claim of Depth Anything V2, in miniature.
 
-A tiny teacher sees synthetic scenes alone, and labels photos of another domain; a student sees those. Both are scored
-on other photos of that domain, relative, with scale and shift fitted. Beside them stands the same network trained again
-on synthetic scenes from the same encoder. Every run takes the same number of steps, and its last weights are scored.
-Between two looks of rendered rooms, and on real frames; it resumes:
+The teacher is `rooms_tiny`, which saw synthetic scenes alone. It labels photos of another domain; a student, which
+starts as its copy, sees those. Both are scored on other photos of that domain, relative, with scale and shift fitted.
+Beside them stands the same copy, trained again on synthetic scenes. Every run takes the same number of steps, and its
+last weights are scored. Between the looks of rendered rooms, or on real frames; it resumes:
 
     python benchmarks/student.py --folder outputs/student
     python benchmarks/student.py --folder outputs/student --realdata ../shared/realdata
@@ -16,12 +16,13 @@ import csv
 import json
 import re
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
-from pipeline import FAST, PHOTOS, SYNTHETIC, TINY, command, write_photos
+from pipeline import PHOTOS, SYNTHETIC, TINY, command, write_photos
 from runs import compared
 
 from depth_lightning.atomic import atomically
@@ -32,8 +33,9 @@ HELD_OUT = ("dining_room", "official", "sun", "arkit", "kitti", "kitti_lidar", "
 """Scenes and sets whose frames are scored; the others are the photos to be labelled."""
 MIXED = ("data=mixture_base", "+data@data.parts.synthetic=rooms", "+data@data.parts.photos=pairs")
 SCORING = ("protocol=affine_disparity", "protocol.max_depth=80", "data.size=84", "data.num_workers=0", "panels=0")
+TEACHER = ("model=tiny", "model.output=relative", "model.weights=rooms_tiny")
+START = ("model.weights=rooms_tiny", "model.init=all", "optimizer.lr=2e-4", "optimizer.head_lr_scale=1")
 ARMS: dict[str, tuple[str, ...]] = {
-    "teacher": (),
     "synthetic again": (),
     "student": (),
     "student, nothing trimmed": ("loss.disparity.trim=0",),
@@ -59,7 +61,7 @@ def main() -> None:
         "--realdata", type=Path, help="a folder with nyu_h5/ and pairs/; without it, rooms of two looks"
     )
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--images", type=int, default=1600, help="synthetic images, and twice the photos of rooms")
     parser.add_argument("--table", action="store_true", help="print what is there, and run nothing")
     chosen = parser.parse_args()
@@ -72,51 +74,56 @@ def main() -> None:
         if not (folder / "photos").is_dir():
             write_photos(folder / "photos", folder / "rooms", chosen.images // 2)
         scored = (*PHOTOS, *rooms, "data.train_images=16")
-    for seed in range(chosen.seeds):
-        for arm in ARMS if not chosen.table else ():
-            run_arm(folder, arm, seed, (*rooms, f"data.train_images={chosen.images}"), scored, chosen.steps)
+    if not chosen.table:
+        score(folder, "teacher", *TEACHER, *scored)
+        if not (folder / "labels/manifest.csv").is_file():
+            photos = (f"input={folder}/photos", f"output={folder}/labels", "flip_average=true")
+            command(folder, "label", *TEACHER, *photos)
+        synthetic = (*rooms, f"data.train_images={chosen.images}")
+        for arm, seed in product(ARMS, range(chosen.seeds)):
+            run = run_name(arm, seed)
+            train(folder, run, arm, seed, chosen.steps, synthetic)
+            score(folder, run, f"checkpoint={folder}/{run}/checkpoints/last.ckpt", *scored)
             report(folder, chosen.seeds)
     report(folder, chosen.seeds)
 
 
-def run_arm(folder: Path, arm: str, seed: int, rooms: tuple[str, ...], scored: tuple[str, ...], steps: int) -> None:
-    """Train one network and score it, unless it is done."""
-    run, base = folder / f"{seed}" / folder_name(arm), folder / f"{seed}"
-    teacher, labels = base / "teacher/checkpoints/last.ckpt", base / "labels"
+def train(folder: Path, run: str, arm: str, seed: int, steps: int, rooms: tuple[str, ...]) -> None:
+    """Train one network from the teacher's weights, unless it is done."""
     lengths = ("trainer.max_epochs=-1", f"trainer.max_steps={steps}", "trainer.check_val_every_n_epoch=null")
     lengths += (f"+trainer.val_check_interval={steps}", "data.crop=square", f"seed={seed}")
     # The same number of steps for all: TINY's limits are of epochs.
     given = tuple(word for word in TINY if not word.startswith(("trainer.max_steps", "data.crop")))
-    start = f"model.weights={teacher}"
-    if arm == "teacher":
-        own = ("experiment=teacher", *SYNTHETIC, *rooms, "model.weights=null")
-    elif arm == "synthetic again":
-        own = ("experiment=teacher", *SYNTHETIC, *rooms, start)
+    labels = f"{folder}/labels/manifest.csv"
+    if arm == "synthetic again":
+        own = ("experiment=teacher", *SYNTHETIC, *rooms)
     elif "synthetic" in arm:
         parts = [word.replace("data.", "data.parts.synthetic.", 1) for word in (*SYNTHETIC[1:], *rooms)]
-        own = ("experiment=student", *MIXED, *parts, f"data.parts.photos.manifest={labels}/manifest.csv", start)
+        own = ("experiment=student", *MIXED, *parts, f"data.parts.photos.manifest={labels}")
         own += ("+data.weights.photos=2", "data.every_batch=true", "data.validate_on=[photos]")
     else:
-        own = ("experiment=student", f"data.manifest={labels}/manifest.csv", start)
-    if not (run / "metrics.json").is_file():
-        command(folder, "train", *own, *ARMS[arm], *FAST, *given, *lengths, "checkpoint=auto", f"hydra.run.dir={run}")
-    if not (run / "scored/metrics.json").is_file():
-        weights = f"checkpoint={run}/checkpoints/last.ckpt"
-        command(folder, "evaluate", weights, *scored, *SCORING, f"hydra.run.dir={run}/scored")
-    if arm == "teacher" and not (labels / "manifest.csv").is_file():
-        photos = (f"input={folder}/photos", f"output={labels}", "flip_average=true")
-        command(folder, "label", f"checkpoint={teacher}", *photos)
+        own = ("experiment=student", f"data.manifest={labels}")
+    if not (folder / run / "metrics.json").is_file():
+        words = (*own, *ARMS[arm], *given, *START, *lengths, "checkpoint=auto", f"hydra.run.dir={folder}/{run}")
+        command(folder, "train", *words)
+
+
+def score(folder: Path, run: str, *typed: str) -> None:
+    """Score a network on the photos whose depth is known, unless it is done."""
+    if not (folder / run / "scored/metrics.json").is_file():
+        command(folder, "evaluate", *typed, *SCORING, f"hydra.run.dir={folder}/{run}/scored")
 
 
 def report(folder: Path, seeds: int) -> None:
-    """Print AbsRel of every arm, averaged over the seeds that all arms have, and its difference from the teacher's."""
-    scored = {arm: [folder / f"{seed}" / folder_name(arm) / "scored" for seed in range(seeds)] for arm in ARMS}
+    """Print AbsRel of every arm, averaged over the seeds that it has, and its difference from the teacher's."""
     rows, results = [], {}
-    for arm, all_runs in scored.items():
-        done = [seed for seed, run in enumerate(all_runs) if (run / "per_image.parquet").is_file()]
+    for arm in ("teacher", *ARMS):
+        runs = ["teacher"] if arm == "teacher" else [run_name(arm, seed) for seed in range(seeds)]
+        scored = [folder / run / "scored" for run in runs]
+        done = [run for run in scored if (run / "per_image.parquet").is_file()]
         if not done:
             continue
-        found = compared([all_runs[seed] for seed in done], [scored["teacher"][seed] for seed in done])
+        found = compared(done, [folder / "teacher/scored"] * len(done))
         results[arm] = {**found._asdict(), "seeds": len(done)}
         (low, high), (less, more) = found.interval, found.difference_interval
         apart = [f"{found.difference:+.4f} [{less:+.4f}, {more:+.4f}]", f"{found.p:.3f}"]
@@ -129,9 +136,9 @@ def report(folder: Path, seeds: int) -> None:
         write_json(folder / "student.json", json.loads(json.dumps(results, default=float)))
 
 
-def folder_name(arm: str) -> str:
-    """Of the arm's runs; Hydra cannot read a comma or a colon back."""
-    return re.sub(r"\W+", "_", arm)
+def run_name(arm: str, seed: int) -> str:
+    """Of a run's folder; Hydra cannot read a comma or a colon back."""
+    return str(seed) + "/" + re.sub(r"\W+", "_", arm)
 
 
 def write_frames(folder: Path, realdata: Path) -> None:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 pytestmark = pytest.mark.slow
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -26,6 +27,21 @@ def script(tmp_path, monkeypatch):
         return done.stdout
 
     return run
+
+
+def test_quick_start(script, tmp_path):
+    short = (f"data.root={tmp_path}/rooms", "trainer.max_epochs=1", "trainer.log_every_n_steps=1")
+    typed = ("--folder", tmp_path / "runs", "--seeds", "1", *FEW, *short)
+    printed = script("quick_start.py", *typed)
+    found = json.loads((tmp_path / "results/quick_start.json").read_text())
+    runs = found["seeds"]["0"]
+    lower = 1 - runs["fine-tuned"]["abs_rel"] / runs["from scratch"]["abs_rel"]
+    assert found["lower_by"] == pytest.approx(lower) and f"{lower:.1%}" in printed
+    folders = [tmp_path / "runs" / name for name in ("fine-tuned_0", "from_scratch_0")]
+    assert [OmegaConf.load(folder / "config.yaml").model.weights for folder in folders] == ["rooms_tiny", None]
+    written = [(folder / "metrics.csv").stat().st_mtime_ns for folder in folders]
+    assert f"{lower:.1%}" in script("quick_start.py", *typed), "a second call measures nothing again"
+    assert [(folder / "metrics.csv").stat().st_mtime_ns for folder in folders] == written
 
 
 def test_recipes(script, tmp_path):
@@ -68,3 +84,16 @@ def test_roofline(script, tmp_path):
     # 48 patches and a class token; 8 blocks of 12 · 192² weights.
     assert products["flops_per_second"] * products["seconds"] == pytest.approx(2 * 49 * 8 * 12 * 192**2)
     assert sum(part["share"] for name, part in forward.items() if name != "all") == pytest.approx(1)
+
+
+def test_evaluation(script, tmp_path):
+    printed = script("evaluation.py", "--images", "12", "--repeats", "1")
+    found = json.loads((tmp_path / "results/evaluation.json").read_text())
+    assert set(found["evaluated"]) == {"10", "12"} and "the rest of each frame" in printed
+
+
+def test_student(script, tmp_path):
+    printed = script("student.py", "--folder", tmp_path, "--seeds", "1", "--steps", "1", "--images", "64")
+    found = json.loads((tmp_path / "looks/student.json").read_text())
+    assert found["student"]["seeds"] == 1 and found["student"]["difference"] != 0
+    assert "student, 1 synthetic : 2 photos" in printed
