@@ -24,7 +24,7 @@ train: setup  ## fine-tune a tiny network on rendered rooms, with table and pict
 	$(BIN)/python train.py experiment=quick_start
 
 .PHONY: pipeline
-pipeline: setup  ## teacher, labels, student, fine-tune and evaluation at toy size, half an hour; resumes
+pipeline: setup  ## teacher, labels, student, fine-tune and evaluation at toy size, 20 minutes; resumes
 	$(BIN)/python benchmarks/pipeline.py
 
 .PHONY: test

@@ -1,7 +1,7 @@
 """Depth Anything V2's own pipeline at toy size: teacher, labels, student, fine-tune, and four ways to measure depth.
 
 Everything is rendered, nothing is downloaded. Photos are rooms without their depth, of another look than the teacher's
-scenes. The teacher's encoder stands in for DINOv2's. Half an hour on two cores; started again, it goes on where it was:
+scenes. The teacher's encoder stands in for DINOv2's. Twenty minutes on a core; started again, it goes on where it was:
 
     python benchmarks/pipeline.py --folder outputs/pipeline
 """
