@@ -1,4 +1,5 @@
 import importlib.util
+import signal
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,9 @@ from hydra import compose, initialize_config_dir
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of what a shell starts in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _folder(name):
