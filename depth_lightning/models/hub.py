@@ -152,7 +152,7 @@ def resolve_weights(source: str | Path) -> Path:
     Raises:
         FileNotFoundError: `source` is neither a file, nor a transformers folder, nor a known name.
         ConnectionError: the download failed; the message names the file to fetch by hand and where to put it.
-        ValueError: the download's SHA-256 is not the published one, or the hub id is one of Depth Anything V1.
+        ValueError: the file's SHA-256 is not the published one, or the hub id is one of Depth Anything V1.
     """
     path = Path(source).expanduser()
     release = find_release(source)

@@ -104,7 +104,7 @@ def chosen_network(cfg: DictConfig, overrides: Sequence[str], command: str) -> t
 
 def _as_the_file_says(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """`cfg` with the max_depth, head and size recorded beside or in the name of `model.weights`, unless typed."""
-    known = find_provenance(Path(cfg.model.weights).expanduser())
+    known = find_provenance(Path(str(cfg.model.weights)).expanduser())
     if known is None:
         return cfg
     keys = typed(overrides)

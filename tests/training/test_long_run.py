@@ -27,14 +27,9 @@ class Seen(NamedTuple):
 
 def look(pid: int, metrics: Path) -> Seen:
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return Seen(
-        last_step(metrics), pages * os.sysconf("SC_PAGE_SIZE") / 1e6, len(list(Path(f"/proc/{pid}/fd").iterdir()))
-    )
-
-
-def last_step(metrics: Path) -> int:
-    steps = [row["step"] for row in rows(metrics)]
-    return int(steps[-1]) if steps else 0
+    written = rows(metrics)
+    step = int(written[-1]["step"]) if written else 0
+    return Seen(step, pages * os.sysconf("SC_PAGE_SIZE") / 1e6, len([*Path(f"/proc/{pid}/fd").iterdir()]))
 
 
 def rows(metrics: Path) -> list[dict[str, str]]:
