@@ -9,6 +9,7 @@
 import argparse
 import gc
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -363,20 +364,28 @@ def runs(bench: Bench, encoder: str) -> Iterator[Row]:
     repeated = f"train.py, {encoder}, bf16, one batch repeated"
     yield Row("lightning", repeated, 9, partial(run, bench, encoder, False), plain)
     yield Row("lightning", f"train.py, {encoder}, bf16, h5 files", 10, partial(run, bench, encoder, True), repeated)
+    saving = partial(run, bench, encoder, False, save_every=bench.steps // 6)
+    yield Row("lightning", f"train.py, {encoder}, bf16, saved every {bench.steps // 6} steps", 12, saving, repeated)
     yield Row("profile", f"profile, {encoder}, bf16", 12, partial(profile, bench, encoder))
 
 
-def run(bench: Bench, encoder: str, files: bool, observer: Callback | None = None) -> dict[str, Any]:
-    """Images per second of a run, after a third of its steps."""
+def run(
+    bench: Bench, encoder: str, files: bool, observer: Callback | None = None, save_every: int | None = None
+) -> dict[str, Any]:
+    """Images per second of a run, after a third of its steps; it may save a checkpoint every so many of them."""
     exact_products("float32")
     write_photo_frames(bench)
     accelerator = "gpu" if bench.device.type == "cuda" else "cpu"
     shared = [f"model={encoder}", f"data.root={bench.root / 'frames'}", f"run_dir={bench.root / 'run'}", "trainer=bf16"]
     shared += [f"trainer.accelerator={accelerator}", f"trainer.max_steps={bench.steps}", "trainer.max_epochs=-1"]
     sizes = [f"data.size={bench.size}", f"data.crop=[{bench.size},{bench.size}]", f"data.batch_size={bench.batch_size}"]
-    sizes += [f"data.num_workers={bench.workers}", "trainer.limit_val_batches=0", "trainer.num_sanity_val_steps=0"]
-    sizes += ["+trainer.enable_checkpointing=false"]
-    left_out = [f"~callbacks.{name}" for name in ("checkpoints", "panels", "worst", "depth_histogram", "progress")]
+    sizes += [f"data.num_workers={bench.workers}", f"trainer.limit_train_batches={bench.steps}"]
+    sizes += ["trainer.limit_val_batches=0", "trainer.num_sanity_val_steps=0"]
+    left_out = [f"~callbacks.{name}" for name in ("panels", "worst", "depth_histogram", "progress")]
+    if save_every is None:
+        left_out += ["+trainer.enable_checkpointing=false", "~callbacks.checkpoints"]
+    else:
+        left_out += [f"callbacks.checkpoints.every_n_steps={save_every}", "callbacks.checkpoints.every_n_minutes=null"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", [*shared, *sizes, *left_out])
     torch.manual_seed(0)
@@ -446,7 +455,9 @@ def profile(bench: Bench, encoder: str) -> dict[str, Any]:
     observer = Observer(bench.device)
     measured = run(bench, encoder, False, observer)
     averages = observer.profiler.key_averages()
-    on_device = [each for each in averages if each.device_type == torch.autograd.DeviceType.CUDA]
+    on_device = [
+        each for each in averages if each.device_type == torch.autograd.DeviceType.CUDA and not each.is_user_annotation
+    ]
     kernels_ms = sum(each.self_device_time_total for each in on_device) / len(observer.PROFILED) / 1000
     step_ms = 1000 * bench.batch_size / measured["images_per_s"]
     sort = "self_cuda_time_total" if observer.on_gpu else "self_cpu_time_total"
@@ -497,7 +508,11 @@ def predict(bench: Bench, encoder: str) -> dict[str, Any]:
     if done.returncode:
         raise RuntimeError(f"predict.py ended with {done.returncode}: {(done.stdout + done.stderr)[-1000:]}")
     seconds = time.perf_counter() - started
-    return {"images_per_s": bench.photos / seconds, "note": f"{seconds:.1f} s in all"}
+    found = re.search(r"([\d.]+) per second", done.stdout)
+    if found is None:
+        raise RuntimeError(f"predict.py did not say how fast it was: {done.stdout[-1000:]}")
+    note = f"{seconds:.1f} s in all; {found[1]} a second once the network is loaded"
+    return {"images_per_s": bench.photos / seconds, "note": note}
 
 
 def evaluate(bench: Bench, encoder: str, batched: bool) -> dict[str, Any]:

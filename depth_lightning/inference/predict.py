@@ -133,7 +133,7 @@ class Predictor:
             ValueError: the network needs the cameras, and one is not known.
         """
         focal_px = self._focal_lengths(prepared, sizes, intrinsics)
-        pixels = torch.from_numpy(np.stack(prepared).transpose(0, 3, 1, 2).copy()).to(self.device)
+        pixels = torch.from_numpy(np.stack(prepared)).to(self.device).permute(0, 3, 1, 2).contiguous()
         images = normalize(pixels)
         dtype = getattr(torch, self.precision)
         half = nullcontext() if dtype == torch.float32 else torch.autocast(self.device.type, dtype)

@@ -1,5 +1,6 @@
 """Prediction of many images, read ahead and saved in threads so that the network is the bottleneck."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,6 +30,8 @@ Read = Callable[[Item], Photo | tuple[str, np.ndarray] | None]
 """An item as it is read, or its name and image alone; None when there are no more."""
 
 
+THREADS: Final = min(16, max(4, os.cpu_count() or 1))
+"""That read, and as many that save."""
 TOO_LARGE: Final = (MemoryError, cv2.error)
 """Raised for an image that does not fit into memory; the next one may be smaller."""
 
@@ -61,7 +64,7 @@ def predict_stream(
     *,
     batch_size: int = 8,
     disagreement: bool = False,
-    readers: int = 4,
+    readers: int = THREADS,
 ) -> Generator[Predicted | Failure[Item], None, None]:
     """Predict a stream of images, with images of the same size in batches.
 
@@ -131,7 +134,7 @@ def save_behind(
     results: Iterable[Predicted | Failure[Item]],
     save: Callable[[Predicted], None],
     *,
-    writers: int = 4,
+    writers: int = THREADS,
     done: Callable[[], None] = lambda: None,
 ) -> list[Failure[Item]]:
     """Save predictions in threads while the next ones are computed.

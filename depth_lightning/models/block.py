@@ -1,6 +1,7 @@
 """A transformer block of DINOv2 that keeps only what is costly to recompute for the backward pass."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -36,19 +37,21 @@ class Block(nn.Module):
             tokens = self._add_scaled(tokens, attn(self.norm1(tokens)), self.ls1)
             return self._add_scaled(tokens, mlp(self.norm2(tokens)), self.ls2)
         projected = _normed_linear(tokens, self.norm1, attn.qkv)
-        by_head = projected.view(*tokens.shape[:2], 3, attn.num_heads, -1)
-        queries, keys, values = by_head.transpose(1, 3).unbind(2)
+        # Divided in this order, their gradients are put together in one pass.
+        queries, keys, values = (
+            part.unflatten(2, (attn.num_heads, -1)).transpose(1, 2) for part in projected.chunk(3, dim=2)
+        )
         mixed = F.scaled_dot_product_attention(queries, keys, values)
         tokens = _add_scaled_linear(tokens, mixed.transpose(1, 2).flatten(2), attn.proj, self.ls1.gamma)
         if not isinstance(mlp, Mlp):  # vitg's SwiGLU
-            return torch.addcmul(tokens, mlp(self.norm2(tokens)), self.ls2.gamma)
+            return _add_scaled(tokens, mlp(self.norm2(tokens)), self.ls2.gamma)
         hidden = _normed_linear(tokens, self.norm2, mlp.fc1)
         return _add_scaled_linear(tokens, hidden, cast(nn.Linear, mlp.fc2), self.ls2.gamma, gelu=True)
 
     def _add_scaled(self, residual: Tensor, x: Tensor, scale: LayerScale) -> Tensor:
         """`residual + scale(x)`; with adapters rounded as without, so that adapters which add 0 change nothing."""
         if self.has_adapters and _only_apply_weights([scale]):
-            return torch.addcmul(residual, x, scale.gamma)
+            return _add_scaled(residual, x, scale.gamma)
         return cast(Tensor, residual + scale(x))
 
     def _parts(self) -> list[nn.Module]:
@@ -84,12 +87,24 @@ def _add_scaled_linear(residual: Tensor, x: Tensor, linear: nn.Linear, gamma: Te
     """`residual + gamma · linear(x)`, with gelu(x) in place of x if `gelu`, which may overwrite x."""
     if not torch.is_grad_enabled():
         # In place: the largest tensor of a block is not written twice, nor allocated twice on a CPU.
-        return torch.addcmul(residual, linear(torch.ops.aten.gelu_(x) if gelu else x), gamma)
+        return _add_scaled(residual, linear(torch.ops.aten.gelu_(x) if gelu else x), gamma)
     dtype = _product_dtype(x)
     if dtype == torch.float16:  # lacks the range for the gradient before gamma, which may be 1e-5
-        return torch.addcmul(residual, linear(F.gelu(x) if gelu else x), gamma)
+        return _add_scaled(residual, linear(F.gelu(x) if gelu else x), gamma)
     arguments = x.to(dtype), linear.weight.to(dtype), linear.bias.to(dtype)
     return cast(Tensor, _AddScaledLinear.apply(residual, *arguments, gamma, gelu))
+
+
+def _add_scaled(residual: Tensor, x: Tensor, gamma: Tensor) -> Tensor:
+    with own_dtypes(x):
+        return torch.addcmul(residual, x, gamma)
+
+
+def own_dtypes(x: Tensor) -> AbstractContextManager[Any]:
+    """A context without autocast. An operation on several dtypes then converts as it reads, and no copy is written."""
+    device = x.device.type
+    # Without autocast, a context would only stand in exported graphs.
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 def _product_dtype(x: Tensor) -> torch.dtype:
@@ -132,7 +147,7 @@ class _AddScaledLinear(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x, weight, bias, gamma)
         ctx.gelu = gelu
-        return torch.addcmul(residual, F.linear(F.gelu(x) if gelu else x, weight, bias), gamma)
+        return _add_scaled(residual, F.linear(F.gelu(x) if gelu else x, weight, bias), gamma)
 
     @staticmethod
     @once_differentiable
@@ -143,7 +158,7 @@ class _AddScaledLinear(torch.autograd.Function):
         before_gamma = (flat.to(x.dtype).t() @ entered).to(gamma.dtype)
         summed = flat.sum(0, dtype=gamma.dtype)
         gamma_gradient = (before_gamma * weight).sum(1) + summed * bias
-        x_gradient = ((gradient * gamma).to(x.dtype)) @ weight
+        x_gradient = torch.mul(gradient, gamma, out=torch.empty_like(gradient, dtype=x.dtype)) @ weight
         if ctx.gelu:
             x_gradient = torch.ops.aten.gelu_backward(x_gradient, x)
         weight_gradient = (before_gamma * gamma[:, None]).to(weight.dtype)

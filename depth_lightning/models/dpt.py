@@ -1,12 +1,15 @@
 """The dense prediction head of DPT (Ranftl et al., 2021, arXiv:2103.13413), as Depth Anything V2 uses it."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
+
+from depth_lightning.models.block import own_dtypes
 
 
 class DPTHead(nn.Module):
@@ -87,27 +90,21 @@ class FusionPyramid(nn.Module):
 
 
 class Float32Conv2d(nn.Conv2d):
-    """A convolution in float32 under any autocast, with weights of any dtype; its input is kept in its own dtype.
+    """A 1×1 convolution to one channel, in float32 under any autocast, with weights of any dtype; its input is kept in
+    its own dtype.
 
     In bfloat16, logits ≥ 1 have steps of 1/128 or more: with max_depth=20, a wall at 3 m has steps of 2 cm.
     """
 
     def forward(self, input: Tensor) -> Tensor:
         """A float32 map."""
-        convert_again = input.dtype != torch.float32 and torch.is_grad_enabled()
-        result: Tensor = (
-            checkpoint(self._in_float32, input, use_reentrant=False, preserve_rng_state=False)
-            if convert_again
-            else self._in_float32(input)
-        )
-        return result
-
-    def _in_float32(self, x: Tensor) -> Tensor:
-        bias = None if self.bias is None else self.bias.float()
-        autocast = torch.is_autocast_enabled(x.device.type)  # avoids a needless context in exported graphs
-        with torch.autocast(x.device.type, enabled=False) if autocast else nullcontext():
-            result: Tensor = self._conv_forward(x.float(), self.weight.float(), bias)
-        return result
+        weight, bias = self.weight.float(), None if self.bias is None else self.bias.float()
+        with own_dtypes(input):
+            if input.dtype == torch.float32 or not torch.is_grad_enabled():
+                return self._conv_forward(input.float(), weight, bias)
+            # A product converts as it reads, where a convolution would keep the converted map.
+            logits = (input * weight[0]).sum(1, keepdim=True)
+            return logits if bias is None else logits + bias
 
 
 class Fusion(nn.Module):
@@ -143,7 +140,40 @@ class ResidualUnit(nn.Module):
 
 
 def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
+    """Bilinear, with aligned corners, in the dtype of `x`; autocast would convert it to float32 and back."""
+    with own_dtypes(x):
+        if x.dtype == torch.float32 or not torch.is_grad_enabled():
+            return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
+        resized: Tensor = _Resize.apply(x, size)
+        return resized
+
+
+class _Resize(torch.autograd.Function):
+    """Its backward pass is two products with the matrices of the weights.
+
+    PyTorch's adds every gradient to four others, one addition at a time: on a GPU several times slower, rounded at
+    every addition, and different from run to run.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, size: tuple[int, int]) -> Tensor:
+        ctx.size = x.shape[-2:]
+        return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        rows = _linear_weights(ctx.size[0], gradient.shape[-2], gradient)
+        columns = _linear_weights(ctx.size[1], gradient.shape[-1], gradient)
+        last = gradient.permute(0, 2, 3, 1)
+        summed = (rows @ last.flatten(2)).unflatten(2, last.shape[2:])
+        return (columns @ summed).permute(0, 3, 1, 2), None
+
+
+def _linear_weights(count: int, samples: int, like: Tensor) -> Tensor:
+    """The share, (count, samples), of each of `count` values in each sample, the first and last at the ends."""
+    positions = torch.arange(samples, device=like.device) * ((count - 1) / max(samples - 1, 1))
+    return (1 - (positions - torch.arange(count, device=like.device)[:, None]).abs()).clamp(min=0).to(like.dtype)
 
 
 def _parameters_to_buffers(module: nn.Module) -> None:

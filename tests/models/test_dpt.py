@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from depth_lightning.models.dpt import DPTHead, Float32Conv2d, Fusion
+from depth_lightning.models.dpt import DPTHead, Float32Conv2d, Fusion, _resize
 
 
 def test_logits_have_the_size_asked_for():
@@ -83,3 +83,35 @@ def test_what_is_kept_of_the_last_map_is_in_half_precision():
     with keep, torch.autocast("cpu", torch.bfloat16):
         convolution(x)
     assert max(tensor.nbytes for tensor in kept) == x.nbytes
+
+
+@pytest.mark.parametrize(
+    ("from_size", "to_size"), [((3, 5), (6, 9)), ((4, 4), (7, 4)), ((1, 2), (3, 1)), ((9, 8), (4, 5))]
+)
+def test_the_gradient_of_resizing_is_that_of_interpolation(from_size, to_size):
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, *from_size, dtype=torch.float64, requires_grad=True)
+    expected = F.interpolate(x, to_size, mode="bilinear", align_corners=True)
+    resized = _resize(x, to_size)
+    assert resized.grad_fn.name() == "_ResizeBackward"
+    torch.testing.assert_close(resized, expected)
+    upstream = torch.randn_like(expected)
+    gradients = [torch.autograd.grad(output, x, upstream)[0] for output in (resized, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_resizing_in_half_precision_is_rounded_once(dtype):
+    torch.manual_seed(0)
+    x = torch.randn(2, 16, 5, 6).to(dtype).requires_grad_()
+    with torch.autocast("cpu", dtype):
+        resized = _resize(x, (9, 10))
+    exact = x.detach().double().requires_grad_()
+    expected = F.interpolate(exact, (9, 10), mode="bilinear", align_corners=True)
+    assert resized.dtype == dtype
+    torch.testing.assert_close(resized, expected.to(dtype))
+    upstream = torch.randn_like(resized)
+    resized.backward(upstream)
+    expected.backward(upstream.double())
+    # Two products, each of rounded weights, and rounded itself.
+    torch.testing.assert_close(x.grad.double(), exact.grad, rtol=0, atol=4 * torch.finfo(dtype).eps * 4)
