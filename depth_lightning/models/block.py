@@ -38,9 +38,8 @@ class Block(nn.Module):
             return self._add_scaled(tokens, mlp(self.norm2(tokens)), self.ls2)
         projected = _normed_linear(tokens, self.norm1, attn.qkv)
         # Divided in this order, their gradients are put together in one pass.
-        queries, keys, values = (
-            part.unflatten(2, (attn.num_heads, -1)).transpose(1, 2) for part in projected.chunk(3, dim=2)
-        )
+        by_head = (*tokens.shape[:2], attn.num_heads, -1)
+        queries, keys, values = (part.view(by_head).transpose(1, 2) for part in projected.chunk(3, dim=2))
         mixed = F.scaled_dot_product_attention(queries, keys, values)
         tokens = _add_scaled_linear(tokens, mixed.transpose(1, 2).flatten(2), attn.proj, self.ls1.gamma)
         if not isinstance(mlp, Mlp):  # vitg's SwiGLU

@@ -101,7 +101,8 @@ class Float32Conv2d(nn.Conv2d):
         weight, bias = self.weight.float(), None if self.bias is None else self.bias.float()
         with own_dtypes(input):
             if input.dtype == torch.float32 or not torch.is_grad_enabled():
-                return self._conv_forward(input.float(), weight, bias)
+                logits: Tensor = self._conv_forward(input.float(), weight, bias)
+                return logits
             # A product converts as it reads, where a convolution would keep the converted map.
             logits = (input * weight[0]).sum(1, keepdim=True)
             return logits if bias is None else logits + bias
@@ -166,7 +167,7 @@ class _Resize(torch.autograd.Function):
         rows = _linear_weights(ctx.size[0], gradient.shape[-2], gradient)
         columns = _linear_weights(ctx.size[1], gradient.shape[-1], gradient)
         last = gradient.permute(0, 2, 3, 1)
-        summed = (rows @ last.flatten(2)).unflatten(2, last.shape[2:])
+        summed = (rows @ last.flatten(2)).view(-1, ctx.size[0], *last.shape[2:])
         return (columns @ summed).permute(0, 3, 1, 2), None
 
 
