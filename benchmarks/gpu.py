@@ -323,9 +323,17 @@ def train(bench: Bench, encoder: str, variant: str, precision: str, compiled: bo
         scaler.update()
 
     rate = bench.batch_size / bench.median_seconds(step)
+    values: dict[str, Any] = {"images_per_s": rate, "gigabytes": gigabytes(bench.device)}
+    if bench.device.type == "cuda":
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
+            for _ in range(3):
+                step()
+            synchronize()
+        values["kernels_ms"] = kernels_ms(profiler, 3)
+        values["note"] = f"{values['kernels_ms']:.1f} ms a step in kernels"
     whole = variant in ("ours", "transformers", "timm's block")
     share = share_of_peak(3 * bench.forward_flops(encoder) * rate) if whole and precision == "bf16" else None
-    return {"images_per_s": rate, "of_peak": share, "gigabytes": gigabytes(bench.device)}
+    return {**values, "of_peak": share}
 
 
 def forward(
@@ -372,20 +380,21 @@ def runs(bench: Bench, encoder: str) -> Iterator[Row]:
 def run(
     bench: Bench, encoder: str, files: bool, observer: Callback | None = None, save_every: int | None = None
 ) -> dict[str, Any]:
-    """Images per second of a run, after a third of its steps; it may save a checkpoint every so many of them."""
+    """Images per second of a run, after a third of its steps; with `save_every`, it saves after every so many."""
     exact_products("float32")
     write_photo_frames(bench)
     accelerator = "gpu" if bench.device.type == "cuda" else "cpu"
     shared = [f"model={encoder}", f"data.root={bench.root / 'frames'}", f"run_dir={bench.root / 'run'}", "trainer=bf16"]
     shared += [f"trainer.accelerator={accelerator}", f"trainer.max_steps={bench.steps}", "trainer.max_epochs=-1"]
     sizes = [f"data.size={bench.size}", f"data.crop=[{bench.size},{bench.size}]", f"data.batch_size={bench.batch_size}"]
+    # A checkpoint records the place in the epoch, and the repeated batch has no end.
     sizes += [f"data.num_workers={bench.workers}", f"trainer.limit_train_batches={bench.steps}"]
     sizes += ["trainer.limit_val_batches=0", "trainer.num_sanity_val_steps=0"]
     left_out = [f"~callbacks.{name}" for name in ("panels", "worst", "depth_histogram", "progress")]
     if save_every is None:
         left_out += ["+trainer.enable_checkpointing=false", "~callbacks.checkpoints"]
     else:
-        left_out += [f"callbacks.checkpoints.every_n_steps={save_every}", "callbacks.checkpoints.every_n_minutes=null"]
+        left_out.append(f"callbacks.checkpoints.every_n_steps={save_every}")
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", [*shared, *sizes, *left_out])
     torch.manual_seed(0)
@@ -455,18 +464,21 @@ def profile(bench: Bench, encoder: str) -> dict[str, Any]:
     observer = Observer(bench.device)
     measured = run(bench, encoder, False, observer)
     averages = observer.profiler.key_averages()
-    on_device = [
-        each for each in averages if each.device_type == torch.autograd.DeviceType.CUDA and not each.is_user_annotation
-    ]
-    kernels_ms = sum(each.self_device_time_total for each in on_device) / len(observer.PROFILED) / 1000
+    spent_ms = kernels_ms(observer.profiler, len(observer.PROFILED))
     step_ms = 1000 * bench.batch_size / measured["images_per_s"]
     sort = "self_cuda_time_total" if observer.on_gpu else "self_cpu_time_total"
     table = averages.table(sort_by=sort, row_limit=40, max_name_column_width=90)
     waits = {line: count / len(observer.COUNTED) for line, count in observer.waits.most_common()}
     listed = "".join(f"{count:5.1f}  {line}\n" for line, count in waits.items())
     (RESULTS / "gpu_profile.txt").write_text(f"{machine()}\n{table}\nwaits per step\n{listed}")
-    note = f"{step_ms:.1f} ms a step, {kernels_ms:.1f} in kernels, {sum(waits.values()):.1f} waits: {waits}"
-    return {"kernels_ms": kernels_ms, "step_ms": step_ms, "waits": waits, "note": note}
+    note = f"{step_ms:.1f} ms a step, {spent_ms:.1f} in kernels, {sum(waits.values()):.1f} waits: {waits}"
+    return {"kernels_ms": spent_ms, "step_ms": step_ms, "waits": waits, "note": note}
+
+
+def kernels_ms(profiler: torch.profiler.profile, steps: int) -> float:
+    """Milliseconds in kernels per step."""
+    kernels = [each for each in profiler.key_averages() if each.device_type == torch.autograd.DeviceType.CUDA]
+    return sum(each.self_device_time_total for each in kernels if not each.is_user_annotation) / steps / 1000
 
 
 def write_photo_frames(bench: Bench) -> None:

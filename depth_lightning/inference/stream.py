@@ -30,8 +30,8 @@ Read = Callable[[Item], Photo | tuple[str, np.ndarray] | None]
 """An item as it is read, or its name and image alone; None when there are no more."""
 
 
-THREADS: Final = min(16, max(4, os.cpu_count() or 1))
-"""That read, and as many that save."""
+THREADS: Final = min(8, max(4, os.cpu_count() or 1))
+"""Threads that read, and as many again that save."""
 TOO_LARGE: Final = (MemoryError, cv2.error)
 """Raised for an image that does not fit into memory; the next one may be smaller."""
 
@@ -170,7 +170,7 @@ def save_behind(
                 done()
                 continue
             pending.append((result.name, pool.submit(save, result)))
-            while len(pending) > 2 * writers:
+            while pending and (pending[0][1].done() or len(pending) > writers + 2):
                 settle()
         while pending:
             settle()

@@ -1,7 +1,6 @@
 """A transformer block of DINOv2 that keeps only what is costly to recompute for the backward pass."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -11,6 +10,8 @@ from timm.models import vision_transformer
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.module import _has_any_global_hook
+
+from depth_lightning.models.autocast import own_dtypes, product_dtype
 
 
 class Block(nn.Module):
@@ -37,7 +38,7 @@ class Block(nn.Module):
             tokens = self._add_scaled(tokens, attn(self.norm1(tokens)), self.ls1)
             return self._add_scaled(tokens, mlp(self.norm2(tokens)), self.ls2)
         projected = _normed_linear(tokens, self.norm1, attn.qkv)
-        # Divided in this order, their gradients are put together in one pass.
+        # Split first, then viewed by head: one concatenation joins the three gradients.
         by_head = (*tokens.shape[:2], attn.num_heads, -1)
         queries, keys, values = (part.view(by_head).transpose(1, 2) for part in projected.chunk(3, dim=2))
         mixed = F.scaled_dot_product_attention(queries, keys, values)
@@ -77,7 +78,7 @@ def _normed_linear(x: Tensor, norm: nn.Module, linear: nn.Module) -> Tensor:
     """`linear(norm(x))`."""
     if not torch.is_grad_enabled():
         return cast(Tensor, linear(norm(x)))
-    norm, linear, dtype = cast(nn.LayerNorm, norm), cast(nn.Linear, linear), _product_dtype(x)
+    norm, linear, dtype = cast(nn.LayerNorm, norm), cast(nn.Linear, linear), product_dtype(x)
     arguments = norm.weight, norm.bias, linear.weight.to(dtype), linear.bias.to(dtype)
     return cast(Tensor, _NormedLinear.apply(x, *arguments, norm.eps))
 
@@ -87,7 +88,7 @@ def _add_scaled_linear(residual: Tensor, x: Tensor, linear: nn.Linear, gamma: Te
     if not torch.is_grad_enabled():
         # In place: the largest tensor of a block is not written twice, nor allocated twice on a CPU.
         return _add_scaled(residual, linear(torch.ops.aten.gelu_(x) if gelu else x), gamma)
-    dtype = _product_dtype(x)
+    dtype = product_dtype(x)
     if dtype == torch.float16:  # lacks the range for the gradient before gamma, which may be 1e-5
         return _add_scaled(residual, linear(F.gelu(x) if gelu else x), gamma)
     arguments = x.to(dtype), linear.weight.to(dtype), linear.bias.to(dtype)
@@ -97,18 +98,6 @@ def _add_scaled_linear(residual: Tensor, x: Tensor, linear: nn.Linear, gamma: Te
 def _add_scaled(residual: Tensor, x: Tensor, gamma: Tensor) -> Tensor:
     with own_dtypes(x):
         return torch.addcmul(residual, x, gamma)
-
-
-def own_dtypes(x: Tensor) -> AbstractContextManager[Any]:
-    """A context without autocast. An operation on several dtypes then converts as it reads, and no copy is written."""
-    device = x.device.type
-    # Without autocast, a context would only stand in exported graphs.
-    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
-
-
-def _product_dtype(x: Tensor) -> torch.dtype:
-    device = x.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
 class _NormedLinear(torch.autograd.Function):
@@ -157,7 +146,9 @@ class _AddScaledLinear(torch.autograd.Function):
         before_gamma = (flat.to(x.dtype).t() @ entered).to(gamma.dtype)
         summed = flat.sum(0, dtype=gamma.dtype)
         gamma_gradient = (before_gamma * weight).sum(1) + summed * bias
-        x_gradient = torch.mul(gradient, gamma, out=torch.empty_like(gradient, dtype=x.dtype)) @ weight
+        # Rounded as it is written, in one pass.
+        scaled = torch.mul(gradient, gamma, out=torch.empty_like(gradient, dtype=x.dtype))
+        x_gradient = scaled @ weight
         if ctx.gelu:
             x_gradient = torch.ops.aten.gelu_backward(x_gradient, x)
         weight_gradient = (before_gamma * gamma[:, None]).to(weight.dtype)

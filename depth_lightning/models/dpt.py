@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from depth_lightning.models.block import own_dtypes
+from depth_lightning.models.autocast import HALF, own_dtypes
 
 
 class DPTHead(nn.Module):
@@ -60,7 +60,7 @@ class FusionPyramid(nn.Module):
         _parameters_to_buffers(self.refinenet4.resConfUnit1)
         self.output_conv1 = nn.Conv2d(features, features // 2, 3, padding=1)
         self.output_conv2 = nn.Sequential(
-            nn.Conv2d(features // 2, 32, 3, padding=1), nn.ReLU(inplace=True), Float32Conv2d(32, 1, 1)
+            nn.Conv2d(features // 2, 32, 3, padding=1), nn.ReLU(inplace=True), Float32Conv2d(32)
         )
 
     def forward(self, pyramid: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
@@ -90,22 +90,25 @@ class FusionPyramid(nn.Module):
 
 
 class Float32Conv2d(nn.Conv2d):
-    """A 1×1 convolution to one channel, in float32 under any autocast, with weights of any dtype; its input is kept in
-    its own dtype.
+    """A 1×1 convolution of `channels` to one, in float32 under any autocast, with weights of any dtype.
 
     In bfloat16, logits ≥ 1 have steps of 1/128 or more: with max_depth=20, a wall at 3 m has steps of 2 cm.
     """
 
+    bias: nn.Parameter
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, 1, 1)
+
     def forward(self, input: Tensor) -> Tensor:
-        """A float32 map."""
-        weight, bias = self.weight.float(), None if self.bias is None else self.bias.float()
+        """Logits (b, 1, h, w), float32."""
+        weight, bias = self.weight.float(), self.bias.float()
         with own_dtypes(input):
-            if input.dtype == torch.float32 or not torch.is_grad_enabled():
-                logits: Tensor = self._conv_forward(input.float(), weight, bias)
-                return logits
-            # A product converts as it reads, where a convolution would keep the converted map.
-            logits = (input * weight[0]).sum(1, keepdim=True)
-            return logits if bias is None else logits + bias
+            if input.dtype in HALF and torch.is_grad_enabled():
+                # A product keeps its input as it is for the backward pass; a convolution would keep a float32 copy.
+                return (input * weight[0]).sum(1, keepdim=True) + bias
+            logits: Tensor = self._conv_forward(input.float(), weight, bias)
+            return logits
 
 
 class Fusion(nn.Module):
@@ -141,25 +144,26 @@ class ResidualUnit(nn.Module):
 
 
 def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear, with aligned corners, in the dtype of `x`; autocast would convert it to float32 and back."""
+    """Bilinear, with aligned corners, in the dtype of `x`; on a GPU, autocast would convert to float32 and back."""
     with own_dtypes(x):
-        if x.dtype == torch.float32 or not torch.is_grad_enabled():
-            return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
-        resized: Tensor = _Resize.apply(x, size)
-        return resized
+        if x.dtype in HALF and torch.is_grad_enabled():  # whose products cost little
+            resized: Tensor = _Resize.apply(x, size)
+            return resized
+        return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
 
 
 class _Resize(torch.autograd.Function):
-    """Its backward pass is two products with the matrices of the weights.
+    """`F.interpolate`, whose backward pass is two matrix products instead of atomic additions.
 
-    PyTorch's adds every gradient to four others, one addition at a time: on a GPU several times slower, rounded at
-    every addition, and different from run to run.
+    That is faster on a GPU, and the same in every run. The weights are rounded to the gradient's dtype.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, size: tuple[int, int]) -> Tensor:
         ctx.size = x.shape[-2:]
-        return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
+        # With deterministic algorithms, F.interpolate takes a slow form for the sake of its own backward pass.
+        resized: Tensor = torch.ops.aten.upsample_bilinear2d(x, size, True)
+        return resized
 
     @staticmethod
     @once_differentiable
@@ -172,9 +176,11 @@ class _Resize(torch.autograd.Function):
 
 
 def _linear_weights(count: int, samples: int, like: Tensor) -> Tensor:
-    """The share, (count, samples), of each of `count` values in each sample, the first and last at the ends."""
-    positions = torch.arange(samples, device=like.device) * ((count - 1) / max(samples - 1, 1))
-    return (1 - (positions - torch.arange(count, device=like.device)[:, None]).abs()).clamp(min=0).to(like.dtype)
+    """(count, samples): how much each of `count` values contributes to each sample, with aligned corners."""
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    values, positions = (torch.arange(n, device=like.device, dtype=dtype) for n in (count, samples))
+    positions = positions * ((count - 1) / max(samples - 1, 1))
+    return (1 - (positions - values[:, None]).abs()).clamp(min=0).to(like.dtype)
 
 
 def _parameters_to_buffers(module: nn.Module) -> None:

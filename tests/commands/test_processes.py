@@ -77,20 +77,36 @@ def test_65_images_on_1_2_and_3_processes(trained, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("camera", [[], ["camera=canonical", "camera.focal_px=45", "data.fov_deg=[30,80]"]])
-def test_training_steps_across_devices_equal_those_of_one(camera, small, tmp_path):
+@pytest.mark.parametrize(
+    ("more", "apart"),
+    [
+        ([], 2e-5),
+        (["camera=canonical", "camera.focal_px=45", "data.fov_deg=[30,80]"], 2e-5),
+        # A projector from the features of one width to the other's. L1's gradient jumps where a residual is about 0.
+        (
+            [
+                *("loss=student", "loss.alignment.encoder=tiny", "loss.alignment.weights=rooms_tiny"),
+                *("model=vits", "model.weights=null", "model.output=relative", "protocol=affine_disparity"),
+            ],
+            1e-4,
+        ),
+    ],
+)
+def test_training_steps_across_devices_equal_those_of_one(more, apart, small, tmp_path):
     """Two processes with four images each against one with eight; validation has fewer images than processes."""
     given = [*small, "loss.across_devices=true", "data.train_images=16", "data.val_images=1", "trainer.max_epochs=1"]
-    given += ["baseline=false", *camera]
+    given += ["baseline=false", *more]
     weights, scores = [], []
-    for name, more in {
+    for name, batches in {
         "one": ["data.batch_size=8"],
         "two": ["data.batch_size=4", "trainer=ddp_cpu"],
     }.items():
-        _program("train.py", *given, *more, f"hydra.run.dir={tmp_path / name}")
+        _program("train.py", *given, *batches, f"hydra.run.dir={tmp_path / name}")
         state = torch.load(tmp_path / name / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        # A loss up to a shift gives the last bias a gradient of rounding errors, which Adam makes a step.
+        state.pop("network.head.scratch.output_conv2.2.bias")
         weights.append(torch.cat([state[key].flatten() for key in sorted(state)]))
         scores.append(json.loads((tmp_path / name / "metrics.json").read_text())["metrics"]["abs_rel"])
     moved = (weights[0] - weights[1]).abs().max()
-    assert moved < 2e-5, moved
+    assert moved < apart, moved
     assert scores[0] == pytest.approx(scores[1], abs=1e-5)

@@ -52,7 +52,7 @@ def test_few_images_wait_however_many_sizes_there_are(predictor):
         read_so_far.add(index)
         return str(index), np.full((42 + 14 * index, 42, 3), 100, np.uint8)
 
-    for done, _ in enumerate(predict_stream(predictor, range(30), read, batch_size=2)):
+    for done, _ in enumerate(predict_stream(predictor, range(30), read, batch_size=2, readers=4)):
         largest = max(largest, len(read_so_far) - done)
     assert len(read_so_far) == 30 and largest <= 8 + 4 + 1
 

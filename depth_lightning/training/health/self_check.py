@@ -186,8 +186,14 @@ def _targets(module: DepthModule, samples: Sequence[DepthSample]) -> Page:
 
 def _gradients(page: Page, module: DepthModule, findings: Findings) -> None:
     trainable = {name: p for name, p in module.network.named_parameters() if p.requires_grad}
-    # An adapter's first matrix gets a gradient once its second, which starts at 0, has taken a step.
-    without = [n for n in trainable if findings.gradient_norms.get(n, 0.0) == 0 and not is_first_matrix(n)]
+    # An adapter's first matrix gets a gradient once its second, which starts at 0, has taken a step. A loss up to a
+    # shift gives the last bias one by rounding alone.
+    shifts = {"head.scratch.output_conv2.2.bias"} if module.network.output == "relative" else set[str]()
+    without = [
+        name
+        for name in trainable
+        if findings.gradient_norms.get(name, 0.0) == 0 and not is_first_matrix(name) and name not in shifts
+    ]
     total, lacking = _count(trainable.values()), sum(trainable[name].numel() for name in without)
     share = f"{100 * total / _count(module.network.parameters()):.1f} % of the parameters are trained"
     names = ", ".join(without[:5]) + (" …" if len(without) > 5 else "")

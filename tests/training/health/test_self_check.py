@@ -49,7 +49,7 @@ class Ramp(DepthAnythingV2):
         return super().forward(image) * 1e-3 + 5 + self.sign * rows
 
 
-def fit(folder, *callbacks, network=None, boards=None, loss=None, steps=1, open_split=None):
+def fit(folder, *callbacks, network=None, boards=None, loss=None, disparity=None, steps=1, open_split=None):
     torch.manual_seed(0)
     network = network or DepthAnythingV2("tiny")
     data = DepthDataModule(
@@ -58,7 +58,8 @@ def fit(folder, *callbacks, network=None, boards=None, loss=None, steps=1, open_
         eval_transform=lambda sample: sample._replace(image=(sample.image / 255).astype(np.float32)),
         batch_size=2,
     )
-    objective = Objective(loss or SiLogLoss(), SiLogLoss(1.0), AffineInvariantLoss(), network.output, network.max_depth)
+    losses = loss or SiLogLoss(), SiLogLoss(1.0), disparity or AffineInvariantLoss()
+    objective = Objective(*losses, network.output, network.max_depth)
     module = DepthModule(
         network, objective=objective, schedule=constant, optimizer=lambda groups: adamw(groups, lr=1e-3)
     )
@@ -205,6 +206,17 @@ def test_parameters_without_a_gradient_are_named(tmp_path, caplog):
 
     with pytest.raises(SelfCheckError, match="No parameter gets a gradient"):
         fit(tmp_path, SelfCheck(), loss=Constant())
+
+
+def test_the_last_bias_of_a_relative_network_needs_no_gradient(tmp_path, caplog):
+    class Differences(torch.nn.Module):
+        def forward(self, prediction, target, mask):
+            return prediction.diff(dim=-1).abs().sum()
+
+    relative = DepthAnythingV2("tiny", output="relative")
+    fit(tmp_path, SelfCheck(), network=relative, disparity=Differences())
+    assert relative._last_layer()[1].item() == pytest.approx(1, abs=2e-4), "more than weight decay changed the bias"
+    assert "no gradient" not in said(caplog)
 
 
 @pytest.mark.parametrize("sign, absurd", [(1.0, False), (-1.0, True)])
