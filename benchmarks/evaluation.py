@@ -20,7 +20,7 @@ HEADER = {"evaluate, vits, 518×686, 654 frames": False, "s": True, "share": Tru
 
 def main() -> None:
     """Measure, print and save."""
-    arguments = parser(__doc__)
+    arguments = parser(__doc__, repeats=5)
     arguments.add_argument("--images", type=int, default=FRAMES, help="evaluated; the table is of 654")
     chosen = arguments.parse_args()
     if chosen.images <= FEW:

@@ -22,7 +22,7 @@ MODELS = ("ours, eager", "ours, compiled", "transformers", "transformers, memory
 
 def main() -> None:
     """Measure, print and save."""
-    arguments = parser(__doc__)
+    arguments = parser(__doc__, repeats=5)
     arguments.add_argument("--official", type=Path, help="a checkout of the official repository, to time as well")
     arguments.add_argument("--precisions", nargs="+", default=PRECISIONS, choices=PRECISIONS, help="to time")
     chosen = arguments.parse_args()

@@ -27,11 +27,11 @@ from typing import Any, NamedTuple, cast
 import cv2
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.memory import is_oom_error
 from memory import largest_batch, peak_gigabytes
 from peers import TransformersDepth
+from runs import composed
 from sample import write_frames
 from timing import RESULTS, machine
 from torch import Tensor, nn
@@ -395,8 +395,7 @@ def run(
         left_out += ["+trainer.enable_checkpointing=false", "~callbacks.checkpoints"]
     else:
         left_out.append(f"callbacks.checkpoints.every_n_steps={save_every}")
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("train", [*shared, *sizes, *left_out])
+    cfg = composed(*shared, *sizes, *left_out)
     torch.manual_seed(0)
     module = objects.build_module(cfg, objects.build_network(cfg.model))
     clock = Clock(max(bench.steps // 3, Observer.COUNTED.stop), bench.steps)

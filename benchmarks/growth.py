@@ -38,7 +38,7 @@ WORKERS = (0, 1, 2, 4, 8)
 
 def main() -> None:
     """Measure, print and save."""
-    made = parser(__doc__)
+    made = parser(__doc__, repeats=5)
     made.add_argument("--images", type=int, nargs="+", default=[1000, 10_000, 100_000], help="sizes of the data set")
     made.add_argument("--samples", type=int, default=192, help="read per measurement of samples per second")
     chosen = made.parse_args()

@@ -10,9 +10,9 @@ from typing import Any, cast
 
 import lightning
 import torch
-from hydra import compose, initialize_config_dir
 from lightning import Callback, Trainer
 from omegaconf import DictConfig
+from runs import composed
 from timing import in_fresh_process, parser, report
 
 from depth_lightning.commands.train import train
@@ -21,7 +21,6 @@ from depth_lightning.metrics.errors import abs_rel
 from depth_lightning.models import normalize
 from depth_lightning.runs import objects
 from depth_lightning.runs.host_memory import keep_freed_memory
-from depth_lightning.runs.program import CONF
 
 PICTURES = ("~callbacks.panels", "~callbacks.worst", "~callbacks.depth_histogram")
 OTHERS = ("checkpoints", "watch", "throughput", "progress", "learning_rates", "step_seed")
@@ -37,7 +36,7 @@ HEADER = {"loop": False, "s an epoch": True, "images/s": True, "of plain PyTorch
 
 def main() -> None:
     """Measure, print and save."""
-    arguments = parser(__doc__)
+    arguments = parser(__doc__, repeats=5)
     arguments.add_argument("--epochs", type=int, default=3, help="including the first, which is not timed")
     arguments.add_argument("--images", type=int, default=800, help="to train on; a tenth of it validate")
     chosen = arguments.parse_args()
@@ -58,8 +57,7 @@ def epoch_seconds(name: str, root: str, run_dir: str, images: int, epochs: int) 
     typed = ["experiment=rooms", f"data.root={root}", f"data.train_images={images}", f"data.val_images={images // 10}"]
     typed += [f"run_dir={run_dir}", f"trainer.max_epochs={epochs}", "report=false", "baseline=false", *LOOPS[name]]
     typed += ["+callbacks.epochs._target_=loop.Epochs"] if name != "plain PyTorch" else []
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("train", typed)
+    cfg = composed(*typed)
     keep_freed_memory()
     if name == "plain PyTorch":
         ends = plain_loop(cfg)

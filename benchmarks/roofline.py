@@ -54,7 +54,7 @@ class Bytes(TorchDispatchMode):
 
 def main() -> None:
     """Measure, print and save."""
-    arguments = parser(__doc__)
+    arguments = parser(__doc__, repeats=5)
     arguments.add_argument("--encoder", default="vits")
     arguments.add_argument("--size", type=int, nargs=2, default=[518, 686], help="of the forward pass")
     arguments.add_argument("--precisions", nargs="+", default=list(PRECISIONS), choices=PRECISIONS)

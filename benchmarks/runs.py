@@ -12,10 +12,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.parquet
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
 
 from depth_lightning.metrics.intervals import mean_intervals, units_of
 from depth_lightning.metrics.paired import sign_flip_test
 from depth_lightning.reporting.tables import write_json
+from depth_lightning.runs.program import CONF
+
+
+def composed(*typed: str) -> DictConfig:
+    """The configuration of a train command."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", list(typed))
 
 
 def measured(folder: Path, command: str, *typed: str) -> dict[str, Any]:

@@ -57,7 +57,7 @@ class PlainPipeline:
 
 def main() -> None:
     """Measure, print and save."""
-    chosen = parser(__doc__).parse_args()
+    chosen = parser(__doc__, repeats=5).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         write_frames(Path(folder))
         candidates = {name: (name, Path(folder)) for name in ROWS}

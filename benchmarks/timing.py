@@ -118,8 +118,9 @@ def report(name: str, header: Mapping[str, bool], rows: list[list[str]], values:
     write_json(RESULTS / f"{name}.json", {"machine": machine(), **values})
 
 
-def parser(description: str | None) -> argparse.ArgumentParser:
-    """A parser with the arguments of all scripts."""
+def parser(description: str | None, repeats: int | None = None) -> argparse.ArgumentParser:
+    """A parser that shows defaults, with `--repeats` if it is to have it."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    made.add_argument("--repeats", type=int, default=5, help="timed turns; the best one counts")
+    if repeats is not None:
+        made.add_argument("--repeats", type=int, default=repeats, help="timed turns; the best one counts")
     return made

@@ -16,9 +16,8 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
 from peers import TransformersDepth
-from runs import measured
+from runs import composed, measured
 from timing import in_fresh_process, parser, report
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -30,7 +29,6 @@ from depth_lightning.inference import load
 from depth_lightning.losses import SiLogLoss
 from depth_lightning.models import DepthAnythingV2, normalize
 from depth_lightning.reporting.tables import interval, number
-from depth_lightning.runs.program import CONF
 from depth_lightning.training.optimizer import adamw
 
 ENCODER, HEIGHT, WIDTH, BATCH, LR = "vits", 168, 224, 8, 1e-4
@@ -87,8 +85,7 @@ def ours(root: Path, epochs: int) -> float:
     typed += [f"trainer.max_epochs={epochs}", "trainer=cpu", "scheduler=cosine"]
     typed += [f"optimizer.lr={LR}", "optimizer.head_lr_scale=1", "self_check=false", "trainer.gradient_clip_val=1.0"]
     typed += ["model.max_depth=10", "protocol.max_depth=10", "report=false"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("train", typed)
+    cfg = composed(*typed)
     started = time.perf_counter()
     train(cfg)
     took = time.perf_counter() - started

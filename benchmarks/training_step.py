@@ -23,7 +23,7 @@ MODELS = ("ours", "transformers", "transformers, memory kept")
 
 def main() -> None:
     """Measure, print and save."""
-    arguments = parser(__doc__)
+    arguments = parser(__doc__, repeats=5)
     arguments.add_argument("--batch-size", type=int, default=2)
     chosen = arguments.parse_args()
     seconds = dict.fromkeys(MODELS, float("inf"))
