@@ -18,7 +18,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -329,7 +329,7 @@ def train(bench: Bench, encoder: str, variant: str, precision: str, compiled: bo
             for _ in range(3):
                 step()
             synchronize()
-        values["kernels_ms"] = kernels_ms(profiler, 3)
+        values["kernels_ms"] = kernels_ms(profiler.key_averages(), 3)
         values["note"] = f"{values['kernels_ms']:.1f} ms a step in kernels"
     whole = variant in ("ours", "transformers", "timm's block")
     share = share_of_peak(3 * bench.forward_flops(encoder) * rate) if whole and precision == "bf16" else None
@@ -463,7 +463,7 @@ def profile(bench: Bench, encoder: str) -> dict[str, Any]:
     observer = Observer(bench.device)
     measured = run(bench, encoder, False, observer)
     averages = observer.profiler.key_averages()
-    spent_ms = kernels_ms(observer.profiler, len(observer.PROFILED))
+    spent_ms = kernels_ms(averages, len(observer.PROFILED))
     step_ms = 1000 * bench.batch_size / measured["images_per_s"]
     sort = "self_cuda_time_total" if observer.on_gpu else "self_cpu_time_total"
     table = averages.table(sort_by=sort, row_limit=40, max_name_column_width=90)
@@ -474,9 +474,9 @@ def profile(bench: Bench, encoder: str) -> dict[str, Any]:
     return {"kernels_ms": spent_ms, "step_ms": step_ms, "waits": waits, "note": note}
 
 
-def kernels_ms(profiler: torch.profiler.profile, steps: int) -> float:
-    """Milliseconds in kernels per step."""
-    kernels = [each for each in profiler.key_averages() if each.device_type == torch.autograd.DeviceType.CUDA]
+def kernels_ms(averages: Iterable[Any], steps: int) -> float:
+    """Milliseconds in kernels per step, from a profile's averages."""
+    kernels = [each for each in averages if each.device_type == torch.autograd.DeviceType.CUDA]
     return sum(each.self_device_time_total for each in kernels if not each.is_user_annotation) / steps / 1000
 
 

@@ -189,11 +189,8 @@ def _gradients(page: Page, module: DepthModule, findings: Findings) -> None:
     # An adapter's first matrix gets a gradient once its second, which starts at 0, has taken a step. A loss up to a
     # shift gives the last bias one by rounding alone.
     shifts = {"head.scratch.output_conv2.2.bias"} if module.network.output == "relative" else set[str]()
-    without = [
-        name
-        for name in trainable
-        if findings.gradient_norms.get(name, 0.0) == 0 and not is_first_matrix(name) and name not in shifts
-    ]
+    expected = [name for name in trainable if not is_first_matrix(name) and name not in shifts]
+    without = [name for name in expected if findings.gradient_norms.get(name, 0.0) == 0]
     total, lacking = _count(trainable.values()), sum(trainable[name].numel() for name in without)
     share = f"{100 * total / _count(module.network.parameters()):.1f} % of the parameters are trained"
     names = ", ".join(without[:5]) + (" …" if len(without) > 5 else "")
@@ -201,7 +198,7 @@ def _gradients(page: Page, module: DepthModule, findings: Findings) -> None:
         page.lines.append(f"gradients: {share}, and all of them get one")
         return
     page.lines.append(f"gradients: {share}; {100 * (1 - lacking / total):.1f} % of these get one")
-    if lacking == total:
+    if without == expected:
         page.problems.append("No parameter gets a gradient from a training batch: nothing would be learned.")
     else:
         page.warnings.append(f"{len(without)} of {len(trainable)} trained tensors get no gradient: {names}.")

@@ -206,6 +206,8 @@ def test_parameters_without_a_gradient_are_named(tmp_path, caplog):
 
     with pytest.raises(SelfCheckError, match="No parameter gets a gradient"):
         fit(tmp_path, SelfCheck(), loss=Constant())
+    with pytest.raises(SelfCheckError, match="No parameter gets a gradient"):
+        fit(tmp_path, SelfCheck(), network=DepthAnythingV2("tiny", output="relative"), disparity=Constant())
 
 
 def test_the_last_bias_of_a_relative_network_needs_no_gradient(tmp_path, caplog):
